@@ -1,0 +1,67 @@
+//! What a branch in phase one asks of the coordinator.
+//!
+//! The AT engine speaks to this trait only. The real implementation is the
+//! agent's session; benchmarks put an in-process one in its place to see what
+//! the coordinator costs.
+
+use std::{sync::Arc, time::Duration};
+
+use accede_proto::Xid;
+use futures_util::future::BoxFuture;
+
+/// The bytes of one row lock, typed and length-prefixed so that no two
+/// different keys share them. Opaque to the coordinator.
+pub type LockKey = Arc<[u8]>;
+
+/// A branch that wants to join its transaction: its local locks are taken, its
+/// statements have run, its local transaction is still open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The transaction to join.
+    pub xid: Xid,
+    /// The database, by the operator's name.
+    pub resource: Arc<str>,
+    /// All rows and unique-key values that the branch changed, sorted, no key twice.
+    pub row_locks: Vec<LockKey>,
+    /// How long the request may wait for other transactions' row locks.
+    pub wait_limit: Duration,
+}
+
+/// The coordinator's yes to a [`Registration`]: commit locally, then call
+/// [`Registrar::done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The branch's number inside its transaction: 1, 2, 3 …
+    pub branch: u32,
+    /// The local commit must happen within this time, counted from when the
+    /// registration was sent, or not at all.
+    pub give_up: Duration,
+}
+
+/// Asks the coordinator on behalf of branches in phase one.
+pub trait Registrar: Send + Sync + 'static {
+    /// Registers a branch and takes its row locks, all or none. Resolves when
+    /// granted or refused, at the latest a little after the wait limit.
+    ///
+    /// When the returned future is dropped or ends in an error, the registration
+    /// is withdrawn by the implementation (also one still under way), so the
+    /// caller only has to roll back locally — before it drops the future or looks
+    /// at the error it must not have committed.
+    fn register(
+        &self,
+        registration: Registration,
+    ) -> BoxFuture<'_, Result<Registered, crate::Refused>>;
+
+    /// Waits until no other transaction holds the rows, without taking them.
+    /// The caller holds their local locks.
+    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), crate::Refused>>;
+
+    /// The local commit is durable. Never blocks; sent again after a reconnect.
+    fn done(&self, xid: Xid, branch: u32);
+
+    /// The branch was registered but its local transaction certainly rolled back.
+    fn withdrawn(&self, xid: Xid, branch: u32);
+
+    /// Whether the local commit happened is unknown: the transaction must roll back.
+    fn doomed(&self, xid: Xid, branch: u32, detail: String);
+}
