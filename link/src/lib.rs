@@ -1,1 +1,6 @@
-//! Placeholder while the workspace is laid out.
+//! What every client of the coordinator shares: the transaction that a task
+//! works for and how it travels from one service to the next.
+
+mod clock;
+pub mod context;
+
