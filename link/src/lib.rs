@@ -3,4 +3,5 @@
 
 mod clock;
 pub mod context;
+pub mod propagate;
 
