@@ -217,8 +217,8 @@ impl<F: Frames> Runner<F> {
     async fn connection(&mut self) -> (ConnectProblem, bool) {
         let address = self.addresses[self.at].clone();
         self.generation += 1;
-        let writable = Arc::new(Notify::new());
-        let events = match self.open(&address, &writable).await {
+        let writer = Writer(Arc::new(Notify::new()));
+        let events = match self.open(&address, &writer.0).await {
             Ok(events) => events,
             Err(problem) => return (problem, true),
         };
@@ -385,6 +385,16 @@ impl<F: Frames> Runner<F> {
     }
 }
 
+/// Wakes the writer of a connection that has ended, whatever the reason, so that
+/// it ends too: the transport lives as long as its writer does.
+struct Writer(Arc<Notify>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 async fn first_event<F: Frames>(
     channel: Channel,
     outbound: Outbound<F::Request>,
@@ -458,7 +468,7 @@ mod tests {
         for (bad, why) in [
             ("https://127.0.0.1:7700", "only http://"),
             ("127.0.0.1", "host and port"),
-            ("http://:7700", "no URL"),
+            ("http://:7700", "host and port"),
             ("http://host:7700/path", "path"),
             ("a b", "no URL"),
             ("", "no URL"),

@@ -446,7 +446,9 @@ impl<F: Frames> Shared<F> {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.closing = true;
-        state.live = None;
+        if let Some(live) = state.live.take() {
+            live.writable.notify_one();
+        }
         state.queue.clear();
         let open = std::mem::take(&mut state.open);
         drop(state);
