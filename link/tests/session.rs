@@ -603,6 +603,19 @@ async fn a_peer_that_falls_silent_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_session_can_be_opened_anew() {
+    let (mut coordinator, session, mut connection, _) = opened(quick(), Recorder::default()).await;
+    let open = call(&session, 1, Call::idempotent(SOON));
+    let request = connection.next().await;
+    session.reopen();
+    let mut connection = coordinator.session().await;
+    connection.open().await;
+    assert_eq!(connection.next().await, request);
+    connection.answer(request.tag, granted(1)).await;
+    assert_eq!(soon(open).await.expect("ran").expect("granted"), granted(1));
+}
+
+#[tokio::test]
 async fn bad_options_are_refused_at_once() {
     let start = |addresses: Vec<String>| {
         let options = SessionOptions {

@@ -10,7 +10,7 @@ use std::{
 use accede_proto::v1::{Refusal, refusal::Code};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tonic::{
@@ -103,6 +103,7 @@ pub(super) struct Runner<F: Frames> {
     since: Instant,
     logged: Vec<Discriminant<ConnectProblem>>,
     logged_at: Instant,
+    reopen: watch::Receiver<u64>,
 }
 
 type Events<F> = Streaming<<F as Frames>::Event>;
@@ -115,6 +116,7 @@ impl<F: Frames> Runner<F> {
         cluster: Option<ClusterId>,
     ) -> Self {
         let now = clock::now();
+        let reopen = shared.reopen.subscribe();
         Self {
             shared,
             role,
@@ -127,6 +129,7 @@ impl<F: Frames> Runner<F> {
             since: now,
             logged: Vec::new(),
             logged_at: now,
+            reopen,
         }
     }
 
@@ -155,6 +158,9 @@ impl<F: Frames> Runner<F> {
             });
             if self.shared.is_closing() && self.shared.is_drained() {
                 return;
+            }
+            if matches!(problem, ConnectProblem::OpenedAnew { .. }) {
+                continue;
             }
             self.report(&problem, lived.is_some());
             if lived.is_some_and(|lived| lived >= self.shared.limits.stable_after) {
@@ -241,6 +247,7 @@ impl<F: Frames> Runner<F> {
             .map_err(|_| unreachable(format!("no connection within {:?}", limits.connect)))?
             .map_err(|error| unreachable(root_cause(&error)))?;
         let tag = self.shared.next_tag();
+        self.reopen.mark_unchanged();
         let opening = F::request(tag, self.role.opening(self.cluster));
         let outbound = outbound(&self.shared, self.generation, writable, opening);
         let (first, events) = timeout(limits.opening, first_event::<F>(channel, outbound))
@@ -340,9 +347,21 @@ impl<F: Frames> Runner<F> {
     }
 
     /// Hands out events until the connection ends.
-    async fn read(&self, address: &Address, events: Events<F>) -> (ConnectProblem, bool) {
+    async fn read(&mut self, address: &Address, events: Events<F>) -> (ConnectProblem, bool) {
         let mut events = events.ready_chunks(limits::READ_CHUNK);
-        while let Some(chunk) = events.next().await {
+        loop {
+            let chunk = tokio::select! {
+                chunk = events.next() => chunk,
+                Ok(()) = self.reopen.changed() => {
+                    let problem = ConnectProblem::OpenedAnew {
+                        address: address.text.clone(),
+                    };
+                    return (problem, false);
+                }
+            };
+            let Some(chunk) = chunk else {
+                break;
+            };
             for event in chunk {
                 let event = match event {
                     Ok(event) => event,

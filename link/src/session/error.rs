@@ -104,6 +104,12 @@ pub enum ConnectProblem {
         /// The cluster that answered, or what it said.
         theirs: String,
     },
+    /// This process asked for a new opening; the session connects again at once.
+    #[error("the session with {address} is opened anew")]
+    OpenedAnew {
+        /// The address of the connection that ended for it.
+        address: String,
+    },
     /// The client's own side did not accept the opening answer.
     #[error("the session with {address} was not accepted: {reason}")]
     NotAccepted {

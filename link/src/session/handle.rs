@@ -202,6 +202,13 @@ impl<F: Frames> Session<F> {
         })
     }
 
+    /// Opens the stream anew, because [`Role::opening`] has something else to
+    /// show. Nothing is lost but the answers of calls that may not be sent again.
+    /// Without a connection nothing happens: the next one shows it anyway.
+    pub fn reopen(&self) {
+        self.inner.shared.reopen.send_modify(|count| *count += 1);
+    }
+
     /// Takes no new requests, waits up to `limit` until everything that is open
     /// is answered and written, and ends the stream. What is open then ends as
     /// unknown.

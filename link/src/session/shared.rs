@@ -26,6 +26,8 @@ pub(super) struct Shared<F: Frames> {
     pub(super) status: watch::Sender<SessionStatus>,
     /// Ends the session's task at once.
     pub(super) cancel: CancellationToken,
+    /// Counts how often the role asked for a new opening frame.
+    pub(super) reopen: watch::Sender<u64>,
     /// Told when nothing is queued or open any more.
     pub(super) drained: Notify,
     state: Mutex<State<F>>,
@@ -107,6 +109,7 @@ impl<F: Frames> Shared<F> {
             room: Arc::new(Semaphore::new(limits.queued_frames)),
             status,
             cancel: CancellationToken::new(),
+            reopen: watch::Sender::new(0),
             drained: Notify::new(),
             state: Mutex::new(State {
                 last_tag: 0,
