@@ -1,0 +1,50 @@
+//! What the attribute macros expand to. Not for direct use.
+
+use std::future::Future;
+
+use crate::{HoldsTransactionError, Options, Propagation, TransactionClient};
+
+/// Every error rolls back.
+///
+/// # Errors
+/// As [`TransactionClient::run`].
+pub async fn run<T, E: HoldsTransactionError>(
+    client: &TransactionClient,
+    options: Options,
+    propagation: Propagation,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    client.run(options, propagation, work).await
+}
+
+/// The errors that the rule names roll back.
+///
+/// # Errors
+/// As [`TransactionClient::run_deciding`].
+pub async fn run_rolling_back_on<T, E: HoldsTransactionError>(
+    client: &TransactionClient,
+    options: Options,
+    propagation: Propagation,
+    rolls_back: impl FnOnce(&E) -> bool,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    client
+        .run_deciding(options, propagation, rolls_back, work)
+        .await
+}
+
+/// The errors that the rule names commit.
+///
+/// # Errors
+/// As [`TransactionClient::run_deciding`].
+pub async fn run_committing_on<T, E: HoldsTransactionError>(
+    client: &TransactionClient,
+    options: Options,
+    propagation: Propagation,
+    commits: impl FnOnce(&E) -> bool,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    client
+        .run_deciding(options, propagation, |error| !commits(error), work)
+        .await
+}
