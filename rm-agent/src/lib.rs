@@ -1,1 +1,22 @@
-//! Placeholder while the workspace is laid out.
+//! The resource manager's side of Accede, beside the data: AT transactions over
+//! PostgreSQL through sqlx.
+//!
+//! [`AtPool`] takes the place of sqlx's `PgPool`. A statement that runs while
+//! the task works for a global transaction becomes part of a *branch*: its rows'
+//! images are recorded, the branch is registered with the coordinator, and the
+//! undo record is written in the same local transaction. Everything else runs
+//! untouched.
+
+mod at;
+mod clock;
+mod context;
+mod error;
+pub mod limits;
+mod registrar;
+#[cfg(feature = "schema")]
+pub mod schema;
+mod store;
+
+pub use error::{Error, is_retryable};
+pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
+pub use store::postgres::{AtPool, AtPoolBuilder, AtTransaction};

@@ -4,10 +4,14 @@
 //! agent's session; benchmarks put an in-process one in its place to see what
 //! the coordinator costs.
 
+mod error;
+
 use std::{sync::Arc, time::Duration};
 
 use accede_proto::Xid;
 use futures_util::future::BoxFuture;
+
+pub use error::{RefusalCode, Refused};
 
 /// The bytes of one row lock, typed and length-prefixed so that no two
 /// different keys share them. Opaque to the coordinator.
@@ -50,11 +54,11 @@ pub trait Registrar: Send + Sync + 'static {
     fn register(
         &self,
         registration: Registration,
-    ) -> BoxFuture<'_, Result<Registered, crate::Refused>>;
+    ) -> BoxFuture<'_, Result<Registered, Refused>>;
 
     /// Waits until no other transaction holds the rows, without taking them.
     /// The caller holds their local locks.
-    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), crate::Refused>>;
+    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>>;
 
     /// The local commit is durable. Never blocks; sent again after a reconnect.
     fn done(&self, xid: Xid, branch: u32);

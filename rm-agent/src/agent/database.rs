@@ -1,0 +1,54 @@
+//! What the agent needs of a participant's database to finish branches.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+pub(super) use crate::store::postgres::phase_two::{
+    BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
+};
+
+/// A participant's database, as phase two and the sweeper use it. All methods
+/// may be repeated.
+pub(super) trait Database: Send + Sync + 'static {
+    /// Checks that the database can be reached and is prepared for this library,
+    /// and reads who it is.
+    fn check(&self) -> BoxFuture<'_, Result<Meta, CheckError>>;
+
+    /// Ties the database to a cluster; a no-op when it is tied to that one already.
+    fn claim(&self, cluster: [u8; 16]) -> BoxFuture<'_, Result<(), CheckError>>;
+
+    /// Durably deletes the undo records of committed branches.
+    fn delete_undo<'a>(&'a self, branches: &'a [BranchKey])
+    -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+
+    /// Durably undoes one branch.
+    fn roll_back(
+        &self,
+        branch: BranchKey,
+        was_done: bool,
+        policy: UndoPolicy,
+    ) -> BoxFuture<'_, Result<(), PhaseTwoError>>;
+
+    /// Undo records and markers older than `older_than`, in the order of their
+    /// keys, beginning after `after`, at most `limit`.
+    fn leftovers(
+        &self,
+        older_than: Duration,
+        after: Option<BranchKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Leftover>, PhaseTwoError>>;
+
+    /// Deletes markers of branches whose transactions have ended.
+    fn purge_markers<'a>(&'a self, branches: &'a [BranchKey])
+    -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+}
+
+/// Why a database cannot be used now.
+#[derive(Debug)]
+pub(super) enum CheckError {
+    /// It cannot be reached; it may come back by itself.
+    Unavailable(String),
+    /// It is there but not prepared, or belongs elsewhere: a person must act.
+    Wrong(crate::Error),
+}

@@ -1,0 +1,77 @@
+//! Every bound and time of the running agent: its unit and its reason.
+
+use std::time::Duration;
+
+/// Bounds and times of an [`RmAgent`](super::RmAgent). The defaults suit production.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Commit orders that share one DELETE.
+    pub commit_batch: usize,
+    /// Rollbacks of one resource that run at the same time. Below the number of
+    /// phase-two connections, so that rollbacks which wait for local locks leave
+    /// one for commits.
+    pub rollbacks: usize,
+    /// Orders of one resource that may be in hand; further ones are answered
+    /// with "unavailable", and the coordinator repeats them.
+    pub orders: usize,
+    /// How long one step of phase two may take before the database counts as
+    /// unavailable.
+    pub phase_two: Duration,
+    /// How often each database is swept for leftovers.
+    pub sweep_interval: Duration,
+    /// Only undo records older than this are looked at by the sweeper: younger
+    /// ones belong to transactions that are simply not finished yet.
+    pub leftover_age: Duration,
+    /// Markers of rolled-back branches are kept this long at least: longer than
+    /// any give-up time, the longest time-out and any local transaction.
+    pub marker_age: Duration,
+    /// Leftovers that are read and asked about at once.
+    pub sweep_batch: usize,
+    /// First pause before a database that cannot be reached is tried again; it doubles.
+    pub database_backoff_first: Duration,
+    /// Longest pause before a database that cannot be reached is tried again.
+    pub database_backoff_longest: Duration,
+    /// How long one attempt to reach and check a database may take.
+    pub database_check: Duration,
+    /// How long [`RmAgent::shutdown`](super::RmAgent::shutdown) waits for orders
+    /// in hand and for acknowledgements.
+    pub shutdown: Duration,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self {
+            commit_batch: 500,
+            rollbacks: 3,
+            orders: 65_536,
+            phase_two: Duration::from_secs(45),
+            sweep_interval: Duration::from_secs(5 * 60),
+            leftover_age: Duration::from_secs(10 * 60),
+            marker_age: Duration::from_secs(24 * 60 * 60),
+            sweep_batch: 500,
+            database_backoff_first: Duration::from_millis(200),
+            database_backoff_longest: Duration::from_secs(5),
+            database_check: Duration::from_secs(10),
+            shutdown: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A request of a branch may take this much longer than its wait limit at the
+/// coordinator, so that the coordinator's answer comes before the agent gives up.
+pub(super) const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// The longest text that says why a branch is doomed, in bytes.
+pub(super) const MAX_DETAIL_BYTES: usize = 1024;
+
+/// How long the sweeper waits for the coordinator's answer about ended transactions.
+pub(super) const ASK_ENDED: Duration = Duration::from_secs(30);
+
+/// Orphans that the sweeper remembers for each resource, and names in the log.
+pub(super) const MAX_ORPHANS: usize = 10_000;
+
+/// The longest name of an agent or a resource, in bytes.
+pub(super) const MAX_NAME_BYTES: usize = 128;
+
+/// Resources of one agent.
+pub(super) const MAX_RESOURCES: usize = 64;

@@ -1,0 +1,304 @@
+//! Takes the coordinator's orders in and answers them.
+//!
+//! A branch is worked on by one order at a time. A repeat meanwhile is answered
+//! with "in progress"; what is finished in the end carries the numbers of the
+//! newest order that asked for the same, so that the coordinator knows it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use accede_link::session::{BranchFrames, Session};
+use accede_proto::{
+    Xid,
+    v1::{
+        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure, branch_finished::Result as End,
+        branch_request::Body as Ask,
+    },
+};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    database::{BranchKey, PhaseTwoError, UndoPolicy},
+    resource::{Resource, add},
+};
+
+/// What is to be done with a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Delete its undo record.
+    Commit,
+    /// Undo it.
+    RollBack { was_done: bool, policy: UndoPolicy },
+}
+
+/// The numbers that an answer must echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Numbers {
+    attempt: u32,
+    epoch: u64,
+}
+
+struct InHand {
+    job: Job,
+    numbers: Numbers,
+    /// A newer order that asks for something else; runs if this one does not succeed.
+    next: Option<(Job, Numbers)>,
+}
+
+/// The orders of one resource.
+pub(super) struct Orders {
+    resource: Arc<Resource>,
+    limit: usize,
+    in_hand: Mutex<HashMap<BranchKey, InHand>>,
+    work: mpsc::UnboundedSender<(BranchKey, Job)>,
+    session: watch::Receiver<Option<Session<BranchFrames>>>,
+}
+
+/// A branch that is being worked on. Dropped without an end it counts as failed.
+pub(super) struct Task {
+    orders: Arc<Orders>,
+    pub(super) branch: BranchKey,
+    pub(super) job: Job,
+    ended: bool,
+}
+
+impl Orders {
+    /// The orders and the queue from which they are worked off. The queue has no
+    /// bound of its own: the table of orders in hand has.
+    pub(super) fn new(
+        resource: Arc<Resource>,
+        limit: usize,
+        session: watch::Receiver<Option<Session<BranchFrames>>>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<(BranchKey, Job)>) {
+        let (work, queue) = mpsc::unbounded_channel();
+        let orders = Self {
+            resource,
+            limit,
+            in_hand: Mutex::new(HashMap::new()),
+            work,
+            session,
+        };
+        (Arc::new(orders), queue)
+    }
+
+    pub(super) fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    pub(super) fn in_hand(&self) -> usize {
+        self.in_hand.lock().len()
+    }
+
+    /// Takes an order; never waits.
+    pub(super) fn accept(&self, order: &Order) {
+        let numbers = Numbers {
+            attempt: order.attempt,
+            epoch: order.epoch,
+        };
+        let Some(xid) = Xid::from_u64(order.xid) else {
+            return self.answer_now(order, failed("the order's XID is not one"));
+        };
+        let job = match job(order) {
+            Ok(job) => job,
+            Err(reason) => return self.answer_now(order, failed(reason)),
+        };
+        let branch = BranchKey {
+            xid,
+            branch: order.branch,
+        };
+        let mut in_hand = self.in_hand.lock();
+        if let Some(running) = in_hand.get_mut(&branch) {
+            if running.job == job {
+                running.numbers = numbers;
+                running.next = None;
+            } else {
+                running.next = Some((job, numbers));
+            }
+            drop(in_hand);
+            return self.answer_now(order, End::InProgress(Empty {}));
+        }
+        if in_hand.len() >= self.limit {
+            drop(in_hand);
+            let full = PhaseTwoFailure {
+                reason: format!("the agent has {} orders in hand already", self.limit),
+                ..PhaseTwoFailure::default()
+            };
+            return self.answer_now(order, End::Unavailable(full));
+        }
+        let new = InHand {
+            job,
+            numbers,
+            next: None,
+        };
+        in_hand.insert(branch, new);
+        drop(in_hand);
+        if self.work.send((branch, job)).is_err() {
+            // The agent is shutting down; another agent or its successor will get it.
+            self.in_hand.lock().remove(&branch);
+        }
+    }
+
+    pub(super) fn task(self: &Arc<Self>, branch: BranchKey, job: Job) -> Task {
+        Task {
+            orders: Arc::clone(self),
+            branch,
+            job,
+            ended: false,
+        }
+    }
+
+    /// Answers without waiting. When there is no room the answer is dropped: the
+    /// coordinator repeats its order.
+    fn answer_now(&self, order: &Order, end: End) {
+        let body = self.finished(
+            order.xid,
+            order.branch,
+            Numbers {
+                attempt: order.attempt,
+                epoch: order.epoch,
+            },
+            end,
+        );
+        let session = self.session.borrow();
+        let sent = session
+            .as_ref()
+            .map(|session| session.try_send_slot().and_then(|slot| slot.send(body)));
+        if let Some(Err(error)) = sent {
+            tracing::debug!(%error, "an answer to an order was dropped");
+        }
+    }
+
+    async fn answer(&self, body: Ask) {
+        let session = self.session.borrow().clone();
+        if let Some(session) = session
+            && let Err(error) = session.send(body).await
+        {
+            tracing::debug!(%error, "an answer to an order was dropped");
+        }
+    }
+
+    fn finished(&self, xid: u64, branch: u32, numbers: Numbers, end: End) -> Ask {
+        Ask::Finished(BranchFinished {
+            xid,
+            branch,
+            attempt: numbers.attempt,
+            epoch: numbers.epoch,
+            result: Some(end),
+            resource: self.resource.name.as_ref().to_owned(),
+        })
+    }
+
+    /// Takes a branch out of hand, or starts its next job: answers the numbers
+    /// that belong to the result, if it is to be told.
+    fn end(&self, branch: BranchKey, succeeded: bool) -> Option<Numbers> {
+        let mut in_hand = self.in_hand.lock();
+        let running = in_hand.get_mut(&branch)?;
+        match running.next.take() {
+            // Success is final, whoever asked.
+            Some((_, numbers)) if succeeded => {
+                in_hand.remove(&branch);
+                Some(numbers)
+            }
+            Some((job, numbers)) => {
+                running.job = job;
+                running.numbers = numbers;
+                if self.work.send((branch, job)).is_err() {
+                    in_hand.remove(&branch);
+                }
+                None
+            }
+            None => in_hand.remove(&branch).map(|running| running.numbers),
+        }
+    }
+
+    fn count(&self, job: Job, result: &Result<(), PhaseTwoError>) {
+        let counters = &self.resource.counters;
+        let counter = match (result, job) {
+            (Ok(()), Job::Commit) => &counters.committed,
+            (Ok(()), Job::RollBack { .. }) => &counters.rolled_back,
+            (Err(PhaseTwoError::Unavailable { .. }), _) => &counters.unavailable,
+            (Err(PhaseTwoError::Stuck { .. }), _) => &counters.stuck,
+            (Err(_), _) => &counters.failed,
+        };
+        add(counter, 1);
+    }
+}
+
+impl Task {
+    pub(super) fn resource(&self) -> &Arc<Resource> {
+        &self.orders.resource
+    }
+
+    /// The work on the branch ended: answers its order. A success must be durable.
+    pub(super) async fn end(mut self, result: Result<(), PhaseTwoError>) {
+        self.ended = true;
+        let BranchKey { xid, branch } = self.branch;
+        let resource = &self.orders.resource.name;
+        self.orders.count(self.job, &result);
+        match &result {
+            Ok(()) => tracing::debug!(%xid, branch, %resource, job = ?self.job, "branch finished"),
+            Err(error) => {
+                tracing::warn!(%xid, branch, %resource, job = ?self.job, %error, "branch not finished");
+            }
+        }
+        if let Some(numbers) = self.orders.end(self.branch, result.is_ok()) {
+            let end = wire(result);
+            let body = self.orders.finished(xid.as_u64(), branch, numbers, end);
+            self.orders.answer(body).await;
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Its future was dropped or panicked. No answer: the coordinator repeats the order.
+            self.orders.end(self.branch, false);
+        }
+    }
+}
+
+/// Reads what an order asks for.
+fn job(order: &Order) -> Result<Job, &'static str> {
+    if order.mode() != Mode::At {
+        return Err("this agent finishes branches in AT mode only; update the agent");
+    }
+    let policy = match order.action() {
+        Action::Commit => return Ok(Job::Commit),
+        Action::RollBack => UndoPolicy::Check,
+        Action::RollBackForced => UndoPolicy::Forced,
+        Action::Accept => UndoPolicy::AcceptCurrent,
+        Action::Unspecified => return Err("the order names no action that this agent knows"),
+    };
+    Ok(Job::RollBack {
+        was_done: order.was_done,
+        policy,
+    })
+}
+
+fn failed(reason: &str) -> End {
+    End::Failed(PhaseTwoFailure {
+        reason: reason.to_owned(),
+        ..PhaseTwoFailure::default()
+    })
+}
+
+fn wire(result: Result<(), PhaseTwoError>) -> End {
+    match result {
+        Ok(()) => End::Finished(Empty {}),
+        Err(PhaseTwoError::Unavailable { reason }) => End::Unavailable(PhaseTwoFailure {
+            reason,
+            ..PhaseTwoFailure::default()
+        }),
+        Err(PhaseTwoError::Failed { reason }) => failed(&reason),
+        Err(PhaseTwoError::Stuck {
+            reason,
+            difference,
+            repair_statement,
+        }) => End::Stuck(PhaseTwoFailure {
+            reason,
+            difference,
+            repair_statement,
+        }),
+    }
+}

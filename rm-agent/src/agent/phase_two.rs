@@ -1,0 +1,112 @@
+//! Works off the orders of one resource: commits in batches, rollbacks side by side.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    AgentLimits,
+    database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
+    orders::{Job, Orders, Task},
+    resource::add,
+};
+
+/// How many orders are taken from the queue at once.
+const TAKE: usize = 1024;
+
+/// Works until the agent stops.
+///
+/// Commits and rollbacks have a task each, so that a rollback which waits for a
+/// local lock delays no commit; another resource has workers of its own.
+pub(super) fn start(
+    orders: &Arc<Orders>,
+    mut queue: mpsc::UnboundedReceiver<(BranchKey, Job)>,
+    limits: AgentLimits,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let (commits, commit_queue) = mpsc::unbounded_channel();
+    tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
+    let room = Arc::new(Semaphore::new(limits.rollbacks));
+    let orders = Arc::clone(orders);
+    let rollbacks = tracker.clone();
+    let stop = stop.clone();
+    tracker.spawn(async move {
+        let mut taken = Vec::with_capacity(TAKE);
+        loop {
+            tokio::select! {
+                count = queue.recv_many(&mut taken, TAKE) => if count == 0 { return },
+                // What is queued is left to other agents or a successor.
+                () = stop.cancelled() => return,
+            }
+            for (branch, job) in taken.drain(..) {
+                let task = orders.task(branch, job);
+                match job {
+                    // The receiver lives as long as this sender.
+                    Job::Commit => drop(commits.send(task)),
+                    Job::RollBack { was_done, policy } => {
+                        let room = Arc::clone(&room);
+                        let stop = stop.clone();
+                        rollbacks.spawn(async move {
+                            let Ok(_permit) = room.acquire().await else {
+                                return;
+                            };
+                            if !stop.is_cancelled() {
+                                roll_back(task, was_done, policy, limits.phase_two).await;
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    });
+}
+
+async fn commit_in_batches(
+    mut queue: mpsc::UnboundedReceiver<Task>,
+    orders: Arc<Orders>,
+    limits: AgentLimits,
+) {
+    let resource = orders.resource();
+    let mut tasks = Vec::new();
+    while queue.recv_many(&mut tasks, limits.commit_batch).await > 0 {
+        let branches: Vec<BranchKey> = tasks.iter().map(|task| task.branch).collect();
+        add(&resource.counters.deletes, 1);
+        let delete = resource.database.delete_undo(&branches);
+        let result = within(limits.phase_two, delete).await;
+        for task in tasks.drain(..) {
+            task.end(result.clone()).await;
+        }
+        // Whoever brings further orders may do so before the next batch is taken.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn roll_back(task: Task, was_done: bool, policy: UndoPolicy, limit: Duration) {
+    let database = task.database();
+    let undo = database.roll_back(task.branch, was_done, policy);
+    let result = within(limit, undo).await;
+    task.end(result).await;
+}
+
+impl Task {
+    fn database(&self) -> Arc<dyn Database> {
+        Arc::clone(&self.resource().database)
+    }
+}
+
+/// A database that does not answer at all counts as unavailable.
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, PhaseTwoError>>,
+) -> Result<T, PhaseTwoError> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(PhaseTwoError::Unavailable {
+            reason: format!("the database did not answer within {limit:?}"),
+        })
+    })
+}

@@ -1,0 +1,356 @@
+//! The registrar over the session with the coordinator.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use accede_link::session::{BranchFrames, Call, DeliverySlot, Session, SessionError};
+use accede_proto::{
+    Xid,
+    v1::{
+        BranchDone, BranchDoomed, BranchWithdrawn, CheckRowLocks, Mode, RegisterBranch, RequestId,
+        branch_event::Body as Answer, branch_request::Body as Ask,
+    },
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    limits::{ANSWER_MARGIN, MAX_DETAIL_BYTES},
+    resource::{Resource, ResourceState},
+};
+use crate::{
+    clock,
+    registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration},
+};
+
+type Slot = DeliverySlot<BranchFrames>;
+
+/// Registers branches over the agent's session.
+///
+/// For each branch, room for the message that ends phase one (done, withdrawn or
+/// doomed) is taken before it registers: memory is bounded by holding
+/// registrations back, and the message itself neither waits nor gets lost.
+pub(super) struct SessionRegistrar {
+    resources: Arc<[Arc<Resource>]>,
+    /// Set once the first database is known and the session has started.
+    session: watch::Receiver<Option<Session<BranchFrames>>>,
+    agent: u64,
+    last_request: AtomicU64,
+    registered: Mutex<HashMap<(Xid, u32), Branch>>,
+}
+
+/// A registered branch whose local transaction has not ended.
+struct Branch {
+    slot: Slot,
+    request: RequestId,
+    resource: Arc<str>,
+}
+
+/// Tells the coordinator that a request is given up, unless it is disarmed.
+struct Withdrawal(Option<(Xid, Branch)>);
+
+impl Withdrawal {
+    fn disarm(mut self) -> Option<Branch> {
+        self.0.take().map(|(_, branch)| branch)
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        if let Some((xid, branch)) = self.0.take() {
+            branch.withdraw(xid);
+        }
+    }
+}
+
+impl Branch {
+    fn withdraw(self, xid: Xid) {
+        let body = Ask::Withdrawn(BranchWithdrawn {
+            xid: xid.as_u64(),
+            request: Some(self.request),
+            resource: self.resource.as_ref().to_owned(),
+        });
+        deliver(self.slot, body, xid);
+    }
+}
+
+fn deliver(slot: Slot, body: Ask, xid: Xid) {
+    if let Err(error) = slot.deliver(body) {
+        // Without the message the coordinator never counts the branch as done:
+        // the transaction rolls back, at its deadline at the latest.
+        tracing::warn!(%xid, %error, "cannot tell the coordinator how a branch ended");
+    }
+}
+
+impl SessionRegistrar {
+    pub(super) fn new(
+        resources: Arc<[Arc<Resource>]>,
+        session: watch::Receiver<Option<Session<BranchFrames>>>,
+        agent: u64,
+    ) -> Self {
+        Self {
+            resources,
+            session,
+            agent,
+            last_request: AtomicU64::new(0),
+            registered: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Branches that are registered and have not told how they ended.
+    pub(super) fn open_branches(&self) -> usize {
+        self.registered.lock().len()
+    }
+
+    fn next_request(&self) -> RequestId {
+        RequestId {
+            client: self.agent,
+            sequence: self.last_request.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// Waits until the resource may be used and there is room for the message
+    /// that ends the branch.
+    async fn admit(&self, resource: &str) -> Result<(Session<BranchFrames>, Slot), Refused> {
+        let found = self
+            .resources
+            .iter()
+            .find(|known| &*known.name == resource)
+            .ok_or_else(|| {
+                Refused::new(
+                    RefusalCode::ResourceUnknown,
+                    format!("this agent has no resource {resource:?}"),
+                )
+            })?;
+        let mut state = found.state();
+        let attached = state.wait_for(|state| matches!(state, ResourceState::Attached));
+        attached.await.map_err(|_| shut_down())?;
+        let mut session = self.session.clone();
+        let session = session
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|session| session.clone())
+            .ok_or_else(shut_down)?;
+        let slot = session.delivery_slot().await.map_err(|e| refused(&e))?;
+        Ok((session, slot))
+    }
+
+    /// Admits a request and makes its call, all within its patience.
+    async fn ask(
+        &self,
+        registration: &Registration,
+        body: impl FnOnce(RequestId) -> Ask,
+    ) -> Result<(Answer, Withdrawal), Refused> {
+        let patience = registration.wait_limit.saturating_add(ANSWER_MARGIN);
+        let started = clock::now();
+        let (session, slot) = timeout(patience, self.admit(&registration.resource))
+            .await
+            .map_err(|_| self.not_attached(&registration.resource, patience))??;
+        let request = self.next_request();
+        let withdrawal = Withdrawal(Some((
+            registration.xid,
+            Branch {
+                slot,
+                request,
+                resource: Arc::clone(&registration.resource),
+            },
+        )));
+        let remaining = patience.saturating_sub(clock::now().saturating_duration_since(started));
+        match session.call(body(request), Call::idempotent(remaining)).await {
+            Ok(answer) => Ok((answer, withdrawal)),
+            Err(error) => {
+                // What was refused or never sent needs no withdrawal.
+                if !matches!(error, SessionError::Unknown { .. }) {
+                    withdrawal.disarm();
+                }
+                Err(refused(&error))
+            }
+        }
+    }
+
+    fn not_attached(&self, resource: &str, patience: Duration) -> Refused {
+        let state = self
+            .resources
+            .iter()
+            .find(|known| &*known.name == resource)
+            .map(|known| known.state().borrow().clone());
+        let why = match state {
+            Some(ResourceState::Attached) => {
+                return Refused::new(
+                    RefusalCode::Overloaded,
+                    format!("too many branches of this process are open (waited {patience:?})"),
+                );
+            }
+            Some(ResourceState::Unavailable { problem }) => problem.map_or_else(
+                || "its database was not reached yet".to_owned(),
+                |problem| format!("its database cannot be reached: {problem}"),
+            ),
+            Some(ResourceState::Wrong { problem }) => problem,
+            Some(ResourceState::Known) | None => self.coordinator_problem(),
+        };
+        Refused::new(
+            RefusalCode::Unreachable,
+            format!("resource {resource:?} is not attached to a coordinator: {why}"),
+        )
+    }
+
+    fn coordinator_problem(&self) -> String {
+        use accede_link::session::SessionStatus;
+        let session = self.session.borrow().clone();
+        match session.map(|session| session.status().borrow().clone()) {
+            Some(SessionStatus::Connecting {
+                problem: Some(problem),
+                ..
+            }) => problem.to_string(),
+            _ => "the coordinator has not answered yet".to_owned(),
+        }
+    }
+
+    async fn register_branch(&self, registration: Registration) -> Result<Registered, Refused> {
+        let xid = registration.xid;
+        let (answer, withdrawal) = self
+            .ask(&registration, |request| {
+                Ask::Register(RegisterBranch {
+                    xid: xid.as_u64(),
+                    request: Some(request),
+                    resource: registration.resource.as_ref().to_owned(),
+                    mode: Mode::At.into(),
+                    row_locks: row_locks(&registration.row_locks),
+                    wait_limit_ms: millis(registration.wait_limit),
+                    holds_local_locks: true,
+                    agent: self.agent,
+                })
+            })
+            .await?;
+        let Answer::Registered(registered) = answer else {
+            return Err(unexpected(&answer));
+        };
+        if let Some(branch) = withdrawal.disarm() {
+            let before = self
+                .registered
+                .lock()
+                .insert((xid, registered.branch), branch);
+            if before.is_some() {
+                tracing::error!(%xid, branch = registered.branch,
+                    "the coordinator gave the same branch number twice");
+            }
+        }
+        Ok(Registered {
+            branch: registered.branch,
+            give_up: Duration::from_millis(registered.give_up_ms.into()),
+        })
+    }
+
+    async fn check(&self, check: Registration) -> Result<(), Refused> {
+        let (answer, withdrawal) = self
+            .ask(&check, |request| {
+                Ask::CheckLocks(CheckRowLocks {
+                    xid: check.xid.as_u64(),
+                    request: Some(request),
+                    resource: check.resource.as_ref().to_owned(),
+                    row_locks: row_locks(&check.row_locks),
+                    wait_limit_ms: millis(check.wait_limit),
+                    holds_local_locks: true,
+                })
+            })
+            .await?;
+        let Answer::LocksFree(_) = answer else {
+            return Err(unexpected(&answer));
+        };
+        withdrawal.disarm();
+        Ok(())
+    }
+
+    fn take(&self, xid: Xid, branch: u32) -> Option<Branch> {
+        let taken = self.registered.lock().remove(&(xid, branch));
+        if taken.is_none() {
+            tracing::error!(%xid, branch, "a branch ended that was not registered or had ended");
+        }
+        taken
+    }
+}
+
+impl Registrar for SessionRegistrar {
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>> {
+        Box::pin(self.register_branch(registration))
+    }
+
+    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(self.check(check))
+    }
+
+    fn done(&self, xid: Xid, branch: u32) {
+        if let Some(taken) = self.take(xid, branch) {
+            let xid_bits = xid.as_u64();
+            let body = Ask::Done(BranchDone {
+                xid: xid_bits,
+                branch,
+            });
+            deliver(taken.slot, body, xid);
+        }
+    }
+
+    fn withdrawn(&self, xid: Xid, branch: u32) {
+        if let Some(taken) = self.take(xid, branch) {
+            taken.withdraw(xid);
+        }
+    }
+
+    fn doomed(&self, xid: Xid, branch: u32, mut detail: String) {
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
+        if let Some(taken) = self.take(xid, branch) {
+            let body = Ask::Doomed(BranchDoomed {
+                xid: xid.as_u64(),
+                branch,
+                detail,
+            });
+            deliver(taken.slot, body, xid);
+        }
+    }
+}
+
+fn row_locks(keys: &[LockKey]) -> Vec<Bytes> {
+    keys.iter().map(|key| Bytes::copy_from_slice(key)).collect()
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn shut_down() -> Refused {
+    Refused::new(
+        RefusalCode::ShuttingDown,
+        "this process's agent is shut down",
+    )
+}
+
+fn unexpected(answer: &Answer) -> Refused {
+    tracing::error!(?answer, "the coordinator's answer does not fit the request");
+    Refused::new(
+        RefusalCode::Other,
+        "the coordinator's answer does not fit the request; is its version newer than this agent's?",
+    )
+}
+
+/// What a branch is told when its request had no good answer.
+pub(super) fn refused(error: &SessionError) -> Refused {
+    let code = match error {
+        SessionError::Refused(refusal) => return Refused::from(refusal),
+        SessionError::NotSent { .. } => RefusalCode::Unreachable,
+        SessionError::Unknown { .. } => RefusalCode::UnknownOutcome,
+        SessionError::Busy { .. } => RefusalCode::Overloaded,
+        SessionError::TooLarge { .. } => RefusalCode::TooLarge,
+        SessionError::Closed => RefusalCode::ShuttingDown,
+        _ => RefusalCode::Other,
+    };
+    Refused::new(code, error.to_string())
+}

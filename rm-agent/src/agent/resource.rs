@@ -1,0 +1,111 @@
+//! One resource of the agent: its name, its database and where it stands.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use accede_link::session::ClusterId;
+use tokio::sync::watch;
+
+use super::database::Database;
+
+/// Where a resource stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResourceState {
+    /// The database has not been reached yet; the agent keeps trying.
+    Unavailable {
+        /// What the last attempt ran into; `None` before the first has ended.
+        problem: Option<String>,
+    },
+    /// The database is not prepared or belongs elsewhere; the agent keeps
+    /// looking, but a person must act.
+    Wrong {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The database is known; the coordinator has not been met yet.
+    Known,
+    /// The database is tied to the coordinator's cluster: branches may register.
+    Attached,
+}
+
+/// Who a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) database: [u8; 16],
+    /// The cluster it was tied to when it was read.
+    pub(super) cluster: Option<ClusterId>,
+}
+
+pub(super) struct Resource {
+    pub(super) name: Arc<str>,
+    pub(super) database: Arc<dyn Database>,
+    pub(super) counters: Counters,
+    state: watch::Sender<ResourceState>,
+    identity: watch::Sender<Option<Identity>>,
+}
+
+/// What happened on a resource since the agent started.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) committed: AtomicU64,
+    pub(super) rolled_back: AtomicU64,
+    pub(super) unavailable: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) stuck: AtomicU64,
+    pub(super) deletes: AtomicU64,
+    pub(super) orphan_undo: AtomicU64,
+    pub(super) markers_purged: AtomicU64,
+    pub(super) sweeps: AtomicU64,
+}
+
+impl Resource {
+    pub(super) fn new(name: &str, database: Arc<dyn Database>) -> Self {
+        Self {
+            name: name.into(),
+            database,
+            counters: Counters::default(),
+            state: watch::Sender::new(ResourceState::Unavailable { problem: None }),
+            identity: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<ResourceState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn set_state(&self, state: ResourceState) {
+        self.state.send_replace(state);
+    }
+
+    /// Who the database is, once it has been reached and fits the agent.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        *self.identity.borrow()
+    }
+
+    pub(super) fn set_identity(&self, identity: Option<Identity>) {
+        self.identity.send_replace(identity);
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resource")
+            .field("name", &self.name)
+            .field("state", &*self.state.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+pub(super) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

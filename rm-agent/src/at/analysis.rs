@@ -1,0 +1,538 @@
+//! SQL text to [`Analysis`], or a refusal that names the part in the way.
+//!
+//! Two readers look at each text: the lexer, which knows where the clauses
+//! stand, and the parser, which knows what they mean. What one of them does not
+//! understand, or what they see differently, is refused.
+
+use sqlparser::{
+    ast::{
+        AssignmentTarget, Delete, FromTable, Ident, Insert, ObjectName, OnConflictAction, OnInsert,
+        Query, SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update,
+    },
+    dialect::PostgreSqlDialect,
+    parser::Parser,
+};
+
+use super::{
+    functions,
+    lexer::{Token, TokenKind, tokenize},
+    statement::{
+        Analysis, LockedTable, LockingRead, Read, TableName, Unsupported, WriteKind, WriteStatement,
+    },
+    table::quote,
+};
+use crate::limits;
+
+/// Names that start like this belong to this library.
+pub(crate) const RESERVED_PREFIX: &str = "accede_";
+
+/// Settings that `SET LOCAL` may change: none of them touches durability,
+/// isolation, lock waits, name resolution or triggers.
+const HARMLESS_SETTINGS: &[&str] = &[
+    "statement_timeout",
+    "application_name",
+    "work_mem",
+    "timezone",
+    "datestyle",
+    "intervalstyle",
+    "enable_seqscan",
+    "enable_nestloop",
+    "plan_cache_mode",
+    "jit",
+];
+
+/// An identifier as the catalog stores it.
+pub(crate) fn identifier(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_ascii_lowercase(),
+    }
+}
+
+/// Reads a statement text.
+pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
+    if sql.len() > limits::MAX_SQL_BYTES {
+        return Err(Unsupported::new(
+            format!("its text of {} bytes", sql.len()),
+            format!("keep it below {} bytes", limits::MAX_SQL_BYTES),
+        ));
+    }
+    let mut tokens = tokenize(sql).map_err(|error| {
+        Unsupported::new(format!("{} in its text", error.0), "write it in plain syntax")
+    })?;
+    while tokens.last().is_some_and(|t| t.is_symbol(';')) {
+        tokens.pop();
+    }
+    if tokens.is_empty() {
+        return Ok(Analysis::Read(Read::default()));
+    }
+    if tokens.iter().any(|t| t.is_symbol(';')) {
+        return Err(Unsupported::new(
+            "several statements in one text",
+            "send them one by one",
+        ));
+    }
+    Reader { sql, tokens }.read()
+}
+
+struct Reader<'a> {
+    sql: &'a str,
+    tokens: Vec<Token>,
+}
+
+impl Reader<'_> {
+    fn word_at(&self, index: usize, word: &str) -> bool {
+        self.tokens.get(index).is_some_and(|t| t.is_word(self.sql, word))
+    }
+
+    fn end(&self) -> usize {
+        self.tokens.last().map_or(self.sql.len(), |t| t.span.end)
+    }
+
+    /// The first token from `from` on that is this keyword outside all brackets.
+    fn find(&self, from: usize, word: &str) -> Option<usize> {
+        (from..self.tokens.len())
+            .find(|&i| self.tokens[i].depth == 0 && self.tokens[i].is_word(self.sql, word))
+    }
+
+    fn read(&self) -> Result<Analysis, Unsupported> {
+        let first = self.tokens.iter().position(|t| !t.is_symbol('(')).unwrap_or(0);
+        let word = self.sql[self.tokens[first].span.clone()].to_ascii_uppercase();
+        match word.as_str() {
+            "SELECT" | "VALUES" | "WITH" | "INSERT" | "UPDATE" | "DELETE" => self.parsed(),
+            "TABLE" | "SHOW" => Ok(Analysis::Read(Read::default())),
+            "EXPLAIN" if !self.tokens.iter().any(|t| {
+                t.is_word(self.sql, "ANALYZE") || t.is_word(self.sql, "ANALYSE")
+            }) => Ok(Analysis::Read(Read::default())),
+            "LOCK" => Ok(Analysis::Read(Read::default())),
+            "SET" => self.set(),
+            _ => Err(refused_by_name(&word)),
+        }
+    }
+
+    fn set(&self) -> Result<Analysis, Unsupported> {
+        let name = self.tokens.get(2).map(|t| self.sql[t.span.clone()].to_ascii_lowercase());
+        if self.word_at(1, "LOCAL") && name.is_some_and(|n| HARMLESS_SETTINGS.contains(&&*n)) {
+            return Ok(Analysis::Read(Read::default()));
+        }
+        Err(Unsupported::new(
+            "SET of this parameter, which may change durability, isolation or names",
+            "set it in the connection options of the pool",
+        ))
+    }
+
+    fn parsed(&self) -> Result<Analysis, Unsupported> {
+        let locks = self.locking_clauses()?;
+        let text = blank(self.sql, self.end(), &locks);
+        let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &text).map_err(|error| {
+            Unsupported::new(
+                format!("the parser does not understand it ({error})"),
+                "write it in simpler syntax, or use XA mode",
+            )
+        })?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(Unsupported::new("several statements in one text", "send them one by one"));
+        };
+        let functions = functions::inspect(&statement)?;
+        match &statement {
+            Statement::Insert(insert) => self.insert(insert, functions),
+            Statement::Update(update) => self.update(update, functions),
+            Statement::Delete(delete) => self.delete(delete, functions),
+            Statement::Query(query) => match &*query.body {
+                SetExpr::Insert(Statement::Insert(insert)) => self.insert(insert, functions),
+                SetExpr::Update(Statement::Update(update)) => self.update(update, functions),
+                SetExpr::Delete(Statement::Delete(delete)) => self.delete(delete, functions),
+                _ if locks.is_empty() => Ok(Analysis::Read(Read { functions })),
+                _ => self.locking_read(query, &locks, functions),
+            },
+            _ => Err(Unsupported::new("this kind of statement", "use XA mode")),
+        }
+    }
+
+    fn insert(&self, insert: &Insert, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+        match &insert.on {
+            None => {}
+            Some(OnInsert::OnConflict(on)) if on.action == OnConflictAction::DoNothing => {}
+            Some(_) => {
+                return Err(Unsupported::new(
+                    "ON CONFLICT DO UPDATE: the old values of the updated rows are not visible",
+                    "use UPDATE, then INSERT … ON CONFLICT DO NOTHING if no row was changed",
+                ));
+            }
+        }
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(Unsupported::new("INSERT into something that is no table", "name a table"));
+        };
+        let main = self.main_keyword("INSERT")?;
+        let table = table_name(name)?;
+        let reference = match &insert.table_alias {
+            Some(alias) => quote(&identifier(&alias.alias)),
+            None => quote(&table.name),
+        };
+        self.simple_write(WriteKind::Insert, main, table, reference, insert.returning.is_some(), functions)
+    }
+
+    fn delete(&self, delete: &Delete, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+        let FromTable::WithFromKeyword(from) = &delete.from else {
+            return Err(Unsupported::new("DELETE without FROM", "write DELETE FROM table"));
+        };
+        let [table] = from.as_slice() else {
+            return Err(Unsupported::new("DELETE from several tables", "delete from one at a time"));
+        };
+        let main = self.main_keyword("DELETE")?;
+        self.no_only(main + 2)?;
+        let (table, reference) = single_table(table)?;
+        self.simple_write(WriteKind::Delete, main, table, reference, delete.returning.is_some(), functions)
+    }
+
+    /// INSERT and DELETE: what RETURNING shows is the whole image already.
+    fn simple_write(
+        &self,
+        kind: WriteKind,
+        main: usize,
+        table: TableName,
+        reference: String,
+        returns: bool,
+        functions: Vec<String>,
+    ) -> Result<Analysis, Unsupported> {
+        self.no_reserved_names()?;
+        let returning = self.find(main, "RETURNING");
+        if returning.is_some() != returns {
+            return Err(self.seen_differently());
+        }
+        let body_end = returning.map_or(self.end(), |r| self.tokens[r].span.start);
+        Ok(Analysis::Write(WriteStatement {
+            kind,
+            table,
+            reference,
+            assigned: Vec::new(),
+            functions,
+            prefix: 0..0,
+            head: 0..0,
+            body: 0..body_end,
+            condition: None,
+            returning: returning.map(|r| self.tokens[r].span.end..self.end()),
+            wildcards: Vec::new(),
+        }))
+    }
+
+    fn update(&self, update: &Update, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+        if update.from.is_some() {
+            return Err(Unsupported::new(
+                "UPDATE … FROM: which of several joined rows wins is not defined",
+                "read the other table in a sub-query in SET or WHERE",
+            ));
+        }
+        self.no_reserved_names()?;
+        let main = self.main_keyword("UPDATE")?;
+        self.no_only(main + 1)?;
+        let (table, reference) = single_table(&update.table)?;
+        let set = self.find(main, "SET").ok_or_else(|| self.seen_differently())?;
+        let condition = self.find(set, "WHERE");
+        let returning = self.find(set, "RETURNING");
+        if condition.is_some() != update.selection.is_some()
+            || returning.is_some() != update.returning.is_some()
+            || returning.is_some_and(|r| condition.is_some_and(|c| c > r))
+        {
+            return Err(self.seen_differently());
+        }
+        let start = |index: usize| self.tokens[index].span.start;
+        let after_condition = returning.map_or(self.end(), start);
+        let wildcards = returning.map_or_else(Vec::new, |r| self.wildcards(r));
+        Ok(Analysis::Write(WriteStatement {
+            kind: WriteKind::Update,
+            table,
+            reference,
+            assigned: assigned_columns(update)?,
+            functions,
+            prefix: 0..start(main),
+            head: self.tokens[main].span.end..start(set),
+            body: self.tokens[set].span.end..condition.map_or(after_condition, start),
+            condition: condition.map(|c| self.tokens[c].span.end..after_condition),
+            returning: returning.map(|r| self.tokens[r].span.end..self.end()),
+            wildcards,
+        }))
+    }
+
+    fn wildcards(&self, returning: usize) -> Vec<usize> {
+        (returning + 1..self.tokens.len())
+            .filter(|&i| {
+                let (token, before) = (&self.tokens[i], &self.tokens[i - 1]);
+                token.depth == 0
+                    && token.is_symbol('*')
+                    && (i == returning + 1 || before.depth == 0 && before.is_symbol(','))
+            })
+            .map(|i| self.tokens[i].span.start)
+            .collect()
+    }
+
+    fn main_keyword(&self, word: &str) -> Result<usize, Unsupported> {
+        self.find(0, word).ok_or_else(|| self.seen_differently())
+    }
+
+    /// The parser reads ONLY as a table's name.
+    fn no_only(&self, index: usize) -> Result<(), Unsupported> {
+        if self.word_at(index, "ONLY") {
+            return Err(Unsupported::new(
+                "ONLY",
+                "leave it out: tables with inheritance children are refused anyway",
+            ));
+        }
+        Ok(())
+    }
+
+    fn no_reserved_names(&self) -> Result<(), Unsupported> {
+        let reserved = self.tokens.iter().find(|t| {
+            let text = self.sql[t.span.clone()].trim_start_matches('"');
+            matches!(t.kind, TokenKind::Word | TokenKind::QuotedIdentifier)
+                && text.get(..RESERVED_PREFIX.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX))
+        });
+        match reserved {
+            Some(token) => Err(Unsupported::new(
+                format!("the name {}", &self.sql[token.span.clone()]),
+                format!("names that start with {RESERVED_PREFIX} are reserved; choose another"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn seen_differently(&self) -> Unsupported {
+        Unsupported::new(
+            "its clauses cannot be told apart",
+            "put sub-expressions into brackets, or use XA mode",
+        )
+    }
+
+    /// All `FOR UPDATE` clauses, at any depth.
+    fn locking_clauses(&self) -> Result<Vec<LockingClause>, Unsupported> {
+        let mut clauses = Vec::new();
+        let mut index = 0;
+        while index < self.tokens.len() {
+            match self.locking_clause(index) {
+                Some((clause, next)) => {
+                    clauses.push(clause);
+                    index = next;
+                }
+                None => index += 1,
+            }
+        }
+        Ok(clauses)
+    }
+
+    fn locking_clause(&self, start: usize) -> Option<(LockingClause, usize)> {
+        if !self.word_at(start, "FOR") {
+            return None;
+        }
+        let mut at = if self.word_at(start + 1, "UPDATE") || self.word_at(start + 1, "SHARE") {
+            start + 2
+        } else if self.word_at(start + 1, "NO") && self.word_at(start + 2, "KEY") {
+            start + 4
+        } else if self.word_at(start + 1, "KEY") && self.word_at(start + 2, "SHARE") {
+            start + 3
+        } else {
+            return None;
+        };
+        let mut of = Vec::new();
+        if self.word_at(at, "OF") {
+            loop {
+                let token = self.tokens.get(at + 1)?;
+                of.push(self.identifier_text(token));
+                at += 2;
+                if !self.tokens.get(at).is_some_and(|t| t.is_symbol(',')) {
+                    break;
+                }
+            }
+        }
+        if self.word_at(at, "NOWAIT") {
+            at += 1;
+        } else if self.word_at(at, "SKIP") && self.word_at(at + 1, "LOCKED") {
+            at += 2;
+        }
+        let span = self.tokens[start].span.start..self.tokens.get(at - 1)?.span.end;
+        let top_level = self.tokens[start].depth == 0;
+        Some((LockingClause { span, of, top_level }, at))
+    }
+
+    fn identifier_text(&self, token: &Token) -> String {
+        let text = &self.sql[token.span.clone()];
+        match token.kind {
+            TokenKind::QuotedIdentifier => text[1..text.len() - 1].replace("\"\"", "\""),
+            _ => text.to_ascii_lowercase(),
+        }
+    }
+
+    fn locking_read(
+        &self,
+        query: &Query,
+        locks: &[LockingClause],
+        functions: Vec<String>,
+    ) -> Result<Analysis, Unsupported> {
+        let SetExpr::Select(select) = &*query.body else {
+            return Err(lock_advice("FOR UPDATE over several SELECTs"));
+        };
+        if locks.iter().any(|lock| !lock.top_level) {
+            return Err(lock_advice("FOR UPDATE in a sub-query"));
+        }
+        self.no_reserved_names()?;
+        let everything = locks.iter().any(|lock| lock.of.is_empty());
+        let named = |reference: &str| locks.iter().any(|l| l.of.iter().any(|of| of == reference));
+        let mut tables = Vec::new();
+        for factor in select.from.iter().flat_map(|from| {
+            std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
+        }) {
+            let Some((table, reference)) = plain_table(factor)? else {
+                if everything {
+                    return Err(lock_advice("FOR UPDATE over something that is no plain table"));
+                }
+                continue;
+            };
+            if everything || named(&reference) {
+                tables.push(LockedTable { table, reference: quote(&reference) });
+            }
+        }
+        let select = self.main_keyword("SELECT")?;
+        let from = (select + 1..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0
+                && self.word_at(i, "FROM")
+                && !self.word_at(i - 1, "DISTINCT")
+        });
+        let (Some(from), false) = (from, tables.is_empty()) else {
+            return Err(lock_advice("FOR UPDATE without a table that it names"));
+        };
+        Ok(Analysis::LockingRead(LockingRead {
+            tables,
+            functions,
+            select_list_end: self.tokens[from].span.start,
+            end: self.end(),
+        }))
+    }
+}
+
+struct LockingClause {
+    span: std::ops::Range<usize>,
+    of: Vec<String>,
+    top_level: bool,
+}
+
+fn lock_advice(part: &str) -> Unsupported {
+    Unsupported::new(part, "lock plain tables in one SELECT, naming them by FOR UPDATE OF")
+}
+
+/// The text with the locking clauses blanked: the parser knows only some of them.
+fn blank(sql: &str, end: usize, clauses: &[LockingClause]) -> String {
+    let mut text = String::with_capacity(end);
+    let mut from = 0;
+    for clause in clauses {
+        text.push_str(&sql[from..clause.span.start]);
+        text.push(' ');
+        from = clause.span.end;
+    }
+    text.push_str(&sql[from..end]);
+    text
+}
+
+fn refused_by_name(word: &str) -> Unsupported {
+    match word {
+        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
+            Unsupported::new(
+                format!("{word}: the local transaction belongs to AtTransaction"),
+                "use its commit and rollback; savepoints have no counterpart",
+            )
+        }
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" => Unsupported::new(
+            format!("{word}, which hides the statement"),
+            "send the statement itself; it is prepared and kept anyway",
+        ),
+        "TRUNCATE" => Unsupported::new(
+            "TRUNCATE, which keeps no old rows",
+            "use DELETE FROM the table",
+        ),
+        "MERGE" => Unsupported::new("MERGE", "use UPDATE, INSERT and DELETE one by one"),
+        "COPY" => Unsupported::new("COPY", "use INSERT with several rows"),
+        "RESET" | "DISCARD" => Unsupported::new(
+            format!("{word}, which changes the session"),
+            "set parameters in the connection options of the pool",
+        ),
+        _ => Unsupported::new(
+            format!("{word}, whose effects cannot be undone"),
+            "run it outside the global transaction, or use XA mode",
+        ),
+    }
+}
+
+fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
+    let parts: Option<Vec<_>> = name.0.iter().map(|part| part.as_ident().map(identifier)).collect();
+    match parts.as_deref() {
+        Some([name]) => Ok(TableName { schema: None, name: name.clone() }),
+        Some([schema, name]) => Ok(TableName {
+            schema: Some(schema.clone()),
+            name: name.clone(),
+        }),
+        _ => Err(Unsupported::new(
+            format!("the table name {name}"),
+            "name it as table or schema.table",
+        )),
+    }
+}
+
+/// A table factor that is a plain table, and how the statement refers to it.
+fn plain_table(factor: &TableFactor) -> Result<Option<(TableName, String)>, Unsupported> {
+    let TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        with_hints,
+        version: None,
+        with_ordinality: false,
+        partitions,
+        json_path: None,
+        sample: None,
+        index_hints,
+    } = factor
+    else {
+        return Ok(None);
+    };
+    if !(with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty()) {
+        return Ok(None);
+    }
+    let table = table_name(name)?;
+    let reference = match alias {
+        Some(alias) if !alias.columns.is_empty() => return Ok(None),
+        Some(alias) => identifier(&alias.name),
+        None => table.name.clone(),
+    };
+    Ok(Some((table, reference)))
+}
+
+fn single_table(table: &TableWithJoins) -> Result<(TableName, String), Unsupported> {
+    match plain_table(&table.relation)? {
+        Some((name, reference)) if table.joins.is_empty() => Ok((name, quote(&reference))),
+        _ => Err(Unsupported::new(
+            "its target, which is no plain table",
+            "name one table, with an alias at most",
+        )),
+    }
+}
+
+fn assigned_columns(update: &Update) -> Result<Vec<String>, Unsupported> {
+    let mut columns = Vec::new();
+    for assignment in &update.assignments {
+        let targets = match &assignment.target {
+            AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
+            AssignmentTarget::Tuple(names) => names.as_slice(),
+        };
+        for target in targets {
+            // `SET point.x = 1` assigns the column `point`.
+            let first = target.0.first().and_then(|part| part.as_ident()).ok_or_else(|| {
+                Unsupported::new(format!("the assignment to {target}"), "assign plain columns")
+            })?;
+            columns.push(identifier(first));
+        }
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+#[path = "analysis_tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! The model of a statement that may run inside a global transaction.
+
+use std::ops::Range;
+
+/// What a statement text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Analysis {
+    /// Changes and locks nothing: runs untouched.
+    Read(Read),
+    /// `SELECT … FOR UPDATE` and its weaker forms.
+    LockingRead(LockingRead),
+    /// INSERT, UPDATE or DELETE of one table.
+    Write(WriteStatement),
+}
+
+/// A statement that reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// Functions that it calls and that must not write.
+    pub(crate) functions: Vec<String>,
+}
+
+/// A table by the name that the statement uses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TableName {
+    pub(crate) schema: Option<String>,
+    pub(crate) name: String,
+}
+
+/// A table whose rows a SELECT locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LockedTable {
+    pub(crate) table: TableName,
+    /// How the statement refers to it, quoted.
+    pub(crate) reference: String,
+}
+
+/// A SELECT that takes row locks in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LockingRead {
+    pub(crate) tables: Vec<LockedTable>,
+    pub(crate) functions: Vec<String>,
+    /// Where further output columns go: right after the select list.
+    pub(crate) select_list_end: usize,
+    /// Where the statement ends, before a semicolon.
+    pub(crate) end: usize,
+}
+
+/// Which of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteKind {
+    /// INSERT.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+}
+
+/// A write of one table, as pieces of the user's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WriteStatement {
+    pub(crate) kind: WriteKind,
+    pub(crate) table: TableName,
+    /// How the statement's expressions refer to the table, quoted.
+    pub(crate) reference: String,
+    /// Columns that an UPDATE assigns.
+    pub(crate) assigned: Vec<String>,
+    pub(crate) functions: Vec<String>,
+    /// UPDATE: the text before the keyword (a WITH clause).
+    pub(crate) prefix: Range<usize>,
+    /// UPDATE: the table with its alias.
+    pub(crate) head: Range<usize>,
+    /// UPDATE: the assignments. INSERT, DELETE: everything before RETURNING.
+    pub(crate) body: Range<usize>,
+    /// UPDATE: the condition.
+    pub(crate) condition: Option<Range<usize>>,
+    /// The RETURNING list.
+    pub(crate) returning: Option<Range<usize>>,
+    /// Positions of bare `*` items in the RETURNING list.
+    pub(crate) wildcards: Vec<usize>,
+}
+
+/// Why a statement may not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unsupported {
+    /// The part that is in the way.
+    pub(crate) part: String,
+    /// What to do instead.
+    pub(crate) advice: String,
+}
+
+impl Unsupported {
+    pub(crate) fn new(part: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            part: part.into(),
+            advice: advice.into(),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a branch has changed so far: one net change per row.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    image::RowImage,
+    lock_key,
+    table::{ReferentialAction, Table},
+};
+use crate::{error::Error, limits};
+
+/// Collects the row changes of one branch.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    tables: Vec<TableChanges>,
+    locks: BTreeSet<Vec<u8>>,
+    order: u32,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct TableChanges {
+    table: Arc<Table>,
+    rows: BTreeMap<Vec<u8>, UndoRow>,
+}
+
+impl Changes {
+    /// Adds one row's change by one statement. On an error the branch must roll back.
+    pub(crate) fn record(
+        &mut self,
+        table: &Arc<Table>,
+        before: Option<RowImage>,
+        after: Option<RowImage>,
+    ) -> Result<(), Error> {
+        if before == after {
+            return Ok(());
+        }
+        if let (Some(before), Some(after)) = (&before, &after) {
+            check_update(table, before, after)?;
+        }
+        lock_key::add_keys(&mut self.locks, table, before.as_ref(), after.as_ref());
+        self.order += 1;
+        self.bytes += before.iter().chain(&after).map(RowImage::size).sum::<usize>();
+        self.check_size()?;
+        let order = self.order;
+        let changes = self.table(table)?;
+        let image = before.as_ref().or(after.as_ref()).expect("they differ, so one is there");
+        match changes.rows.entry(identity(table, image)) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(UndoRow { order, before, after });
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let row = entry.get_mut();
+                row.order = order;
+                row.after = after;
+                if row.before == row.after {
+                    entry.remove();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, table: &Arc<Table>) -> Result<&mut TableChanges, Error> {
+        let found = self.tables.iter().position(|t| t.table.oid == table.oid);
+        let index = match found {
+            Some(index) if self.tables[index].table.columns == table.columns => index,
+            Some(_) => return Err(Error::TableChanged { table: table.display_name() }),
+            None => {
+                let rows = BTreeMap::new();
+                self.tables.push(TableChanges { table: Arc::clone(table), rows });
+                self.tables.len() - 1
+            }
+        };
+        Ok(&mut self.tables[index])
+    }
+
+    fn check_size(&self) -> Result<(), Error> {
+        let too_large = |what: String, limit: usize| Err(Error::TooLarge { what, limit });
+        if self.order as usize > limits::MAX_ROWS_PER_BRANCH {
+            return too_large(
+                format!("the branch's number of changed rows, {}", self.order),
+                limits::MAX_ROWS_PER_BRANCH,
+            );
+        }
+        if self.locks.len() > limits::MAX_ROW_LOCKS {
+            return too_large(
+                format!("the branch's number of row locks, {}", self.locks.len()),
+                limits::MAX_ROW_LOCKS,
+            );
+        }
+        if self.bytes > limits::MAX_UNDO_BYTES {
+            return too_large(
+                format!("the branch's row images of {} bytes", self.bytes),
+                limits::MAX_UNDO_BYTES,
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to undo.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.iter().all(|table| table.rows.is_empty())
+    }
+
+    /// The row locks that the branch needs, sorted, no key twice.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.locks.iter()
+    }
+
+    /// The undo record. Takes the images out.
+    pub(crate) fn take_record(&mut self) -> UndoRecord {
+        let tables = std::mem::take(&mut self.tables);
+        let tables = tables.into_iter().filter(|t| !t.rows.is_empty()).map(|changes| UndoTable {
+            schema: Arc::clone(&changes.table.schema),
+            name: Arc::clone(&changes.table.name),
+            key: changes.table.key.clone(),
+            columns: changes.table.columns.iter().map(|column| UndoColumn {
+                name: Arc::clone(&column.name),
+                type_oid: column.type_oid,
+                text_type: column.as_text.then(|| Arc::clone(&column.type_name)),
+                generated: column.generated,
+            }).collect(),
+            rows: changes.rows.into_values().collect(),
+        });
+        UndoRecord { tables: tables.collect() }
+    }
+}
+
+/// Tells the rows of a table apart, exactly; sorts them the same way everywhere.
+fn identity(table: &Table, image: &RowImage) -> Vec<u8> {
+    let mut key = Vec::new();
+    for value in table.key.iter().filter_map(|&column| image.values[column].as_ref()) {
+        key.extend((value.len() as u64).to_be_bytes());
+        key.extend(&value[..]);
+    }
+    key
+}
+
+/// What the statement's text could not show: a trigger or a rule of the type
+/// system may change more columns than the statement assigns.
+fn check_update(table: &Table, before: &RowImage, after: &RowImage) -> Result<(), Error> {
+    let changed = |column: usize| before.values[column] != after.values[column];
+    let refuse = |reason: String| {
+        Err(Error::Row { table: table.display_name(), reason })
+    };
+    if let Some(&column) = table.key.iter().find(|&&column| changed(column)) {
+        return refuse(format!("its primary key column {} changed", table.columns[column].name));
+    }
+    if let Some(column) = (0..table.columns.len())
+        .find(|&column| changed(column) && table.columns[column].identity_always)
+    {
+        return refuse(format!(
+            "its column {}, which is GENERATED ALWAYS AS IDENTITY, changed",
+            table.columns[column].name
+        ));
+    }
+    for key in &table.incoming {
+        if let ReferentialAction::Change(action) = key.on_update
+            && key.columns.iter().any(|&column| changed(column))
+        {
+            return refuse(format!(
+                "the foreign key {} of {} has ON UPDATE {action} and changed other rows",
+                key.constraint, key.child
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "undo_tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! Every default time-out and limit of the AT engine: its unit and its reason.
+
+use std::time::Duration;
+
+/// The longest SQL text that is analysed, in bytes. The parser's cost and its
+/// recursion grow with the text; longer statements are generated ones that a
+/// loop of small statements replaces.
+pub const MAX_SQL_BYTES: usize = 256 * 1024;
+
+/// How many statements' analyses a pool remembers. Above it the memory is
+/// emptied: an application with more distinct texts than this builds them
+/// dynamically, and remembering them would not pay.
+pub const MAX_REMEMBERED_STATEMENTS: usize = 2_000;
+
+/// How many tables' metadata a pool remembers before it starts afresh.
+pub const MAX_REMEMBERED_TABLES: usize = 2_000;
+
+/// How many function names' volatility a pool remembers before it starts afresh.
+pub const MAX_REMEMBERED_FUNCTIONS: usize = 2_000;
+
+/// How old a table's metadata may grow before it is read again. Columns are
+/// compared with every statement; this is how soon a new trigger, unique index
+/// or foreign key is noticed.
+pub const METADATA_RECHECK: Duration = Duration::from_secs(5);
+
+/// The most rows that one branch may change or lock. Beyond it the undo record
+/// and the lock list stop being small; split the work into several branches.
+pub const MAX_ROWS_PER_BRANCH: usize = 10_000;
+
+/// The most row locks of one branch, as the coordinator accepts them.
+pub const MAX_ROW_LOCKS: usize = 20_000;
+
+/// The longest value of one key column inside a row lock, in bytes. A longer
+/// one is replaced by its hash: equal values still meet in the same lock.
+pub const MAX_LOCK_VALUE_BYTES: usize = 128;
+
+/// The largest undo record of one branch in bytes. It travels as one SQL
+/// literal of twice the size and is held in memory.
+pub const MAX_UNDO_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many columns a written table may have. PostgreSQL's own limit is 1,600;
+/// a decoder never allocates for more than this.
+pub const MAX_COLUMNS: usize = 1_600;
+
+/// How long a branch waits for a lock: for the database's own locks
+/// (`lock_timeout`) and for other transactions' row locks at the coordinator.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// The coordinator's wait limit is this much below what is left of the
+/// branch's patience, so that its answer arrives before the branch gives up.
+pub const LOCK_WAIT_MARGIN: Duration = Duration::from_millis(500);
+
+/// The shortest `lock_timeout` that is set; 0 would mean no limit at all.
+pub const MIN_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// How often [`AtPool::run`](crate::AtPool::run) and lone statements run a
+/// local transaction that was refused for a passing reason.
+pub const LOCAL_ATTEMPTS: u32 = 8;
+
+/// The pause before the second attempt of a local transaction; it doubles.
+pub const LOCAL_BACKOFF: Duration = Duration::from_millis(10);
+
+/// The longest pause between two attempts of a local transaction.
+pub const LOCAL_BACKOFF_CAP: Duration = Duration::from_millis(500);
+
+/// Connections of a pool for the application's work unless the builder says otherwise.
+pub const POOL_CONNECTIONS: u32 = 10;
+
+/// How long `begin` waits for a free connection.
+pub const POOL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection attempt or the check at start may take.
+pub const START_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of the separate pool that finishes branches. Apart from the
+/// application's pool, so that a rollback never waits for a connection that
+/// is held by a branch which waits for that rollback.
+pub const PHASE_TWO_CONNECTIONS: u32 = 2;
+
+/// `lock_timeout` of phase two. Short: the order is repeated, and a rollback
+/// that waits keeps one of few connections.
+pub const PHASE_TWO_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `statement_timeout` of phase two, against a database that hangs.
+pub const PHASE_TWO_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long phase two waits for one of its own connections before it reports
+/// the database as unavailable.
+pub const PHASE_TWO_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most undo rows that one statement deletes or one sweep reads.
+pub const PHASE_TWO_BATCH: usize = 1_000;
+
+/// The longest difference or repair statement that is reported, in bytes.
+pub const MAX_REPORT_BYTES: usize = 16 * 1024;
+
+/// How long a dropped transaction's `ROLLBACK` may take before its connection is closed.
+pub const DROP_ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = {
+    assert!(LOCK_WAIT.as_millis() > LOCK_WAIT_MARGIN.as_millis());
+    assert!(MAX_ROW_LOCKS >= MAX_ROWS_PER_BRANCH);
+    assert!(PHASE_TWO_LOCK_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
+    assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1);
+};

@@ -1,0 +1,3 @@
+//! One folder per database.
+
+pub(crate) mod postgres;

@@ -1,0 +1,145 @@
+//! Describes an [`AtPool`](super::AtPool).
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::{
+    plan::{Allowed, Planner},
+    pool::AtPool,
+};
+use crate::{error::Error, limits, registrar::Registrar};
+
+/// Collects the settings of an [`AtPool`]. Every default stands in [`limits`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` or `connect`"]
+pub struct AtPoolBuilder {
+    options: Result<PgConnectOptions, String>,
+    pool: PgPoolOptions,
+    phase_two_connections: u32,
+    resource: Option<Arc<str>>,
+    lock_wait: Duration,
+    allowed: Allowed,
+}
+
+impl AtPoolBuilder {
+    pub(super) fn from_url(url: &str) -> Self {
+        // The URL may hold a password; it is not repeated.
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| format!("the database URL cannot be used: {error}"));
+        Self {
+            options,
+            pool: PgPoolOptions::new()
+                .max_connections(limits::POOL_CONNECTIONS)
+                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT),
+            phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
+            resource: None,
+            lock_wait: limits::LOCK_WAIT,
+            allowed: Allowed::default(),
+        }
+    }
+
+    /// The operator's name for the database, the same in all services that use
+    /// it. Required.
+    pub fn resource(mut self, name: &str) -> Self {
+        self.resource = Some(name.into());
+        self
+    }
+
+    /// The most connections for the application's work.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.pool = self.pool.max_connections(connections);
+        self
+    }
+
+    /// How long `begin` waits for a connection.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.pool = self.pool.acquire_timeout(timeout);
+        self
+    }
+
+    /// sqlx's own settings of the application's pool, in place of those made so far.
+    pub fn pool_options(mut self, options: PgPoolOptions) -> Self {
+        self.pool = options;
+        self
+    }
+
+    /// sqlx's own settings of each connection, in place of the URL.
+    pub fn connect_options(mut self, options: PgConnectOptions) -> Self {
+        self.options = Ok(options);
+        self
+    }
+
+    /// The most connections that finish branches.
+    pub fn phase_two_connections(mut self, connections: u32) -> Self {
+        self.phase_two_connections = connections;
+        self
+    }
+
+    /// How long a branch waits for locks, the database's and the coordinator's.
+    pub fn lock_wait(mut self, patience: Duration) -> Self {
+        self.lock_wait = patience;
+        self
+    }
+
+    /// Allows writes to `table` (or `schema.table`) although it has this
+    /// trigger. Right for triggers that only change the row itself; what a
+    /// trigger does to other rows is not undone.
+    pub fn allow_trigger(mut self, table: &str, trigger: &str) -> Self {
+        self.allowed.triggers.insert((table.to_owned(), trigger.to_owned()));
+        self
+    }
+
+    /// Allows statements that call this VOLATILE function. What it writes is
+    /// not undone.
+    pub fn allow_function(mut self, name: &str) -> Self {
+        self.allowed.functions.insert(name.to_owned());
+        self
+    }
+
+    /// Builds the pool. Connects when a connection is first needed, so the
+    /// database may still be down.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when a setting is missing or cannot be used.
+    pub fn build(self, registrar: Arc<dyn Registrar>) -> Result<AtPool, Error> {
+        let options = self.options.map_err(Error::Configuration)?;
+        let resource = self.resource.filter(|name| !name.is_empty()).ok_or_else(|| {
+            Error::Configuration(
+                "the pool has no resource name: call .resource(\"…\") with the operator's name \
+                 for this database"
+                    .to_owned(),
+            )
+        })?;
+        if self.phase_two_connections == 0 {
+            return Err(Error::Configuration(
+                "phase_two_connections is 0: at least one connection must finish branches"
+                    .to_owned(),
+            ));
+        }
+        let milliseconds = |duration: Duration| duration.as_millis().to_string();
+        let phase_two_options = options.clone().options([
+            ("lock_timeout", milliseconds(limits::PHASE_TWO_LOCK_TIMEOUT)),
+            ("statement_timeout", milliseconds(limits::PHASE_TWO_STATEMENT_TIMEOUT)),
+            ("synchronous_commit", "on".to_owned()),
+            ("default_transaction_isolation", "read\\ committed".to_owned()),
+        ]);
+        let phase_two = PgPoolOptions::new()
+            .max_connections(self.phase_two_connections)
+            .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
+            .connect_lazy_with(phase_two_options);
+        let pool = self.pool.connect_lazy_with(options);
+        let planner = Planner::new(self.allowed);
+        Ok(AtPool::from_parts(resource, (pool, phase_two), planner, registrar, self.lock_wait))
+    }
+
+    /// Builds the pool and checks the database.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build) and of [`AtPool::check`].
+    pub async fn connect(self, registrar: Arc<dyn Registrar>) -> Result<AtPool, Error> {
+        let pool = self.build(registrar)?;
+        pool.check().await?;
+        Ok(pool)
+    }
+}

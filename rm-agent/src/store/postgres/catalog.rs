@@ -1,0 +1,299 @@
+//! Reads from PostgreSQL's catalog what AT must know about a table.
+
+use std::sync::Arc;
+
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+
+use crate::{
+    at::{
+        statement::TableName,
+        table::{Column, Equality, IncomingKey, ReferentialAction, Table, UniqueIndex, quote, quote_qualified},
+    },
+    error::Error,
+};
+
+/// Tables of this library; a branch that changed them would change its own record.
+const OWN_TABLES: &[&str] = &["undo_log", "accede_meta"];
+
+/// A property of a table that keeps AT from writing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub(super) part: String,
+    pub(super) advice: &'static str,
+}
+
+/// A table with what the application may have to decide about it.
+#[derive(Debug)]
+pub(super) struct TableInfo {
+    pub(super) table: Arc<Table>,
+    pub(super) obstacle: Option<Obstacle>,
+    /// Enabled triggers of the application.
+    pub(super) triggers: Vec<String>,
+}
+
+const TABLE_SQL: &str = "
+SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
+       row_security_active(c.oid),
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid),
+       EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
+       ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+             ORDER BY 1),
+       (SELECT p.proname::text FROM pg_catalog.pg_attrdef d
+        JOIN pg_catalog.pg_depend x ON x.classid = 'pg_catalog.pg_attrdef'::regclass
+             AND x.objid = d.oid AND x.refclassid = 'pg_catalog.pg_proc'::regclass
+        JOIN pg_catalog.pg_proc p ON p.oid = x.refobjid
+        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE d.adrelid = c.oid AND p.provolatile = 'v' AND l.lanname NOT IN ('internal', 'c')
+        LIMIT 1)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass($1)";
+
+const COLUMNS_SQL: &str = "
+SELECT a.attname::text, a.atttypid::int8,
+       quote_ident(tn.nspname) || '.' || quote_ident(t.typname),
+       CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END::int8,
+       CASE WHEN t.typtype = 'd' THEN b.typtype ELSE t.typtype END::text,
+       a.attgenerated::text, a.attidentity::text, a.atttypmod,
+       coalesce(l.collisdeterministic, true),
+       t.typtype = 'm' OR b.typtype = 'm' OR e.typtype = 'm',
+       t.typsend <> 0
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum";
+
+const INDEXES_SQL: &str = "
+SELECT x.relname::text, i.indisprimary,
+       ARRAY(SELECT a.attname::text
+             FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(num, ord)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+             WHERE k.ord <= i.indnkeyatts ORDER BY k.ord),
+       i.indexprs IS NOT NULL OR i.indisexclusion
+       OR EXISTS (SELECT FROM unnest(i.indcollation) u(id)
+                  JOIN pg_catalog.pg_collation l ON l.oid = u.id WHERE NOT l.collisdeterministic)
+       OR EXISTS (SELECT FROM unnest(i.indclass) u(id)
+                  JOIN pg_catalog.pg_opclass o ON o.oid = u.id WHERE NOT o.opcdefault),
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false)
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+WHERE i.indrelid = $1::int8::oid AND (i.indisunique OR i.indisexclusion)
+ORDER BY x.relname";
+
+const INCOMING_SQL: &str = "
+SELECT k.conname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num
+             ORDER BY u.ord),
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num
+             ORDER BY u.ord),
+       k.confdeltype::text, k.confupdtype::text
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confrelid = $1::int8::oid
+ORDER BY k.conname";
+
+/// Functions of this name, outside the system catalog, that may write.
+const VOLATILE_SQL: &str = "
+SELECT DISTINCT p.proname::text
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.proname = ANY($1) AND p.provolatile = 'v' AND n.nspname <> 'pg_catalog'
+  AND NOT (l.lanname = 'c' AND p.proname = ANY($2))";
+
+/// Volatile functions of extensions that come with PostgreSQL and write nothing.
+const HARMLESS_EXTENSION_FUNCTIONS: &[&str] = &[
+    "uuid_generate_v1",
+    "uuid_generate_v1mc",
+    "uuid_generate_v4",
+    "gen_random_uuid",
+    "gen_random_bytes",
+    "gen_salt",
+];
+
+/// Those of `names` that may write, so far as the catalog tells.
+pub(super) async fn volatile_functions(
+    connection: &mut PgConnection,
+    names: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    let harmless: Vec<String> =
+        HARMLESS_EXTENSION_FUNCTIONS.iter().map(|&name| name.to_owned()).collect();
+    sqlx::query_scalar(VOLATILE_SQL).bind(names).bind(harmless).fetch_all(connection).await
+}
+
+/// Reads a table; `None` if there is none of that name.
+pub(super) async fn read_table(
+    connection: &mut PgConnection,
+    name: &TableName,
+) -> Result<Option<TableInfo>, sqlx::Error> {
+    let quoted = match &name.schema {
+        Some(schema) => quote_qualified(schema, &name.name),
+        None => quote(&name.name),
+    };
+    let row = sqlx::query(TABLE_SQL).bind(quoted).fetch_optional(&mut *connection).await?;
+    let Some(row) = row else { return Ok(None) };
+    let oid: i64 = row.try_get(0)?;
+    let columns = sqlx::query(COLUMNS_SQL).bind(oid).fetch_all(&mut *connection).await?;
+    let indexes = sqlx::query(INDEXES_SQL).bind(oid).fetch_all(&mut *connection).await?;
+    let incoming = sqlx::query(INCOMING_SQL).bind(oid).fetch_all(&mut *connection).await?;
+    let mut obstacle = table_obstacle(&row)?;
+    let mut table = Table {
+        oid: u32::try_from(oid).unwrap_or_default(),
+        schema: row.try_get::<String, _>(1)?.into(),
+        name: row.try_get::<String, _>(2)?.into(),
+        columns: Vec::with_capacity(columns.len()),
+        key: Vec::new(),
+        unique: Vec::new(),
+        incoming: Vec::new(),
+    };
+    for column in &columns {
+        table.columns.push(read_column(column)?);
+        if !column.try_get::<bool, _>(10)? && obstacle.is_none() {
+            obstacle = Some(Obstacle {
+                part: format!("its column {} has a type without a binary form", column.try_get::<String, _>(0)?),
+                advice: "change the column's type, or use XA mode",
+            });
+        }
+    }
+    for index in &indexes {
+        add_index(&mut table, index)?;
+    }
+    for key in &incoming {
+        let key = read_incoming(&table, key)?;
+        table.incoming.push(key);
+    }
+    if table.key.is_empty() && obstacle.is_none() {
+        obstacle = Some(Obstacle {
+            part: "it has no primary key, so its rows cannot be told apart".to_owned(),
+            advice: "add a primary key, or use XA mode",
+        });
+    }
+    Ok(Some(TableInfo { table: Arc::new(table), obstacle, triggers: row.try_get(8)? }))
+}
+
+fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
+    let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+    let (kind, persistence): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+    let default_function: Option<String> = row.try_get(9)?;
+    let found = |part: &str, advice| Ok(Some(Obstacle { part: part.to_owned(), advice }));
+    const NAME_BASE: &str = "write to its base table";
+    match kind.as_str() {
+        "r" => {}
+        "p" => return found("it is partitioned", "name the partition itself, or use XA mode"),
+        "v" | "m" => return found("it is a view", NAME_BASE),
+        "f" => return found("it is a foreign table", "write to it in its own database"),
+        _ => return found("it is no ordinary table", NAME_BASE),
+    }
+    if schema == "pg_catalog" || OWN_TABLES.contains(&name.as_str()) {
+        return found("it is a system table", "leave it to its owner");
+    }
+    match persistence.as_str() {
+        "t" => return found("it is temporary: phase two could not see it", "use an ordinary table"),
+        "u" => return found("it is unlogged: a crash would empty it", "use a logged table"),
+        _ => {}
+    }
+    if row.try_get(5)? {
+        return found("row-level security is active for this role", "use a role that bypasses it");
+    }
+    if row.try_get(6)? {
+        return found("it has rewrite rules", "drop the rules, or use XA mode");
+    }
+    if row.try_get(7)? {
+        return found("it has inheritance children", "write to a table without children");
+    }
+    if let Some(function) = default_function {
+        return found(
+            &format!("a column default calls {function}, which may write"),
+            "declare the function STABLE if it only reads, or use XA mode",
+        );
+    }
+    Ok(None)
+}
+
+fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
+    let base_oid: i64 = row.try_get(3)?;
+    let kind: String = row.try_get(4)?;
+    let deterministic: bool = row.try_get(8)?;
+    let has_length = row.try_get::<i32, _>(7)? >= 0;
+    Ok(Column {
+        name: row.try_get::<String, _>(0)?.into(),
+        type_oid: u32::try_from(row.try_get::<i64, _>(1)?).unwrap_or_default(),
+        type_name: row.try_get::<String, _>(2)?.into(),
+        as_text: row.try_get::<Option<bool>, _>(9)?.unwrap_or_default(),
+        generated: !row.try_get::<String, _>(5)?.is_empty(),
+        identity_always: row.try_get::<String, _>(6)? == "a",
+        equality: if deterministic { equality(base_oid, &kind, has_length) } else { Equality::Unknown },
+    })
+}
+
+/// Which built-in types are equal exactly when their binary forms are.
+fn equality(base_oid: i64, kind: &str, has_length: bool) -> Equality {
+    match base_oid {
+        _ if kind == "e" => Equality::Bytes,
+        // bool, bytea, "char", name, int8, int2, int4, text, oid, cidr, macaddr8, money,
+        // macaddr, inet, varchar, date, time, timestamp, timestamptz, bit, varbit, uuid, pg_lsn
+        16 | 17 | 18 | 19 | 20 | 21 | 23 | 25 | 26 | 650 | 774 | 790 | 829 | 869 | 1043 | 1082
+        | 1083 | 1114 | 1184 | 1560 | 1562 | 2950 | 3220 => Equality::Bytes,
+        // char(n) is always padded to n; without n, trailing blanks do not count.
+        1042 if has_length => Equality::Bytes,
+        700 | 701 => Equality::Float,
+        1700 => Equality::Numeric,
+        _ => Equality::Unknown,
+    }
+}
+
+fn positions(table: &Table, names: &[String]) -> Result<Vec<usize>, sqlx::Error> {
+    names
+        .iter()
+        .map(|name| table.column(name).ok_or_else(|| sqlx::Error::ColumnNotFound(name.clone())))
+        .collect()
+}
+
+fn add_index(table: &mut Table, row: &PgRow) -> Result<(), sqlx::Error> {
+    let columns = positions(table, &row.try_get::<Vec<String>, _>(2)?)?;
+    let coarse: bool = row.try_get(3)?;
+    if row.try_get(1)? {
+        table.key = columns;
+        if coarse {
+            // Equal keys may have different bytes: lock the table's rows as one.
+            for &column in &table.key {
+                table.columns[column].equality = Equality::Unknown;
+            }
+        }
+        return Ok(());
+    }
+    table.unique.push(UniqueIndex {
+        name: row.try_get::<String, _>(0)?.into(),
+        columns: if coarse { Vec::new() } else { columns },
+        nulls_are_equal: row.try_get(4)?,
+    });
+    Ok(())
+}
+
+fn read_incoming(table: &Table, row: &PgRow) -> Result<IncomingKey, sqlx::Error> {
+    let action = |code: String| match code.as_str() {
+        "c" => ReferentialAction::Change("CASCADE"),
+        "n" => ReferentialAction::Change("SET NULL"),
+        "d" => ReferentialAction::Change("SET DEFAULT"),
+        _ => ReferentialAction::Refuse,
+    };
+    Ok(IncomingKey {
+        constraint: row.try_get::<String, _>(0)?.into(),
+        child: row.try_get::<String, _>(1)?.into(),
+        child_columns: row.try_get::<Vec<String>, _>(2)?.into_iter().map(Into::into).collect(),
+        columns: positions(table, &row.try_get::<Vec<String>, _>(3)?)?,
+        on_delete: action(row.try_get(4)?),
+        on_update: action(row.try_get(5)?),
+    })
+}
+
+/// The refusal that an obstacle becomes.
+pub(super) fn table_refusal(table: &Table, part: String, advice: impl Into<String>) -> Error {
+    Error::Table { table: table.display_name(), part, advice: advice.into() }
+}

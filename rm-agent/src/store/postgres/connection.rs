@@ -1,0 +1,71 @@
+//! A pool's connection that is never reused with a transaction left open.
+
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+
+use crate::limits;
+
+/// A connection on loan. Unless it was marked clean when it is dropped, it is
+/// closed instead of going back to the pool.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: Option<PoolConnection<Postgres>>,
+    clean: bool,
+}
+
+impl Held {
+    pub(super) fn new(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection: Some(connection), clean: true }
+    }
+
+    /// The connection itself.
+    pub(super) fn get(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("only `drop` and `abandon` take it out")
+    }
+
+    /// From now on there may be an open transaction.
+    pub(super) fn soil(&mut self) {
+        self.clean = false;
+    }
+
+    /// There certainly is no open transaction.
+    pub(super) fn clean(&mut self) {
+        self.clean = true;
+    }
+
+    /// Rolls back; on success the connection may be reused.
+    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        if !self.clean {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *self.get()).await?;
+            self.clean();
+        }
+        Ok(())
+    }
+
+    /// For destructors: rolls back in the background if there is a runtime,
+    /// else the connection is closed, which rolls back too.
+    pub(super) fn abandon(&mut self) {
+        if self.clean {
+            return;
+        }
+        let mut held = Self { connection: self.connection.take(), clean: false };
+        if held.connection.is_none() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let rollback = tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
+                if !matches!(rollback.await, Ok(Ok(()))) {
+                    tracing::debug!("closing a connection whose rollback did not finish");
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let (Some(connection), false) = (&mut self.connection, self.clean) {
+            connection.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! AT on PostgreSQL.
+
+mod builder;
+mod catalog;
+mod connection;
+mod executor;
+pub(crate) mod phase_two;
+mod plan;
+mod pool;
+mod retry;
+#[cfg(feature = "schema")]
+pub(crate) mod schema;
+mod start_check;
+mod transaction;
+mod values;
+
+pub use builder::AtPoolBuilder;
+pub use pool::AtPool;
+pub use transaction::AtTransaction;
