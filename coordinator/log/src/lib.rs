@@ -38,6 +38,8 @@ pub mod fs;
 mod identity;
 mod log;
 mod raft;
+pub mod raw;
+pub mod sim;
 mod snapshot;
 mod start;
 mod stats;

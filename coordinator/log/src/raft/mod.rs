@@ -5,3 +5,6 @@ pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod store;
 pub(crate) mod types;
+
+#[cfg(test)]
+mod suite;

@@ -9,6 +9,9 @@ pub(crate) mod scan;
 pub(crate) mod supply;
 pub(crate) mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 

@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::writer::Writer;
-use super::{Done, LogEntry, Mark, Op, Shared, Vote};
+use super::{Done, Failure, LogEntry, Mark, Op, Shared, Vote};
+use crate::error::LogFailure;
 
 #[derive(Default)]
 struct Queue {
@@ -33,7 +34,7 @@ enum Driver {
     },
 }
 
-/// A handle on the log. Calls that write must come from one task at a time.
+/// A handle on the segments and their writer. Calls that write must come from one task at a time.
 ///
 /// The queue is bounded by its callers: a proposal is admitted only below a limit of entries and
 /// bytes in flight.
@@ -58,7 +59,9 @@ impl Wal {
         let shared = Arc::clone(&writer.shared);
         let queue = Arc::new(Queue::default());
         let source = Arc::clone(&queue);
+        let guard = PanicGuard(shared.failure.clone());
         let work = move || {
+            let _guard = guard;
             let mut ops = Vec::new();
             while source.wait(&mut ops) {
                 writer.drain(&mut ops);
@@ -186,9 +189,27 @@ impl Wal {
     }
 }
 
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Wal {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Tells everyone when the writer panics, which is a bug: nobody would be answered any more.
+struct PanicGuard(Failure);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let what = "the writer of the log panicked".to_owned();
+            self.0.set(LogFailure::Core { what });
+        }
     }
 }
 

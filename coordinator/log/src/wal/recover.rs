@@ -19,7 +19,6 @@ use crate::config::{ClusterId, LogConfig};
 use crate::error::OpenError;
 use crate::fs::{self, Fs, FsFile, Mode};
 use crate::identity;
-use crate::stats::Counters;
 
 /// How the writer and the preparing of segments are driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +73,8 @@ pub(crate) fn open(config: &LogConfig, drive: Drive) -> Result<Opened, OpenError
         dir: dir.clone(),
         cluster,
         segment_bytes: config.segment_bytes,
-        counters: Arc::new(Counters::default()),
+        counters: Arc::default(),
+        recycling_failed: Arc::default(),
     };
     if on_disk.is_none() {
         first_start(&maker, &generations)?;

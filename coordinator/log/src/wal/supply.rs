@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -53,6 +53,8 @@ pub(crate) struct Maker {
     pub(crate) cluster: ClusterId,
     pub(crate) segment_bytes: u64,
     pub(crate) counters: Arc<Counters>,
+    /// Set when a segment could not be recycled: which names are on the medium is unknown then.
+    pub(crate) recycling_failed: Arc<AtomicBool>,
 }
 
 impl Maker {
@@ -88,6 +90,9 @@ impl Maker {
 
     /// A recycled file of the right size; others are removed.
     fn spare(&self) -> io::Result<Option<(PathBuf, Box<dyn FsFile>)>> {
+        if self.recycling_failed.load(Relaxed) {
+            return Ok(None);
+        }
         for name in self
             .fs
             .list(&self.dir)?
@@ -133,7 +138,23 @@ impl Maker {
     }
 
     /// Takes a segment out of the log. Its records stay in the file and are void by their salt.
-    pub(crate) fn recycle(&self, generation: u64) -> io::Result<()> {
+    ///
+    /// After a failure nothing is recycled until the next start: a younger segment must not go
+    /// before an older one, or the generations have a hole.
+    fn recycle(&self, generation: u64) {
+        if self.recycling_failed.load(Relaxed) {
+            return;
+        }
+        if let Err(error) = self.try_recycle(generation) {
+            self.recycling_failed.store(true, Relaxed);
+            tracing::warn!(
+                dir = %self.dir.display(), generation, %error,
+                "old log segments cannot be recycled; they stay until the next start"
+            );
+        }
+    }
+
+    fn try_recycle(&self, generation: u64) -> io::Result<()> {
         let path = self.dir.join(segment_name(generation));
         let spares = self
             .fs
@@ -277,12 +298,7 @@ fn work_off(maker: &Maker, ready: &Ready, job: &Job) {
             }
             ready.put(prepared);
         }
-        Job::Recycle(generation) => {
-            if let Err(error) = maker.recycle(generation) {
-                // It is taken for an old segment at the next start and recycled then.
-                tracing::warn!(generation, %error, "an old log segment cannot be recycled");
-            }
-        }
+        Job::Recycle(generation) => maker.recycle(generation),
     }
 }
 

@@ -47,3 +47,65 @@ async fn a_second_daemon_is_refused() {
     let (log, _) = open(config(dir.path())).await;
     log.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_refuse_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = config(dir.path());
+    small.max_in_flight = 3;
+    let (log, _) = open(small).await;
+    let limit = log.max_entry_bytes();
+    let error = log.propose(vec![0; limit + 1].into()).await.unwrap_err();
+    assert_eq!(
+        error,
+        ProposeError::TooLarge {
+            bytes: limit + 1,
+            limit
+        }
+    );
+    assert_eq!(put(&log, vec![1; limit]).await, 1);
+
+    let mut waiting = Vec::new();
+    let error = loop {
+        match log.propose("x".into()).await {
+            Ok(proposal) => waiting.push(proposal),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(error, ProposeError::Overloaded { entries: 3 }),
+        "{error}"
+    );
+    for proposal in waiting {
+        proposal.await.unwrap();
+    }
+    put(&log, "there is room again").await;
+    log.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_cluster_or_node_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(config(dir.path())).await;
+    let cluster = log.cluster_id();
+    log.shutdown().await.unwrap();
+
+    let mut other = config(dir.path());
+    other.cluster_id = Some(accede_log::ClusterId(cluster.0 ^ 1));
+    let error = accede_log::Log::open(other, crate::recorder::Recorder::default()).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, OpenError::OtherCluster { found, .. } if found == cluster),
+        "{error}"
+    );
+
+    let mut node = config(dir.path());
+    node.node_id = 2;
+    let error = accede_log::Log::open(node, crate::recorder::Recorder::default()).await;
+    assert!(matches!(error, Err(OpenError::Config { .. })));
+
+    let mut same = config(dir.path());
+    same.cluster_id = Some(cluster);
+    let (log, _) = open(same).await;
+    log.shutdown().await.unwrap();
+}
