@@ -1,0 +1,232 @@
+//! Finishing branches: dropping undo records after a commit, undoing rows after
+//! a rollback, and looking after what was left behind.
+//!
+//! Everything here may run twice, in two processes at once: the undo row's own
+//! lock lets one of them work and shows the other what was done.
+
+mod report;
+mod rows;
+mod sweep;
+
+use accede_proto::Xid;
+use sqlx::{PgPool, Row as _, error::ErrorKind};
+
+pub(crate) use sweep::{Leftover, LeftoverKind, Meta, claim_cluster, leftovers, purge_markers, read_meta};
+
+use super::connection::Held;
+use crate::{at::codec::UndoRecord, error::sql_state};
+
+/// `log_status` of a record that can be undone.
+pub(super) const UNDOABLE: i16 = 0;
+/// `log_status` of a record that was undone.
+const UNDONE: i16 = 1;
+/// `log_status` of a row that keeps a branch from committing late.
+const DEFENCE: i16 = 2;
+
+/// Names a branch in the undo log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BranchKey {
+    pub(crate) xid: Xid,
+    pub(crate) branch: u32,
+}
+
+impl BranchKey {
+    fn xid_column(self) -> i64 {
+        i64::try_from(self.xid.as_u64()).expect("the top bit of an XID is never set")
+    }
+
+    fn branch_column(self) -> i32 {
+        // Branch numbers are small; the coordinator bounds them far below this.
+        i32::try_from(self.branch).unwrap_or(i32::MAX)
+    }
+}
+
+/// How to undo rows that are not as the branch left them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UndoPolicy {
+    /// Do not: report them.
+    Check,
+    /// Bring them to their state before the branch all the same; an operator said so.
+    Forced,
+    /// Keep all rows as they are and drop the record; an operator said so.
+    AcceptCurrent,
+}
+
+/// Why a branch was not finished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PhaseTwoError {
+    /// The database cannot be reached; nobody's fault, try again.
+    #[error("the database cannot be reached: {reason}")]
+    Unavailable {
+        /// What the connection said.
+        reason: String,
+    },
+    /// May work later.
+    #[error("{reason}")]
+    Failed {
+        /// What was in the way.
+        reason: String,
+    },
+    /// Will not work by itself; a person must look.
+    #[error("{reason}")]
+    Stuck {
+        /// What is in the way and what can be done.
+        reason: String,
+        /// Per row and column: before, after, now. Empty if that is not the problem.
+        difference: String,
+        /// SQL that brings the rows to their state before the branch, if known.
+        repair_statement: String,
+    },
+}
+
+impl PhaseTwoError {
+    fn stuck(reason: impl Into<String>) -> Self {
+        Self::Stuck {
+            reason: reason.into(),
+            difference: String::new(),
+            repair_statement: String::new(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for PhaseTwoError {
+    fn from(error: sqlx::Error) -> Self {
+        let reason = error.to_string();
+        let Some(state) = sql_state(&error) else {
+            return match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => Self::Unavailable { reason },
+                _ => Self::Failed { reason },
+            };
+        };
+        let constraint = error
+            .as_database_error()
+            .is_some_and(|database| database.kind() != ErrorKind::Other);
+        match state.as_str() {
+            // Connection classes, and a server that starts, stops or is full.
+            code if code.starts_with("08") || code.starts_with("57P") => {
+                Self::Unavailable { reason }
+            }
+            "53300" => Self::Unavailable { reason },
+            "55P03" => Self::Failed {
+                reason: "a local transaction holds locks on the rows; it will be tried again"
+                    .to_owned(),
+            },
+            code if constraint || code.starts_with("23") || code.starts_with("42") => {
+                Self::stuck(format!(
+                    "the database refuses to undo the rows: {reason}; remove the cause and \
+                     repair with retry, or repair the rows by hand and accept"
+                ))
+            }
+            _ => Self::Failed { reason },
+        }
+    }
+}
+
+/// Drops the undo records of committed branches. Durable when it returns.
+pub(crate) async fn delete_undo(pool: &PgPool, branches: &[BranchKey]) -> Result<(), PhaseTwoError> {
+    let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
+    let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
+    // The pool's sessions have synchronous_commit = on.
+    sqlx::query(
+        "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.log_status = $3",
+    )
+    .bind(xids)
+    .bind(numbers)
+    .bind(UNDOABLE)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Undoes a branch. Durable when it returns; a repeat finds the marker and does
+/// nothing. `was_done`: the branch reported its local commit, so its undo
+/// record must be there.
+pub(crate) async fn roll_back(
+    pool: &PgPool,
+    key: BranchKey,
+    was_done: bool,
+    policy: UndoPolicy,
+) -> Result<(), PhaseTwoError> {
+    let mut held = Held::new(pool.acquire().await?);
+    held.soil();
+    sqlx::raw_sql("BEGIN; SET CONSTRAINTS ALL DEFERRED").execute(held.get()).await?;
+    let result = roll_back_inside(&mut held, key, was_done, policy).await;
+    if result.is_ok() {
+        sqlx::raw_sql("COMMIT").execute(held.get()).await?;
+        held.clean();
+    } else {
+        // The connection is closed if this fails, which rolls back as well.
+        let _ = held.roll_back().await;
+    }
+    result
+}
+
+async fn roll_back_inside(
+    held: &mut Held,
+    key: BranchKey,
+    was_done: bool,
+    policy: UndoPolicy,
+) -> Result<(), PhaseTwoError> {
+    // Waits for a branch that is committing at this moment: its undo row's key
+    // is taken until its transaction ends. A row of ours makes it fail later.
+    let fresh = sqlx::query(
+        "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created)
+         VALUES ($1, $2, '', $3, clock_timestamp()) ON CONFLICT (xid, branch_id) DO NOTHING",
+    )
+    .bind(key.xid_column())
+    .bind(key.branch_column())
+    .bind(DEFENCE)
+    .execute(&mut *held.get())
+    .await?
+    .rows_affected()
+        == 1;
+    if fresh {
+        return if was_done && policy != UndoPolicy::AcceptCurrent {
+            Err(PhaseTwoError::stuck(format!(
+                "branch {} of transaction {} committed here, but its undo record is gone: the \
+                 database went back in time or the row was deleted; restore the rows by hand, \
+                 then repair with accept",
+                key.branch, key.xid
+            )))
+        } else {
+            Ok(())
+        };
+    }
+    let row = sqlx::query(
+        "SELECT rollback_info, log_status FROM undo_log
+         WHERE xid = $1 AND branch_id = $2 FOR UPDATE",
+    )
+    .bind(key.xid_column())
+    .bind(key.branch_column())
+    .fetch_optional(&mut *held.get())
+    .await?;
+    let Some(row) = row else {
+        return Err(PhaseTwoError::Failed {
+            reason: "the undo record vanished while it was being read".to_owned(),
+        });
+    };
+    if row.try_get::<i16, _>(1)? != UNDOABLE {
+        return Ok(());
+    }
+    if policy != UndoPolicy::AcceptCurrent {
+        let record = UndoRecord::decode(row.try_get::<&[u8], _>(0)?)
+            .map_err(|error| PhaseTwoError::stuck(error.to_string()))?;
+        rows::undo(held.get(), record, policy == UndoPolicy::Forced).await?;
+    }
+    sqlx::query(
+        "UPDATE undo_log SET log_status = $3, rollback_info = '', log_created = clock_timestamp()
+         WHERE xid = $1 AND branch_id = $2",
+    )
+    .bind(key.xid_column())
+    .bind(key.branch_column())
+    .bind(UNDONE)
+    .execute(&mut *held.get())
+    .await?;
+    Ok(())
+}

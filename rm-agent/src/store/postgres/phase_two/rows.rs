@@ -1,0 +1,375 @@
+//! Brings a branch's rows back to their state before it.
+//!
+//! First every row is locked, in key order, and compared; only when all of them
+//! can be undone are they changed, the last change first.
+
+use sqlx::{PgConnection, Postgres, Row as _, postgres::PgArguments, query::Query};
+
+use super::{
+    super::values::{RawValue, TEXT_OID},
+    PhaseTwoError,
+    report::{self, Mismatch},
+};
+use crate::at::{
+    codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    image::{RowImage, Value, split_record},
+    table::{quote, quote_qualified},
+};
+
+/// A table of the undo record, as it is now.
+pub(super) struct CurrentTable {
+    pub(super) undo: UndoTable,
+    /// Qualified and quoted.
+    pub(super) name: String,
+    /// Each image column's type with its modifier, as a cast may name it.
+    pub(super) type_names: Vec<String>,
+    /// Columns that the images do not have, and the value that rows got from
+    /// `ADD COLUMN … DEFAULT`.
+    added: Vec<(String, Option<String>)>,
+    cascades: Vec<Cascade>,
+}
+
+/// A foreign key that would change other rows when one of this table goes.
+struct Cascade {
+    constraint: String,
+    child: String,
+    child_columns: Vec<String>,
+    columns: Vec<usize>,
+}
+
+/// One row that must change.
+pub(super) struct Step {
+    pub(super) table: usize,
+    pub(super) row: UndoRow,
+    pub(super) current: Option<RowImage>,
+}
+
+/// Undoes a record inside the open transaction of `connection`.
+pub(super) async fn undo(
+    connection: &mut PgConnection,
+    mut record: UndoRecord,
+    forced: bool,
+) -> Result<(), PhaseTwoError> {
+    record.tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    let mut tables = Vec::with_capacity(record.tables.len());
+    let mut steps = Vec::new();
+    let mut mismatches = Vec::new();
+    for undo in record.tables {
+        let mut table = CurrentTable::read(connection, undo).await?;
+        for row in std::mem::take(&mut table.undo.rows) {
+            let (current, has_new_values) = table.lock(connection, &row).await?;
+            if current == row.before {
+                continue;
+            }
+            if !forced && (current != row.after || (has_new_values && row.before.is_none())) {
+                mismatches.push(Mismatch { step: steps.len(), has_new_values });
+            }
+            steps.push(Step { table: tables.len(), row, current });
+        }
+        tables.push(table);
+    }
+    if !mismatches.is_empty() {
+        return Err(report::stuck(connection, &tables, &steps, &mismatches).await?);
+    }
+    steps.sort_by_key(|step| std::cmp::Reverse(step.row.order));
+    for step in &steps {
+        tables[step.table].apply(connection, step, forced).await?;
+    }
+    Ok(())
+}
+
+impl UndoColumn {
+    fn bind_oid(&self) -> u32 {
+        if self.text_type.is_some() { TEXT_OID } else { self.type_oid }
+    }
+
+    /// How a parameter with this column's value is written.
+    fn parameter(&self, number: usize) -> String {
+        match &self.text_type {
+            Some(name) => format!("${number}::text::{name}"),
+            None => format!("${number}"),
+        }
+    }
+
+    fn output(&self) -> String {
+        let name = quote(&self.name);
+        if self.text_type.is_some() { format!("{name}::text") } else { name }
+    }
+}
+
+/// Collects parameters while SQL is written around them.
+struct Bound<'a> {
+    values: Vec<(&'a UndoColumn, &'a Value)>,
+}
+
+impl<'a> Bound<'a> {
+    fn add(&mut self, column: &'a UndoColumn, value: &'a Value) -> String {
+        self.values.push((column, value));
+        column.parameter(self.values.len())
+    }
+
+    fn query(&self, sql: String) -> Query<'static, Postgres, PgArguments> {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for (column, value) in &self.values {
+            query = query.bind(RawValue::new(column.bind_oid(), value));
+        }
+        query
+    }
+}
+
+impl CurrentTable {
+    async fn read(connection: &mut PgConnection, undo: UndoTable) -> Result<Self, PhaseTwoError> {
+        let name = quote_qualified(&undo.schema, &undo.name);
+        let columns = sqlx::query(
+            "SELECT a.attname::text, a.atttypid::int8, format_type(a.atttypid, a.atttypmod),
+                    a.attgenerated <> '', (a.attmissingval::text::text[])[1]
+             FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+             ORDER BY a.attnum",
+        )
+        .bind(&name)
+        .fetch_all(&mut *connection)
+        .await?;
+        if columns.is_empty() {
+            return Err(changed(&name, "the table is gone"));
+        }
+        let mut type_names = vec![String::new(); undo.columns.len()];
+        let mut seen = 0;
+        let mut added = Vec::new();
+        for row in &columns {
+            let (column, oid): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+            match undo.columns.iter().position(|known| *known.name == column) {
+                Some(position) if i64::from(undo.columns[position].type_oid) == oid => {
+                    type_names[position] = row.try_get(2)?;
+                    seen += 1;
+                }
+                Some(_) => return Err(changed(&name, &format!("{column} changed its type"))),
+                None if row.try_get(3)? => {}
+                None => added.push((column, row.try_get(4)?)),
+            }
+        }
+        if seen != undo.columns.len() {
+            return Err(changed(&name, "a column was dropped or renamed"));
+        }
+        let cascades = read_cascades(connection, &name, &undo).await?;
+        Ok(Self { undo, name, type_names, added, cascades })
+    }
+
+    fn image_output(&self) -> String {
+        let columns: Vec<String> = self.undo.columns.iter().map(UndoColumn::output).collect();
+        format!("ROW({})", columns.join(", "))
+    }
+
+    fn key_condition<'a>(&'a self, bound: &mut Bound<'a>, image: &'a RowImage) -> String {
+        let terms: Vec<String> = self
+            .undo
+            .key
+            .iter()
+            .map(|&position| {
+                let column = &self.undo.columns[position];
+                let parameter = bound.add(column, &image.values[position]);
+                format!("{} = {parameter}", quote(&column.name))
+            })
+            .collect();
+        terms.join(" AND ")
+    }
+
+    /// Locks a row and reads it: `None` if it is not there. Also says whether
+    /// columns that came after the branch hold values of their own.
+    async fn lock(
+        &self,
+        connection: &mut PgConnection,
+        row: &UndoRow,
+    ) -> Result<(Option<RowImage>, bool), PhaseTwoError> {
+        let image = row.before.as_ref().or(row.after.as_ref());
+        let image = image.ok_or_else(|| PhaseTwoError::stuck("the undo record has an empty row"))?;
+        let mut bound = Bound { values: Vec::new() };
+        let condition = self.key_condition(&mut bound, image);
+        let mut number = bound.values.len();
+        let own: Vec<String> = self
+            .added
+            .iter()
+            .map(|(column, _)| {
+                number += 1;
+                format!(" OR {}::text IS DISTINCT FROM ${number}", quote(column))
+            })
+            .collect();
+        let mut query = bound.query(format!(
+            "SELECT {}, false{} FROM {} WHERE {condition} FOR UPDATE",
+            self.image_output(),
+            own.concat(),
+            self.name,
+        ));
+        for (_, missing) in &self.added {
+            query = query.bind(missing);
+        }
+        match query.fetch_optional(connection).await? {
+            None => Ok((None, false)),
+            Some(row) => Ok((Some(self.image(&row)?), row.try_get(1)?)),
+        }
+    }
+
+    fn image(&self, row: &sqlx::postgres::PgRow) -> Result<RowImage, PhaseTwoError> {
+        let value = row.try_get_raw(0)?;
+        let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
+        let fields = split_record(record)
+            .map_err(|_| PhaseTwoError::stuck("the database sent a row in an unknown form"))?;
+        Ok(RowImage { values: fields.into_iter().map(|(_, value)| value).collect() })
+    }
+
+    async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        step: &Step,
+        forced: bool,
+    ) -> Result<(), PhaseTwoError> {
+        let restored = match (&step.current, &step.row.before) {
+            (None, None) => return Ok(()),
+            (Some(current), None) => return self.delete(connection, current).await,
+            (Some(current), Some(before)) => self.update(connection, current, before).await?,
+            (None, Some(before)) => self.insert(connection, before).await?,
+        };
+        if restored.as_ref() == step.row.before.as_ref() || forced {
+            return Ok(());
+        }
+        Err(PhaseTwoError::stuck(format!(
+            "a row of {} is not as before after its undo: a trigger or a generated column made \
+             it different; switch the trigger off and repair with retry, or accept the rows",
+            self.name
+        )))
+    }
+
+    async fn update(
+        &self,
+        connection: &mut PgConnection,
+        current: &RowImage,
+        before: &RowImage,
+    ) -> Result<Option<RowImage>, PhaseTwoError> {
+        let mut bound = Bound { values: Vec::new() };
+        let mut assignments = Vec::new();
+        for (position, column) in self.undo.columns.iter().enumerate() {
+            if !column.generated && current.values[position] != before.values[position] {
+                let parameter = bound.add(column, &before.values[position]);
+                assignments.push(format!("{} = {parameter}", quote(&column.name)));
+            }
+        }
+        if assignments.is_empty() {
+            return Ok(Some(current.clone()));
+        }
+        let condition = self.key_condition(&mut bound, current);
+        let sql = format!(
+            "UPDATE {} SET {} WHERE {condition} RETURNING {}",
+            self.name,
+            assignments.join(", "),
+            self.image_output(),
+        );
+        let row = bound.query(sql).fetch_optional(connection).await?;
+        row.map(|row| self.image(&row)).transpose()
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        before: &RowImage,
+    ) -> Result<Option<RowImage>, PhaseTwoError> {
+        let mut bound = Bound { values: Vec::new() };
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for (position, column) in self.undo.columns.iter().enumerate() {
+            if !column.generated {
+                names.push(quote(&column.name));
+                values.push(bound.add(column, &before.values[position]));
+            }
+        }
+        let sql = format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}) RETURNING {}",
+            self.name,
+            names.join(", "),
+            values.join(", "),
+            self.image_output(),
+        );
+        let row = bound.query(sql).fetch_optional(connection).await?;
+        row.map(|row| self.image(&row)).transpose()
+    }
+
+    /// The row is locked, so no new row can come to reference it meanwhile.
+    async fn delete(
+        &self,
+        connection: &mut PgConnection,
+        current: &RowImage,
+    ) -> Result<(), PhaseTwoError> {
+        for cascade in &self.cascades {
+            let mut bound = Bound { values: Vec::new() };
+            let terms: Vec<String> = cascade
+                .columns
+                .iter()
+                .zip(&cascade.child_columns)
+                .map(|(&position, child)| {
+                    let column = &self.undo.columns[position];
+                    let parameter = bound.add(column, &current.values[position]);
+                    format!("{} = {parameter}", quote(child))
+                })
+                .collect();
+            let sql = format!("SELECT FROM {} WHERE {} LIMIT 1", cascade.child, terms.join(" AND "));
+            if bound.query(sql).fetch_optional(&mut *connection).await?.is_some() {
+                return Err(PhaseTwoError::stuck(format!(
+                    "rows of {} reference a row of {} that the branch inserted, and the foreign \
+                     key {} would change them when it is deleted; remove them and repair with \
+                     retry, or accept the rows",
+                    cascade.child, self.name, cascade.constraint
+                )));
+            }
+        }
+        let mut bound = Bound { values: Vec::new() };
+        let condition = self.key_condition(&mut bound, current);
+        let sql = format!("DELETE FROM {} WHERE {condition}", self.name);
+        bound.query(sql).execute(connection).await?;
+        Ok(())
+    }
+}
+
+async fn read_cascades(
+    connection: &mut PgConnection,
+    name: &str,
+    undo: &UndoTable,
+) -> Result<Vec<Cascade>, PhaseTwoError> {
+    let rows = sqlx::query(
+        "SELECT k.conname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+                ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+                      JOIN pg_catalog.pg_attribute a
+                        ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.ord),
+                ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+                      JOIN pg_catalog.pg_attribute a
+                        ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.ord)
+         FROM pg_catalog.pg_constraint k
+         JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.contype = 'f' AND k.confrelid = to_regclass($1)
+           AND k.confdeltype IN ('c', 'n', 'd')",
+    )
+    .bind(name)
+    .fetch_all(connection)
+    .await?;
+    let mut cascades = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let referenced: Vec<String> = row.try_get(3)?;
+        let columns: Option<Vec<usize>> = referenced
+            .iter()
+            .map(|name| undo.columns.iter().position(|column| *column.name == **name))
+            .collect();
+        cascades.push(Cascade {
+            constraint: row.try_get(0)?,
+            child: row.try_get(1)?,
+            child_columns: row.try_get(2)?,
+            // A key over a column that came later cannot be checked by the image.
+            columns: columns.ok_or_else(|| changed(name, "a foreign key references a new column"))?,
+        });
+    }
+    Ok(cascades)
+}
+
+fn changed(table: &str, what: &str) -> PhaseTwoError {
+    PhaseTwoError::stuck(format!(
+        "{table} changed since the branch ran ({what}), so its rows cannot be undone by \
+         themselves; restore them by hand, then repair with accept"
+    ))
+}

@@ -1,0 +1,134 @@
+//! What was left behind in the undo log, and whose database this is.
+
+use std::time::Duration;
+
+use accede_proto::Xid;
+use sqlx::{PgPool, Row as _};
+use uuid::Uuid;
+
+use super::{BranchKey, PhaseTwoError, UNDOABLE};
+use crate::{error::Error, limits};
+
+/// What a row of the undo log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftoverKind {
+    /// A record that can still be undone.
+    Undo,
+    /// A marker or defence row, which holds nothing to undo.
+    Marker,
+}
+
+/// A row of the undo log that is older than it should get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) key: BranchKey,
+    pub(crate) kind: LeftoverKind,
+    /// By the database's clock.
+    pub(crate) age: Duration,
+}
+
+/// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
+pub(crate) async fn leftovers(
+    pool: &PgPool,
+    older_than: Duration,
+    after: Option<BranchKey>,
+    limit: usize,
+) -> Result<Vec<Leftover>, PhaseTwoError> {
+    let rows = sqlx::query(
+        "SELECT xid, branch_id, log_status,
+                greatest(0, extract(epoch FROM clock_timestamp() - log_created) * 1000)::bigint
+         FROM undo_log
+         WHERE log_created < clock_timestamp() - $1 * interval '1 millisecond'
+           AND (xid, branch_id) > ($2, $3)
+         ORDER BY xid, branch_id LIMIT $4",
+    )
+    .bind(older_than.as_millis() as f64)
+    .bind(after.map_or(0, BranchKey::xid_column))
+    .bind(after.map_or(0, BranchKey::branch_column))
+    .bind(limit.min(limits::PHASE_TWO_BATCH) as i64)
+    .fetch_all(pool)
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (xid, branch): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
+        let Some(xid) = u64::try_from(xid).ok().and_then(Xid::from_u64) else { continue };
+        let age_ms: i64 = row.try_get(3)?;
+        found.push(Leftover {
+            key: BranchKey { xid, branch: u32::try_from(branch).unwrap_or_default() },
+            kind: match row.try_get(2)? {
+                UNDOABLE => LeftoverKind::Undo,
+                _ => LeftoverKind::Marker,
+            },
+            age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
+        });
+    }
+    Ok(found)
+}
+
+/// Deletes markers and defence rows (never undo records) of transactions that
+/// have ended. Rows that an older local transaction may still run into stay.
+pub(crate) async fn purge_markers(
+    pool: &PgPool,
+    branches: &[BranchKey],
+) -> Result<(), PhaseTwoError> {
+    let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
+    let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
+    sqlx::query(
+        "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.log_status <> $3
+           AND u.log_created < coalesce(
+               (SELECT min(a.xact_start) FROM pg_catalog.pg_stat_activity a
+                WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 'infinity')",
+    )
+    .bind(xids)
+    .bind(numbers)
+    .bind(UNDOABLE)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Whose database this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Made when the tables were created.
+    pub(crate) database_id: Uuid,
+    /// The cluster that it belongs to, once an agent has connected.
+    pub(crate) cluster_id: Option<Uuid>,
+}
+
+/// Reads `accede_meta`.
+pub(crate) async fn read_meta(pool: &PgPool) -> Result<Meta, Error> {
+    let failed = || Error::database("reading accede_meta");
+    let row = sqlx::query("SELECT database_id::text, cluster_id::text FROM accede_meta")
+        .fetch_optional(pool)
+        .await
+        .map_err(failed())?
+        .ok_or_else(|| Error::Schema { reason: "accede_meta is empty".to_owned() })?;
+    let parse = |text: &str| {
+        Uuid::parse_str(text).map_err(|error| Error::Schema {
+            reason: format!("accede_meta holds an id that is no UUID: {error}"),
+        })
+    };
+    let cluster: Option<&str> = row.try_get(1).map_err(failed())?;
+    Ok(Meta {
+        database_id: parse(row.try_get(0).map_err(failed())?)?,
+        cluster_id: cluster.map(parse).transpose()?,
+    })
+}
+
+/// Ties the database to a cluster, unless it belongs to another one already.
+pub(crate) async fn claim_cluster(pool: &PgPool, cluster_id: [u8; 16]) -> Result<(), Error> {
+    let cluster_id = Uuid::from_bytes(cluster_id);
+    sqlx::query("UPDATE accede_meta SET cluster_id = $1::text::uuid WHERE cluster_id IS NULL")
+        .bind(cluster_id.to_string())
+        .execute(pool)
+        .await
+        .map_err(Error::database("tying the database to its cluster"))?;
+    match read_meta(pool).await?.cluster_id {
+        Some(found) if found != cluster_id => {
+            Err(Error::OtherCluster { found, expected: cluster_id })
+        }
+        _ => Ok(()),
+    }
+}
