@@ -1,5 +1,6 @@
 //! The handle that the rest of the process holds.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
@@ -147,23 +148,16 @@ impl<S: StateMachine> Log<S> {
             cluster,
             fresh,
         } = recovered;
-        let store = LogStore(Arc::clone(&wal));
-        let settings = raft_config(cluster).validate().map_err(|e| e.to_string())?;
-        let id = config.node_id;
-        let raft = Core::<S>::new(id, Arc::new(settings), NoPeers(PhantomData), store, machine)
-            .await
-            .map_err(|e| e.to_string())?;
-        if fresh {
-            let members = [(id, BasicNode::new(""))];
-            raft.initialize(std::collections::BTreeMap::from(members))
-                .await
-                .map_err(|e| e.to_string())?;
-        }
-        // The only voter need not wait for an election to time out.
-        raft.trigger()
-            .elect(false)
-            .await
-            .map_err(|e| e.to_string())?;
+        let raft = match start_core(&config, &wal, machine, cluster, fresh).await {
+            Ok(raft) => raft,
+            Err(reason) => {
+                around.stopping.store(true, Relaxed);
+                // The directory is free again when the caller hears of it; that this may fail
+                // changes nothing for it.
+                let _ = tokio::task::spawn_blocking(move || wal.end()).await;
+                return Err(reason);
+            }
+        };
         let (leadership_tx, leadership) = watch::channel(Leadership::Follower { leader: None });
         let watcher = tokio::spawn(watch_leadership(
             raft.clone(),
@@ -339,6 +333,31 @@ impl<S: StateMachine> Log<S> {
             .and_then(|()| closed.map_err(|e: tokio::task::JoinError| e.to_string()))
             .map_err(|what| LogFailure::Core { what })
     }
+}
+
+/// Starts the core on a log that has caught up, and has this replica stand for election.
+async fn start_core<S: StateMachine>(
+    config: &LogConfig,
+    wal: &Arc<Wal>,
+    machine: Machine<S>,
+    cluster: ClusterId,
+    fresh: bool,
+) -> Result<Core<S>, String> {
+    let store = LogStore(Arc::clone(wal));
+    let settings = raft_config(cluster).validate().map_err(|e| e.to_string())?;
+    let id = config.node_id;
+    let raft = Core::<S>::new(id, Arc::new(settings), NoPeers(PhantomData), store, machine)
+        .await
+        .map_err(|e| e.to_string())?;
+    if fresh {
+        let members = BTreeMap::from([(id, BasicNode::new(""))]);
+        // Stands for election by itself.
+        raft.initialize(members).await.map_err(|e| e.to_string())?;
+    } else {
+        // The only voter need not wait for an election to time out.
+        raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+    }
+    Ok(raft)
 }
 
 fn raft_config(cluster: ClusterId) -> openraft::Config {

@@ -399,7 +399,7 @@ impl FsFile for SimFile {
         let short = disk
             .faults
             .short_writes
-            .is_some_and(|every| disk.writes % every == 0);
+            .is_some_and(|every| disk.writes.is_multiple_of(every));
         let length = if short && buf.len() > 1 {
             1 + disk.random.below(buf.len() as u64 - 1) as usize
         } else {

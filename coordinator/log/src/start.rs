@@ -1,6 +1,7 @@
 //! Bringing the state machine to where it was: newest good snapshot, then the log.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use openraft::EntryPayload;
 use tokio::sync::{Notify, watch};
@@ -59,8 +60,15 @@ pub(crate) fn recover<S: StateMachine>(
         wal: &wal,
         snapshots: &around.snapshots,
     };
-    start.load_snapshot(&mut machine)?;
-    start.replay(&mut machine)?;
+    let caught_up = start
+        .load_snapshot(&mut machine)
+        .and_then(|()| start.replay(&mut machine));
+    if let Err(error) = caught_up {
+        around.stopping.store(true, Relaxed);
+        // The directory is free again when the caller hears of it.
+        wal.end();
+        return Err(error);
+    }
     let fresh = machine.applied().is_none() && wal.shared.memory.lock().last().is_none();
     Ok(Recovered {
         wal: Arc::new(wal),

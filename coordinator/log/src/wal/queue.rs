@@ -27,7 +27,7 @@ struct State {
 enum Driver {
     /// The caller's thread writes; for tests that must be repeatable.
     #[cfg(test)]
-    Inline(Mutex<Option<Writer>>),
+    Inline(Mutex<Option<Box<Writer>>>),
     Thread {
         queue: Arc<Queue>,
         handle: Mutex<Option<thread::JoinHandle<()>>>,
@@ -50,7 +50,7 @@ impl Wal {
         let shared = Arc::clone(&writer.shared);
         Self {
             shared,
-            driver: Driver::Inline(Mutex::new(Some(writer))),
+            driver: Driver::Inline(Mutex::new(Some(Box::new(writer)))),
         }
     }
 
@@ -163,6 +163,11 @@ impl Wal {
         self.submit(Op::Close {
             done: Box::new(|_| {}),
         });
+        self.end();
+    }
+
+    /// Writes what is queued and gives up the directory. Blocks.
+    pub(crate) fn end(&self) {
         self.stop();
         match &self.driver {
             #[cfg(test)]

@@ -217,14 +217,18 @@ impl Writer {
     /// Adds a record to the buffer; goes on in the next segment if this one is full.
     fn put(&mut self, record: Record<'_>) -> io::Result<u32> {
         let needed = format::record_bytes(record.payload.len()) + SEAL_BYTES;
-        if !self.fits(needed) {
-            self.roll()?;
-            if !self.fits(needed) {
+        let mut rolls = 0;
+        while !self.fits(needed) {
+            // Segments made under an older configuration may be smaller than entries may be now.
+            // There are at most two of them: the current one and the one made ready.
+            if rolls > 2 {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
                     format!("a record of {needed} bytes does not fit into a segment"),
                 ));
             }
+            self.roll()?;
+            rolls += 1;
         }
         Ok(format::put_record(
             &mut self.buffer,
