@@ -19,8 +19,10 @@ pub(super) trait Database: Send + Sync + 'static {
     fn claim(&self, cluster: [u8; 16]) -> BoxFuture<'_, Result<(), CheckError>>;
 
     /// Durably deletes the undo records of committed branches.
-    fn delete_undo<'a>(&'a self, branches: &'a [BranchKey])
-    -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+    fn delete_undo<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 
     /// Durably undoes one branch.
     fn roll_back(
@@ -40,8 +42,10 @@ pub(super) trait Database: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<Leftover>, PhaseTwoError>>;
 
     /// Deletes markers of branches whose transactions have ended.
-    fn purge_markers<'a>(&'a self, branches: &'a [BranchKey])
-    -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+    fn purge_markers<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 }
 
 /// Why a database cannot be used now.

@@ -47,7 +47,7 @@ impl Default for AgentLimits {
             phase_two: Duration::from_secs(45),
             sweep_interval: Duration::from_secs(5 * 60),
             leftover_age: Duration::from_secs(10 * 60),
-            marker_age: Duration::from_secs(24 * 60 * 60),
+            marker_age: Duration::from_secs(60 * 60),
             sweep_batch: 500,
             database_backoff_first: Duration::from_millis(200),
             database_backoff_longest: Duration::from_secs(5),

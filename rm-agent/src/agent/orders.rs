@@ -10,15 +10,15 @@ use accede_link::session::{BranchFrames, Session};
 use accede_proto::{
     Xid,
     v1::{
-        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure, branch_finished::Result as End,
-        branch_request::Body as Ask,
+        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure,
+        branch_finished::Result as End, branch_request::Body as Ask,
     },
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    database::{BranchKey, PhaseTwoError, UndoPolicy},
+    database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
     resource::{Resource, add},
 };
 
@@ -48,6 +48,7 @@ struct InHand {
 /// The orders of one resource.
 pub(super) struct Orders {
     resource: Arc<Resource>,
+    database: Arc<dyn Database>,
     limit: usize,
     in_hand: Mutex<HashMap<BranchKey, InHand>>,
     work: mpsc::UnboundedSender<(BranchKey, Job)>,
@@ -67,12 +68,14 @@ impl Orders {
     /// bound of its own: the table of orders in hand has.
     pub(super) fn new(
         resource: Arc<Resource>,
+        database: Arc<dyn Database>,
         limit: usize,
         session: watch::Receiver<Option<Session<BranchFrames>>>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<(BranchKey, Job)>) {
         let (work, queue) = mpsc::unbounded_channel();
         let orders = Self {
             resource,
+            database,
             limit,
             in_hand: Mutex::new(HashMap::new()),
             work,
@@ -83,6 +86,10 @@ impl Orders {
 
     pub(super) fn resource(&self) -> &Arc<Resource> {
         &self.resource
+    }
+
+    pub(super) fn database(&self) -> &Arc<dyn Database> {
+        &self.database
     }
 
     pub(super) fn in_hand(&self) -> usize {
@@ -225,8 +232,8 @@ impl Orders {
 }
 
 impl Task {
-    pub(super) fn resource(&self) -> &Arc<Resource> {
-        &self.orders.resource
+    pub(super) fn database(&self) -> Arc<dyn Database> {
+        Arc::clone(&self.orders.database)
     }
 
     /// The work on the branch ended: answers its order. A success must be durable.

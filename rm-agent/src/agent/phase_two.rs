@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     AgentLimits,
-    database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
+    database::{BranchKey, PhaseTwoError, UndoPolicy},
     orders::{Job, Orders, Task},
     resource::add,
 };
@@ -26,14 +26,15 @@ pub(super) fn start(
     orders: &Arc<Orders>,
     mut queue: mpsc::UnboundedReceiver<(BranchKey, Job)>,
     limits: AgentLimits,
+    rollbacks: usize,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
-    let room = Arc::new(Semaphore::new(limits.rollbacks));
+    let room = Arc::new(Semaphore::new(rollbacks));
     let orders = Arc::clone(orders);
-    let rollbacks = tracker.clone();
+    let undoing = tracker.clone();
     let stop = stop.clone();
     tracker.spawn(async move {
         let mut taken = Vec::with_capacity(TAKE);
@@ -51,7 +52,7 @@ pub(super) fn start(
                     Job::RollBack { was_done, policy } => {
                         let room = Arc::clone(&room);
                         let stop = stop.clone();
-                        rollbacks.spawn(async move {
+                        undoing.spawn(async move {
                             let Ok(_permit) = room.acquire().await else {
                                 return;
                             };
@@ -71,12 +72,11 @@ async fn commit_in_batches(
     orders: Arc<Orders>,
     limits: AgentLimits,
 ) {
-    let resource = orders.resource();
     let mut tasks = Vec::new();
     while queue.recv_many(&mut tasks, limits.commit_batch).await > 0 {
         let branches: Vec<BranchKey> = tasks.iter().map(|task| task.branch).collect();
-        add(&resource.counters.deletes, 1);
-        let delete = resource.database.delete_undo(&branches);
+        add(&orders.resource().counters.deletes, 1);
+        let delete = orders.database().delete_undo(&branches);
         let result = within(limits.phase_two, delete).await;
         for task in tasks.drain(..) {
             task.end(result.clone()).await;
@@ -91,12 +91,6 @@ async fn roll_back(task: Task, was_done: bool, policy: UndoPolicy, limit: Durati
     let undo = database.roll_back(task.branch, was_done, policy);
     let result = within(limit, undo).await;
     task.end(result).await;
-}
-
-impl Task {
-    fn database(&self) -> Arc<dyn Database> {
-        Arc::clone(&self.resource().database)
-    }
 }
 
 /// A database that does not answer at all counts as unavailable.

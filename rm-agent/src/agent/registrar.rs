@@ -20,7 +20,10 @@ use accede_proto::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use super::{
     limits::{ANSWER_MARGIN, MAX_DETAIL_BYTES},
@@ -45,6 +48,8 @@ pub(super) struct SessionRegistrar {
     agent: u64,
     last_request: AtomicU64,
     registered: Mutex<HashMap<(Xid, u32), Branch>>,
+    /// Told when the last registered branch has told how it ended.
+    idle: Notify,
 }
 
 /// A registered branch whose local transaction has not ended.
@@ -102,12 +107,24 @@ impl SessionRegistrar {
             agent,
             last_request: AtomicU64::new(0),
             registered: Mutex::new(HashMap::new()),
+            idle: Notify::new(),
         }
     }
 
     /// Branches that are registered and have not told how they ended.
     pub(super) fn open_branches(&self) -> usize {
         self.registered.lock().len()
+    }
+
+    /// Waits until every registered branch has told how it ended.
+    pub(super) async fn idle(&self) {
+        loop {
+            let told = self.idle.notified();
+            if self.open_branches() == 0 {
+                return;
+            }
+            told.await;
+        }
     }
 
     fn next_request(&self) -> RequestId {
@@ -165,7 +182,10 @@ impl SessionRegistrar {
             },
         )));
         let remaining = patience.saturating_sub(clock::now().saturating_duration_since(started));
-        match session.call(body(request), Call::idempotent(remaining)).await {
+        match session
+            .call(body(request), Call::idempotent(remaining))
+            .await
+        {
             Ok(answer) => Ok((answer, withdrawal)),
             Err(error) => {
                 // What was refused or never sent needs no withdrawal.
@@ -271,7 +291,12 @@ impl SessionRegistrar {
     }
 
     fn take(&self, xid: Xid, branch: u32) -> Option<Branch> {
-        let taken = self.registered.lock().remove(&(xid, branch));
+        let mut registered = self.registered.lock();
+        let taken = registered.remove(&(xid, branch));
+        if registered.is_empty() {
+            self.idle.notify_waiters();
+        }
+        drop(registered);
         if taken.is_none() {
             tracing::error!(%xid, branch, "a branch ended that was not registered or had ended");
         }

@@ -9,9 +9,8 @@ use std::{
 };
 
 use accede_link::session::ClusterId;
+use parking_lot::Mutex;
 use tokio::sync::watch;
-
-use super::database::Database;
 
 /// Where a resource stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +43,10 @@ pub(super) struct Identity {
 
 pub(super) struct Resource {
     pub(super) name: Arc<str>,
-    pub(super) database: Arc<dyn Database>,
     pub(super) counters: Counters,
     state: watch::Sender<ResourceState>,
-    identity: watch::Sender<Option<Identity>>,
+    identity: Mutex<Option<Identity>>,
+    shown_to: watch::Sender<Option<ClusterId>>,
 }
 
 /// What happened on a resource since the agent started.
@@ -65,13 +64,13 @@ pub(super) struct Counters {
 }
 
 impl Resource {
-    pub(super) fn new(name: &str, database: Arc<dyn Database>) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            database,
             counters: Counters::default(),
             state: watch::Sender::new(ResourceState::Unavailable { problem: None }),
-            identity: watch::Sender::new(None),
+            identity: Mutex::new(None),
+            shown_to: watch::Sender::new(None),
         }
     }
 
@@ -85,11 +84,21 @@ impl Resource {
 
     /// Who the database is, once it has been reached and fits the agent.
     pub(super) fn identity(&self) -> Option<Identity> {
-        *self.identity.borrow()
+        *self.identity.lock()
     }
 
     pub(super) fn set_identity(&self, identity: Option<Identity>) {
-        self.identity.send_replace(identity);
+        *self.identity.lock() = identity;
+    }
+
+    /// A coordinator has accepted an opening frame that shows this resource.
+    pub(super) fn show_to(&self, cluster: ClusterId) {
+        self.shown_to.send_replace(Some(cluster));
+    }
+
+    /// The cluster whose coordinator has seen this resource.
+    pub(super) fn shown_to(&self) -> watch::Receiver<Option<ClusterId>> {
+        self.shown_to.subscribe()
     }
 }
 

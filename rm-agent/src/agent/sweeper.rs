@@ -22,7 +22,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     AgentLimits,
-    database::{BranchKey, Leftover, LeftoverKind},
+    database::{BranchKey, Database, Leftover, LeftoverKind},
     limits::{ASK_ENDED, MAX_ORPHANS},
     phase_two::within,
     resource::{Resource, ResourceState, add},
@@ -30,6 +30,7 @@ use super::{
 
 pub(super) struct Sweeper {
     resource: Arc<Resource>,
+    database: Arc<dyn Database>,
     session: watch::Receiver<Option<Session<BranchFrames>>>,
     limits: AgentLimits,
     /// Orphans of the round before. The branch of an undo record that was just
@@ -49,11 +50,13 @@ struct Round {
 impl Sweeper {
     pub(super) fn new(
         resource: Arc<Resource>,
+        database: Arc<dyn Database>,
         session: watch::Receiver<Option<Session<BranchFrames>>>,
         limits: AgentLimits,
     ) -> Self {
         Self {
             resource,
+            database,
             session,
             limits,
             suspects: BTreeSet::new(),
@@ -90,7 +93,7 @@ impl Sweeper {
         let mut round = Round::default();
         let mut after = None;
         loop {
-            let read = self.resource.database.leftovers(
+            let read = self.database.leftovers(
                 self.limits.leftover_age.min(self.limits.marker_age),
                 after,
                 self.limits.sweep_batch,
@@ -140,7 +143,7 @@ impl Sweeper {
             }
         }
         if !markers.is_empty() {
-            let purge = self.resource.database.purge_markers(&markers);
+            let purge = self.database.purge_markers(&markers);
             within(self.limits.phase_two, purge)
                 .await
                 .map_err(|error| error.to_string())?;

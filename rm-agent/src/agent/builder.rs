@@ -1,0 +1,166 @@
+//! Describes an agent.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use accede_link::session::{SessionLimits, SessionOptions, normalize_address};
+
+use super::{
+    AgentLimits, RmAgent,
+    database::Database,
+    limits::{MAX_NAME_BYTES, MAX_RESOURCES},
+    postgres::Postgres,
+    running::{Prepared, Served},
+};
+use crate::{AtPool, AtPoolBuilder, Error, Registrar};
+
+/// Collects what an [`RmAgent`] needs: its name, where coordinators are, which
+/// databases it serves.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct RmAgentBuilder {
+    name: String,
+    coordinators: Vec<String>,
+    databases: Vec<(String, AtPoolBuilder)>,
+    limits: AgentLimits,
+    session_limits: SessionLimits,
+}
+
+impl RmAgentBuilder {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            coordinators: Vec::new(),
+            databases: Vec::new(),
+            limits: AgentLimits::default(),
+            session_limits: SessionLimits::default(),
+        }
+    }
+
+    /// Adds a coordinator's address, like `http://127.0.0.1:7700`. With several,
+    /// the agent finds the one that leads.
+    pub fn coordinator(mut self, address: impl Into<String>) -> Self {
+        self.coordinators.push(address.into());
+        self
+    }
+
+    /// Adds a PostgreSQL database under the operator's name for it, by its URL
+    /// (`postgres://user:password@host:port/database`). The name must be the same
+    /// in all services that use the database.
+    pub fn postgres(self, resource: &str, url: &str) -> Self {
+        self.pool(resource, AtPool::builder(url))
+    }
+
+    /// Adds a PostgreSQL database whose pool has settings of its own; its
+    /// resource name is set here.
+    pub fn pool(mut self, resource: &str, pool: AtPoolBuilder) -> Self {
+        self.databases.push((resource.to_owned(), pool));
+        self
+    }
+
+    /// Changes bounds and times.
+    pub fn limits(mut self, limits: AgentLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Changes bounds and times of the session with the coordinator.
+    pub fn session_limits(mut self, limits: SessionLimits) -> Self {
+        self.session_limits = limits;
+        self
+    }
+
+    /// Starts the agent. Needs neither the coordinator nor the databases to be
+    /// up: it connects when they come. A database that is up is checked.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] names the setting that is missing or wrong;
+    /// [`Error::Schema`] when a database is up but not prepared;
+    /// [`Error::OtherCluster`] when two databases belong to different clusters.
+    pub async fn start(self) -> Result<RmAgent, Error> {
+        let coordinators = self.check()?;
+        let names: Vec<&str> = self
+            .databases
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let prepared = Prepared::new(&names);
+        let mut pools = BTreeMap::new();
+        let mut served = Vec::with_capacity(self.databases.len());
+        for (name, builder) in self.databases {
+            let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
+            let pool = builder.resource(&name).build(registrar)?;
+            let connections = pool.phase_two().options().get_max_connections() as usize;
+            let database: Arc<dyn Database> = Arc::new(Postgres::new(pool.clone()));
+            served.push(Served {
+                database,
+                // One connection stays for commits.
+                rollbacks: self.limits.rollbacks.min(connections - 1).max(1),
+            });
+            pools.insert(name, pool);
+        }
+        let options = SessionOptions {
+            addresses: coordinators,
+            cluster: None,
+            limits: self.session_limits,
+        };
+        let shown_name = at_host(&self.name);
+        let running = prepared
+            .start(shown_name, served, options, self.limits)
+            .await?;
+        Ok(RmAgent::new(running, pools))
+    }
+
+    fn check(&self) -> Result<Vec<String>, Error> {
+        let wrong = |what: String| Err(Error::Configuration(what));
+        if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
+            return wrong(format!(
+                "the agent's name must have 1 to {MAX_NAME_BYTES} bytes, for example \"stock\""
+            ));
+        }
+        if self.coordinators.is_empty() {
+            return wrong(
+                "no coordinator was given: call .coordinator(\"http://127.0.0.1:7700\")".to_owned(),
+            );
+        }
+        if self.databases.is_empty() || self.databases.len() > MAX_RESOURCES {
+            return wrong(format!(
+                "an agent serves 1 to {MAX_RESOURCES} databases: call .postgres(\"stock-db\", url)"
+            ));
+        }
+        for (place, (name, _)) in self.databases.iter().enumerate() {
+            if name.is_empty() || name.len() > MAX_NAME_BYTES {
+                return wrong(format!(
+                    "a resource's name must have 1 to {MAX_NAME_BYTES} bytes, {name:?} has {}",
+                    name.len()
+                ));
+            }
+            if self.databases[..place]
+                .iter()
+                .any(|(other, _)| other == name)
+            {
+                return wrong(format!("the resource {name:?} is given twice"));
+            }
+        }
+        if self.limits.commit_batch == 0 || self.limits.sweep_batch == 0 || self.limits.orders == 0
+        {
+            return wrong("commit_batch, sweep_batch and orders must be at least 1".to_owned());
+        }
+        self.coordinators
+            .iter()
+            .map(|address| {
+                normalize_address(address).map_err(|error| Error::Configuration(error.to_string()))
+            })
+            .collect()
+    }
+}
+
+/// The name that operators see, like `stock@host-3`.
+fn at_host(name: &str) -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    match host.as_deref().map(str::trim) {
+        Some(host) if !host.is_empty() => format!("{name}@{host}"),
+        _ => name.to_owned(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The running agent: the session with the coordinator, branches that register,
+//! orders that are carried out, leftovers that are swept.
+//!
+//! One agent per process serves all databases of the process. Each database is a
+//! *resource* with workers of its own, so that one which is down delays no other.
+
+mod attach;
+mod builder;
+mod database;
+mod limits;
+mod orders;
+mod phase_two;
+mod postgres;
+mod registrar;
+mod resource;
+mod role;
+mod running;
+mod status;
+mod sweeper;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+pub use builder::RmAgentBuilder;
+pub use limits::AgentLimits;
+pub use resource::ResourceState;
+pub use status::{AgentStatus, ResourceStatus};
+
+use crate::{AtPool, Error};
+use running::Running;
+
+/// The resource manager of a process: its databases' branches register and are
+/// finished through it. Clones share it; keep one for as long as the process
+/// serves, and call [`shutdown`](Self::shutdown) in the end.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use accede_rm_agent::RmAgent;
+///
+/// let agent = RmAgent::builder("stock")
+///     .coordinator("http://127.0.0.1:7700")
+///     .postgres("stock-db", "postgres://stock@127.0.0.1/stock")
+///     .start()
+///     .await?;
+/// let pool = agent.pool("stock-db")?;
+/// // … serve …
+/// agent.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RmAgent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    running: Running,
+    pools: BTreeMap<String, AtPool>,
+}
+
+impl fmt::Debug for RmAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RmAgent")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RmAgent {
+    /// Starts to describe an agent. Operators see the name, with the host's.
+    pub fn builder(name: &str) -> RmAgentBuilder {
+        RmAgentBuilder::new(name)
+    }
+
+    fn new(running: Running, pools: BTreeMap<String, AtPool>) -> Self {
+        Self {
+            inner: Arc::new(Inner { running, pools }),
+        }
+    }
+
+    /// The pool of a database, by the operator's name for it.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the agent was not given this database.
+    pub fn pool(&self, resource: &str) -> Result<AtPool, Error> {
+        self.inner.pools.get(resource).cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.inner.pools.keys().map(String::as_str).collect();
+            Error::Configuration(format!(
+                "this agent has no resource {resource:?}, it has {}",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// Where the agent stands, for health checks and metrics.
+    #[must_use]
+    pub fn status(&self) -> AgentStatus {
+        self.inner.running.status()
+    }
+
+    /// Stops to take orders, lets open branches and orders in hand end within
+    /// [`AgentLimits::shutdown`], and closes the session. The pools go on
+    /// serving work outside of global transactions.
+    pub async fn shutdown(&self) {
+        self.inner.running.shutdown().await;
+    }
+}

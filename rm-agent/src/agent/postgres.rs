@@ -1,0 +1,83 @@
+//! Phase two on PostgreSQL.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+
+use super::database::{BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy};
+use crate::{
+    Error,
+    store::postgres::{AtPool, phase_two},
+};
+
+/// A PostgreSQL database, through the small pool that finishes branches.
+pub(super) struct Postgres(AtPool);
+
+impl Postgres {
+    pub(super) fn new(pool: AtPool) -> Self {
+        Self(pool)
+    }
+
+    fn pool(&self) -> &PgPool {
+        self.0.phase_two()
+    }
+}
+
+impl Database for Postgres {
+    fn check(&self) -> BoxFuture<'_, Result<Meta, CheckError>> {
+        Box::pin(async move {
+            self.0.check().await.map_err(sort)?;
+            phase_two::read_meta(self.pool()).await.map_err(sort)
+        })
+    }
+
+    fn claim(&self, cluster: [u8; 16]) -> BoxFuture<'_, Result<(), CheckError>> {
+        Box::pin(async move {
+            phase_two::claim_cluster(self.pool(), cluster)
+                .await
+                .map_err(sort)
+        })
+    }
+
+    fn delete_undo<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::delete_undo(self.pool(), branches))
+    }
+
+    fn roll_back(
+        &self,
+        branch: BranchKey,
+        was_done: bool,
+        policy: UndoPolicy,
+    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::roll_back(self.pool(), branch, was_done, policy))
+    }
+
+    fn leftovers(
+        &self,
+        older_than: Duration,
+        after: Option<BranchKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Leftover>, PhaseTwoError>> {
+        Box::pin(phase_two::leftovers(self.pool(), older_than, after, limit))
+    }
+
+    fn purge_markers<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::purge_markers(self.pool(), branches))
+    }
+}
+
+/// What the database said for itself may pass; what this library found wrong
+/// with it needs a person.
+fn sort(error: Error) -> CheckError {
+    match error {
+        Error::Database { .. } => CheckError::Unavailable(error.to_string()),
+        other => CheckError::Wrong(other),
+    }
+}

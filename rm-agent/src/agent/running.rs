@@ -1,0 +1,196 @@
+//! Puts the agent's parts together and takes them apart again.
+
+use std::sync::Arc;
+
+use accede_link::session::{BranchFrames, Role, Session, SessionOptions};
+use futures_util::future::join_all;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    AgentLimits, AgentStatus, ResourceStatus,
+    attach::{self, Hub},
+    database::{CheckError, Database, Meta},
+    orders::Orders,
+    phase_two,
+    registrar::SessionRegistrar,
+    resource::Resource,
+    role::AgentRole,
+    sweeper::Sweeper,
+};
+use crate::Error;
+
+/// What must exist before the databases' pools can: they hold the registrar.
+pub(super) struct Prepared {
+    agent: u64,
+    resources: Arc<[Arc<Resource>]>,
+    session: watch::Sender<Option<Session<BranchFrames>>>,
+    registrar: Arc<SessionRegistrar>,
+}
+
+/// A database and how many rollbacks it takes at once.
+pub(super) struct Served {
+    pub(super) database: Arc<dyn Database>,
+    pub(super) rollbacks: usize,
+}
+
+/// The part of an agent that does not know what kind of databases it serves.
+pub(super) struct Running {
+    hub: Arc<Hub>,
+    registrar: Arc<SessionRegistrar>,
+    orders: Vec<Arc<Orders>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Prepared {
+    pub(super) fn new(names: &[&str]) -> Self {
+        let agent: u64 = rand::random();
+        let resources: Arc<[Arc<Resource>]> = names
+            .iter()
+            .map(|name| Arc::new(Resource::new(name)))
+            .collect();
+        let session = watch::Sender::new(None);
+        let registrar = Arc::new(SessionRegistrar::new(
+            Arc::clone(&resources),
+            session.subscribe(),
+            agent,
+        ));
+        Self {
+            agent,
+            resources,
+            session,
+            registrar,
+        }
+    }
+
+    pub(super) fn registrar(&self) -> &Arc<SessionRegistrar> {
+        &self.registrar
+    }
+
+    /// Checks what can be reached and starts everything. `databases` are in the
+    /// order of the names.
+    ///
+    /// # Errors
+    /// A database that was reached is not prepared, or belongs to another
+    /// cluster than another one.
+    pub(super) async fn start(
+        self,
+        name: String,
+        databases: Vec<Served>,
+        options: SessionOptions,
+        limits: AgentLimits,
+    ) -> Result<Running, Error> {
+        let session = self.session.subscribe();
+        let hub = Arc::new(Hub::new(options, limits, self.session));
+        let firsts = first_look(&hub, &databases).await?;
+        let tracker = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let mut orders = Vec::with_capacity(databases.len());
+        for (resource, served) in self.resources.iter().zip(&databases) {
+            let (resource, database) = (Arc::clone(resource), Arc::clone(&served.database));
+            let (new, queue) = Orders::new(
+                Arc::clone(&resource),
+                Arc::clone(&database),
+                limits.orders,
+                session.clone(),
+            );
+            phase_two::start(&new, queue, limits, served.rollbacks, &tracker, &stop);
+            let sweeper = Sweeper::new(resource, database, session.clone(), limits);
+            tracker.spawn(stop.clone().run_until_cancelled_owned(sweeper.run()));
+            orders.push(new);
+        }
+        let role: Arc<dyn Role<BranchFrames>> =
+            Arc::new(AgentRole::new(name, self.agent, orders.clone()));
+        for (orders, first) in orders.iter().zip(firsts) {
+            let attach = attach::attach(
+                Arc::clone(&hub),
+                Arc::clone(orders.resource()),
+                Arc::clone(orders.database()),
+                Arc::clone(&role),
+                first,
+            );
+            tracker.spawn(stop.clone().run_until_cancelled_owned(attach));
+        }
+        Ok(Running {
+            hub,
+            registrar: self.registrar,
+            orders,
+            tracker,
+            stop,
+        })
+    }
+}
+
+/// Looks at all databases at once. One that is down may come up later; one that
+/// is wrong ends the start.
+async fn first_look(
+    hub: &Hub,
+    databases: &[Served],
+) -> Result<Vec<Result<Meta, CheckError>>, Error> {
+    let looks = databases
+        .iter()
+        .map(|served| attach::check(&*served.database, &hub.limits));
+    let mut firsts = Vec::with_capacity(databases.len());
+    for first in join_all(looks).await {
+        match first {
+            Ok(meta) => {
+                hub.admit(&meta)?;
+                firsts.push(Ok(meta));
+            }
+            Err(CheckError::Wrong(error)) => return Err(error),
+            Err(unavailable) => firsts.push(Err(unavailable)),
+        }
+    }
+    Ok(firsts)
+}
+
+impl Running {
+    fn session(&self) -> Option<Session<BranchFrames>> {
+        self.hub.session.borrow().clone()
+    }
+
+    pub(super) fn status(&self) -> AgentStatus {
+        AgentStatus {
+            coordinator: self
+                .session()
+                .map(|session| session.status().borrow().clone()),
+            open_branches: self.registrar.open_branches(),
+            resources: self
+                .orders
+                .iter()
+                .map(|orders| ResourceStatus::of(orders))
+                .collect(),
+        }
+    }
+
+    /// Takes no new orders, finishes those that are being carried out, waits for
+    /// open branches and for acknowledgements, each up to a limit, and closes
+    /// the session.
+    pub(super) async fn shutdown(&self) {
+        let limit = self.hub.limits.shutdown;
+        self.stop.cancel();
+        self.tracker.close();
+        if timeout(limit, self.registrar.idle()).await.is_err() {
+            let open = self.registrar.open_branches();
+            tracing::warn!(
+                open,
+                "shutting down with open branches, their transactions will roll back"
+            );
+        }
+        if timeout(limit, self.tracker.wait()).await.is_err() {
+            tracing::warn!("shutting down with orders in hand, the coordinator will repeat them");
+        }
+        if let Some(session) = self.session() {
+            session.close(limit).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // The last handle of the session: it ends.
+        self.hub.session.send_replace(None);
+    }
+}

@@ -1,0 +1,81 @@
+//! What the agent tells about itself, for health checks and metrics.
+
+use accede_link::session::SessionStatus;
+
+use super::{ResourceState, orders::Orders, resource::read};
+
+/// Where an agent stands.
+#[derive(Clone, Debug)]
+pub struct AgentStatus {
+    /// The session with the coordinator; `None` while no database was reached
+    /// yet, so that there is nothing to show to it.
+    pub coordinator: Option<SessionStatus>,
+    /// Branches that are registered and whose local transaction has not ended.
+    pub open_branches: usize,
+    /// Each resource, in the order of the builder.
+    pub resources: Vec<ResourceStatus>,
+}
+
+impl AgentStatus {
+    /// Whether branches on every resource can register now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.coordinator
+            .as_ref()
+            .is_some_and(SessionStatus::is_connected)
+            && self
+                .resources
+                .iter()
+                .all(|resource| resource.state == ResourceState::Attached)
+    }
+}
+
+/// Where one resource stands. Counts are since the agent started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// The operator's name for the database.
+    pub name: String,
+    /// Whether branches may register.
+    pub state: ResourceState,
+    /// Orders that are being carried out now.
+    pub orders_in_hand: usize,
+    /// Branches finished after a commit.
+    pub committed: u64,
+    /// Branches undone, or accepted as they are by an operator.
+    pub rolled_back: u64,
+    /// Orders answered with "the database cannot be reached".
+    pub unavailable: u64,
+    /// Orders that failed and may work later.
+    pub failed: u64,
+    /// Orders that will never work by themselves.
+    pub stuck: u64,
+    /// DELETE statements that finished the committed branches.
+    pub deletes: u64,
+    /// Undo records that must not exist, as of the last sweep.
+    pub orphan_undo: u64,
+    /// Markers that the sweeper has deleted.
+    pub markers_purged: u64,
+    /// Sweeps that went through.
+    pub sweeps: u64,
+}
+
+impl ResourceStatus {
+    pub(super) fn of(orders: &Orders) -> Self {
+        let resource = orders.resource();
+        let counters = &resource.counters;
+        Self {
+            name: resource.name.as_ref().to_owned(),
+            state: resource.state().borrow().clone(),
+            orders_in_hand: orders.in_hand(),
+            committed: read(&counters.committed),
+            rolled_back: read(&counters.rolled_back),
+            unavailable: read(&counters.unavailable),
+            failed: read(&counters.failed),
+            stuck: read(&counters.stuck),
+            deletes: read(&counters.deletes),
+            orphan_undo: read(&counters.orphan_undo),
+            markers_purged: read(&counters.markers_purged),
+            sweeps: read(&counters.sweeps),
+        }
+    }
+}
