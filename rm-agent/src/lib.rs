@@ -5,8 +5,9 @@
 //! the task works for a global transaction becomes part of a *branch*: its rows'
 //! images are recorded, the branch is registered with the coordinator, and the
 //! undo record is written in the same local transaction. Everything else runs
-//! untouched.
+//! untouched. [`RmAgent`] connects the pools of a process with the coordinator.
 
+mod agent;
 mod at;
 mod clock;
 mod context;
@@ -17,6 +18,9 @@ mod registrar;
 pub mod schema;
 mod store;
 
+pub use agent::{
+    AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
+};
 pub use error::{Error, is_retryable};
 pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
 pub use store::postgres::{AtPool, AtPoolBuilder, AtTransaction};

@@ -75,7 +75,7 @@ pub const START_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of the separate pool that finishes branches. Apart from the
 /// application's pool, so that a rollback never waits for a connection that
 /// is held by a branch which waits for that rollback.
-pub const PHASE_TWO_CONNECTIONS: u32 = 2;
+pub const PHASE_TWO_CONNECTIONS: u32 = 4;
 
 /// `lock_timeout` of phase two. Short: the order is repeated, and a rollback
 /// that waits keeps one of few connections.

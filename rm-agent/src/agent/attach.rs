@@ -43,7 +43,9 @@ impl Hub {
     /// Checks that a database belongs to the agent's cluster; the first one that
     /// belongs to any decides which that is.
     pub(super) fn admit(&self, meta: &Meta) -> Result<Identity, Error> {
-        let theirs = meta.cluster_id.map(ClusterId::from_bytes);
+        let theirs = meta
+            .cluster_id
+            .map(|id| ClusterId::from_bytes(id.into_bytes()));
         let mut ours = self.cluster.lock();
         if let (Some(theirs), Some(ours)) = (theirs, *ours)
             && theirs != ours
@@ -52,7 +54,7 @@ impl Hub {
         }
         *ours = ours.or(theirs);
         Ok(Identity {
-            database: meta.database_id,
+            database: meta.database_id.into_bytes(),
             cluster: theirs,
         })
     }

@@ -103,11 +103,7 @@ impl Sweeper {
                 .map_err(|error| error.to_string())?;
             let Some(last) = found.last() else { break };
             after = Some(last.key);
-            let full = found.len() >= self.limits.sweep_batch;
             self.judge(session, &found, &mut round).await?;
-            if !full {
-                break;
-            }
         }
         self.conclude(round);
         Ok(())
