@@ -134,7 +134,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             ));
         }
     }
+    let entries = log.stats().applied_index;
     log.shutdown().await?;
     raw.close();
+    drop(log);
+    let start = now();
+    let log = Log::open(LogConfig::new(dir.join("log")), Count(0)).await?;
+    let (took, from) = (start.elapsed(), log.stats().snapshot_index);
+    print(&format!(
+        "reopened in {took:?}: {} entries applied again",
+        entries - from
+    ));
+    log.shutdown().await?;
     Ok(())
 }

@@ -355,7 +355,10 @@ async fn start_core<S: StateMachine>(
         raft.initialize(members).await.map_err(|e| e.to_string())?;
     } else {
         // The only voter need not wait for an election to time out.
-        raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+        raft.trigger()
+            .elect(false)
+            .await
+            .map_err(|e| e.to_string())?;
     }
     Ok(raft)
 }

@@ -12,6 +12,9 @@ use super::{LogEntry, Mark, Vote};
 use crate::config::ClusterId;
 use crate::fs::{FsFile, read_exact_at};
 
+/// Entries that stand together are read in pieces of this size.
+const READ_AT_ONCE: u32 = 1024 * 1024;
+
 /// Where one entry stands.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -219,30 +222,50 @@ impl Fetch {
     /// Reads what was not in memory and returns all entries in order.
     pub(crate) fn read(self) -> io::Result<Vec<LogEntry>> {
         let mut entries = Vec::with_capacity(self.from_files.len() + self.from_cache.len());
-        for (index, slot, file) in self.from_files {
-            entries.push(read_entry(self.cluster, index, slot, file.as_ref())?);
+        let mut rest = self.from_files.as_slice();
+        let mut buffer = Vec::new();
+        while let Some((_, first, file)) = rest.first() {
+            let (run, tail) = rest.split_at(run_length(rest));
+            let end = run
+                .last()
+                .map_or(0, |(_, slot, _)| slot.offset + slot.bytes);
+            buffer.resize((end - first.offset) as usize, 0);
+            read_exact_at(file.as_ref(), &mut buffer, u64::from(first.offset))?;
+            let salt = Salt::new(self.cluster, first.generation);
+            for (index, slot, _) in run {
+                let from = (slot.offset - first.offset) as usize;
+                let record = &buffer[from..from + slot.bytes as usize];
+                entries.push(read_entry(record, *index, slot, salt)?);
+            }
+            rest = tail;
         }
         entries.extend(self.from_cache);
         Ok(entries)
     }
 }
 
-fn read_entry(
-    cluster: ClusterId,
-    index: u64,
-    slot: Slot,
-    file: &dyn FsFile,
-) -> io::Result<LogEntry> {
-    let mut record = vec![0; slot.bytes as usize];
-    read_exact_at(file, &mut record, u64::from(slot.offset))?;
-    let salt = Salt::new(cluster, slot.generation);
+/// How many of the entries at the front stand close enough together for one read. At least one.
+fn run_length(slots: &[(u64, Slot, Arc<dyn FsFile>)]) -> usize {
+    let Some((_, first, _)) = slots.first() else {
+        return 0;
+    };
+    let mut end = first.offset;
+    let together = slots.iter().take_while(|(_, slot, _)| {
+        let next = slot.generation == first.generation && slot.offset >= end;
+        end = slot.offset.saturating_add(slot.bytes);
+        next && (end - first.offset <= READ_AT_ONCE || slot.offset == first.offset)
+    });
+    together.count()
+}
+
+fn read_entry(record: &[u8], index: u64, slot: &Slot, salt: Salt) -> io::Result<LogEntry> {
     let damaged = |what: &str| {
         io::Error::other(format!(
             "entry {index} in segment {} at byte {}: {what}",
             slot.generation, slot.offset
         ))
     };
-    match format::parse_alone(&record, slot.offset as usize, salt) {
+    match format::parse_alone(record, slot.offset as usize, salt) {
         Parsed::Record(found) if found.record.index == index && found.record.kind.is_entry() => {
             Ok(LogEntry {
                 term: found.record.term,

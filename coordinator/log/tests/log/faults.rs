@@ -81,7 +81,7 @@ async fn life(config: LogConfig, ledger: &mut Ledger, bursts: u32) {
 
 #[test]
 fn answered_entries_survive_any_number_of_crashes() {
-    let mut answered = 0;
+    let (mut answered, mut snapshots) = (0, 0);
     for seed in 0..12 {
         let mut fs = SimFs::new(seed);
         let mut ledger = Ledger::default();
@@ -114,12 +114,15 @@ fn answered_entries_survive_any_number_of_crashes() {
             ledger.check(&recorder.entries());
             log.shutdown().await.unwrap();
         });
+        let names = fs.list("/data".as_ref()).unwrap();
+        snapshots += names.iter().filter(|name| name.ends_with(".snap")).count();
         answered += ledger.answered.len();
     }
     assert!(
         answered > 1000,
         "only {answered} entries were answered: the test tests little"
     );
+    assert!(snapshots > 6, "only {snapshots} snapshots were taken");
 }
 
 #[tokio::test]
