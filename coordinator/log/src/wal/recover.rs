@@ -47,6 +47,8 @@ pub(crate) fn open(config: &LogConfig, drive: Drive) -> Result<Opened, OpenError
     fs.create_dir_all(dir)
         .map_err(OpenError::io("create", dir))?;
     let lock = take_lock(fs, dir)?;
+    // A killed process may have left names that are not on the medium yet.
+    fs.sync_dir(dir).map_err(OpenError::io("sync", dir))?;
     let names = fs.list(dir).map_err(OpenError::io("list", dir))?;
     for name in names.iter().filter(|name| name.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -177,6 +179,7 @@ impl<'a> Reading<'a> {
             )?;
             self.memory.add_file(generation, Arc::clone(&segment.file));
             if scan.sealed {
+                force(self.maker, &segment)?;
                 self.older.push_back(Older {
                     generation,
                     highest: scan.highest,
@@ -296,15 +299,7 @@ impl<'a> Reading<'a> {
             fs::write_all_at(tail.file.as_ref(), &zeros, scan.end as u64)
                 .map_err(OpenError::io("write", &tail.path))?;
         }
-        // A killed process may have left records that no forced write covers yet. They count as
-        // decided from now on, so they are forced first.
-        tail.file
-            .sync_data()
-            .map_err(OpenError::io("sync", &tail.path))?;
-        self.maker
-            .counters
-            .forced_writes_aside
-            .fetch_add(1, Relaxed);
+        force(self.maker, &tail)?;
         self.check_start()?;
         let current = Current {
             generation: tail.generation,
@@ -340,6 +335,16 @@ impl<'a> Reading<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Forces what was read. A killed process may have left records that no forced write covers yet;
+/// they count as decided from now on.
+fn force(maker: &Maker, segment: &OpenSegment) -> Result<(), OpenError> {
+    maker.counters.forced_writes_aside.fetch_add(1, Relaxed);
+    segment
+        .file
+        .sync_data()
+        .map_err(OpenError::io("sync", &segment.path))
 }
 
 impl Done<'_> {

@@ -116,7 +116,9 @@ fn live(seed: u64, steps: &[Step]) {
                     expected.sure.extend(batch);
                 } else {
                     expected.tail = batch;
-                    (fs, wal) = reopen(&fs, wal, false, &mut expected);
+                    // Killed before its forced write, or the whole machine went.
+                    let kill = from % 2 == 0;
+                    (fs, wal) = reopen(&fs, wal, kill, &mut expected);
                 }
             }
             Step::Truncate { back } => {
@@ -133,7 +135,7 @@ fn live(seed: u64, steps: &[Step]) {
                     expected.term += 1;
                 } else {
                     expected.truncating = Some(keep);
-                    (fs, wal) = reopen(&fs, wal, false, &mut expected);
+                    (fs, wal) = reopen(&fs, wal, keep % 2 == 0, &mut expected);
                 }
             }
             Step::Purge { back } => {
@@ -151,7 +153,7 @@ fn live(seed: u64, steps: &[Step]) {
                     expected.sure.drain(..gone);
                 } else {
                     expected.purging = Some(mark.index);
-                    (fs, wal) = reopen(&fs, wal, false, &mut expected);
+                    (fs, wal) = reopen(&fs, wal, gone % 2 == 0, &mut expected);
                 }
             }
             Step::Committed => {
