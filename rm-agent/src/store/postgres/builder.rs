@@ -2,7 +2,10 @@
 
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{
+    Connection as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::{
     plan::{Allowed, Planner},
@@ -31,7 +34,16 @@ impl AtPoolBuilder {
             options,
             pool: PgPoolOptions::new()
                 .max_connections(limits::POOL_CONNECTIONS)
-                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT),
+                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .before_acquire(|connection, metadata| {
+                    Box::pin(async move {
+                        if metadata.idle_for > limits::POOL_TEST_AFTER {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                }),
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
@@ -122,7 +134,7 @@ impl AtPoolBuilder {
             ("lock_timeout", milliseconds(limits::PHASE_TWO_LOCK_TIMEOUT)),
             ("statement_timeout", milliseconds(limits::PHASE_TWO_STATEMENT_TIMEOUT)),
             ("synchronous_commit", "on".to_owned()),
-            ("default_transaction_isolation", "read\\ committed".to_owned()),
+            ("default_transaction_isolation", "read committed".to_owned()),
         ]);
         let phase_two = PgPoolOptions::new()
             .max_connections(self.phase_two_connections)

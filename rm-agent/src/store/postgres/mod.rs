@@ -17,3 +17,6 @@ mod values;
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;
 pub use transaction::AtTransaction;
+
+#[cfg(test)]
+mod tests;

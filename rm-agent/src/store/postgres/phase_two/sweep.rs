@@ -126,9 +126,10 @@ pub(crate) async fn claim_cluster(pool: &PgPool, cluster_id: [u8; 16]) -> Result
         .await
         .map_err(Error::database("tying the database to its cluster"))?;
     match read_meta(pool).await?.cluster_id {
-        Some(found) if found != cluster_id => {
-            Err(Error::OtherCluster { found, expected: cluster_id })
-        }
+        Some(found) if found != cluster_id => Err(Error::OtherCluster {
+            found,
+            expected: cluster_id,
+        }),
         _ => Ok(()),
     }
 }

@@ -1,0 +1,96 @@
+//! AT against a real PostgreSQL.
+
+mod images;
+mod phase_one;
+mod proxy;
+mod registrar;
+mod rollback;
+mod server;
+
+use std::sync::Arc;
+
+use accede_link::context::{TransactionContext, scope};
+use accede_proto::{Xid, XidParts};
+use sqlx::PgPool;
+
+use self::registrar::TestRegistrar;
+use super::{
+    AtPool, AtPoolBuilder,
+    phase_two::{self, BranchKey, PhaseTwoError, UndoPolicy},
+};
+
+/// A database of its own with this library's tables, and a pool on it.
+struct Fixture {
+    url: String,
+    pool: AtPool,
+    registrar: Arc<TestRegistrar>,
+}
+
+impl Fixture {
+    async fn new(setup: &str) -> Self {
+        Self::with(setup, |builder| builder).await
+    }
+
+    async fn with(setup: &str, configure: impl FnOnce(AtPoolBuilder) -> AtPoolBuilder) -> Self {
+        let url = server::database().await;
+        crate::schema::create(&url).await.expect("tables are created");
+        let registrar = Arc::new(TestRegistrar::default());
+        let builder = configure(AtPool::builder(&url).resource("test-db").max_connections(20));
+        let pool = builder.connect(registrar.clone()).await.expect("the database is prepared");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(setup.to_owned()))
+            .execute(pool.plain())
+            .await
+            .expect("the test's setup is valid SQL");
+        Self { url, pool, registrar }
+    }
+
+    /// The whole table as text, in key order.
+    async fn dump(&self, table: &str) -> Vec<String> {
+        dump(self.pool.plain(), table).await
+    }
+
+    async fn roll_back(&self, xid: Xid, branch: u32) -> Result<(), PhaseTwoError> {
+        self.roll_back_by(xid, branch, UndoPolicy::Check).await
+    }
+
+    async fn roll_back_by(
+        &self,
+        xid: Xid,
+        branch: u32,
+        policy: UndoPolicy,
+    ) -> Result<(), PhaseTwoError> {
+        phase_two::roll_back(self.pool.phase_two(), BranchKey { xid, branch }, true, policy).await
+    }
+
+    /// Runs SQL statements one by one in a branch of `xid` and commits it.
+    async fn branch(&self, xid: Xid, statements: &[&str]) -> Result<(), sqlx::Error> {
+        let mut tx = self.pool.begin_in(xid).await?;
+        for &sql in statements {
+            sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut tx).await?;
+        }
+        tx.commit().await
+    }
+
+    async fn execute(&self, sql: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(self.pool.plain())
+            .await
+            .expect("valid SQL");
+    }
+}
+
+async fn dump(pool: &PgPool, table: &str) -> Vec<String> {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} t ORDER BY 1")))
+        .fetch_all(pool)
+        .await
+        .expect("the table can be read")
+}
+
+fn xid(number: u64) -> Xid {
+    Xid::from_parts(XidParts { time_ms: number, sequence: 1, worker: 1 }).expect("it fits")
+}
+
+/// Runs a future inside the global transaction.
+async fn inside<F: Future>(xid: Xid, future: F) -> F::Output {
+    scope(Some(TransactionContext::new(xid)), future).await
+}
