@@ -17,6 +17,8 @@ mod role;
 mod running;
 mod status;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

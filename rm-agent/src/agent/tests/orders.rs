@@ -1,0 +1,285 @@
+//! Orders: batched, side by side, told once, never lost.
+
+use super::{super::database::*, fake::Done, *};
+
+fn key(number: u64) -> BranchKey {
+    BranchKey {
+        xid: xid(number),
+        branch: 1,
+    }
+}
+
+#[tokio::test]
+async fn commits_share_deletes_and_each_is_answered() {
+    let (agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    fake.hold();
+    give(&connection, order(1, Action::Commit, 3)).await;
+    soon(fake.until_begun(1)).await;
+    for number in 2..=400 {
+        give(&connection, order(number, Action::Commit, 3)).await;
+    }
+    soon(async {
+        while agent.running.status().resources[0].orders_in_hand < 400 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    fake.release();
+    let mut answered = std::collections::BTreeSet::new();
+    for _ in 1..=400 {
+        let finished = finished(connection.next().await);
+        assert!(matches!(end(&finished), End::Finished(_)));
+        assert_eq!(
+            (finished.branch, finished.attempt, finished.epoch),
+            (1, 3, 77)
+        );
+        assert_eq!(finished.resource, "stock-db");
+        assert!(answered.insert(finished.xid), "each is told once");
+    }
+    let status = agent.running.status().resources.remove(0);
+    assert_eq!(status.committed, 400);
+    assert!(status.deletes <= 2, "{} DELETEs", status.deletes);
+    assert_eq!(status.orders_in_hand, 0);
+}
+
+#[tokio::test]
+async fn a_batch_has_a_bound() {
+    let limits = AgentLimits {
+        commit_batch: 10,
+        ..quick()
+    };
+    let (_agent, mut connection, fake) = attached(limits, session_limits()).await;
+    for number in 1..=35 {
+        give(&connection, order(number, Action::Commit, 1)).await;
+    }
+    for _ in 1..=35 {
+        finished(connection.next().await);
+    }
+    for done in fake.done.lock().iter() {
+        assert!(
+            matches!(done, Done::Deleted(keys) if keys.len() <= 10),
+            "{done:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_meanwhile_is_in_progress_and_the_end_carries_its_numbers() {
+    let (_agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    fake.hold();
+    give(&connection, order(1, Action::RollBack, 1)).await;
+    soon(fake.until_begun(1)).await;
+    give(&connection, order(1, Action::RollBack, 2)).await;
+    let repeat = finished(connection.next().await);
+    assert!(matches!(end(&repeat), End::InProgress(_)), "{repeat:?}");
+    assert_eq!(repeat.attempt, 2);
+    fake.release();
+    let last = finished(connection.next().await);
+    assert!(matches!(end(&last), End::Finished(_)), "{last:?}");
+    assert_eq!(last.attempt, 2);
+    assert_eq!(fake.done.lock().len(), 1, "done once");
+
+    // Once it is finished, a late repeat is carried out again: that is harmless.
+    give(&connection, order(1, Action::RollBack, 3)).await;
+    let late = finished(connection.next().await);
+    assert_eq!(late.attempt, 3);
+    assert!(matches!(end(&late), End::Finished(_)), "{late:?}");
+}
+
+#[tokio::test]
+async fn another_order_for_the_same_branch_runs_after_a_failure() {
+    let (_agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    fake.hold();
+    *fake.result.lock() = Err(PhaseTwoError::Stuck {
+        reason: "changed behind its back".into(),
+        difference: "count: 3, 2, 7".into(),
+        repair_statement: "UPDATE".into(),
+    });
+    give(&connection, order(1, Action::RollBack, 1)).await;
+    soon(fake.until_begun(1)).await;
+    give(&connection, order(1, Action::RollBackForced, 2)).await;
+    let repeat = finished(connection.next().await);
+    assert!(matches!(end(&repeat), End::InProgress(_)), "{repeat:?}");
+    fake.release();
+    let last = finished(connection.next().await);
+    assert_eq!(
+        last.attempt, 2,
+        "the failure of the first order is not told as the second's"
+    );
+    let End::Stuck(stuck) = end(&last) else {
+        panic!("expected stuck, got {last:?}");
+    };
+    assert_eq!(stuck.difference, "count: 3, 2, 7");
+    assert_eq!(stuck.repair_statement, "UPDATE");
+    assert_eq!(
+        *fake.done.lock(),
+        [
+            Done::RolledBack(key(1), true, UndoPolicy::Check),
+            Done::RolledBack(key(1), true, UndoPolicy::Forced)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn each_failure_is_told_as_what_it_is() {
+    let (agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    *fake.result.lock() = Err(PhaseTwoError::Failed {
+        reason: "locked".into(),
+    });
+    give(&connection, order(1, Action::Commit, 1)).await;
+    let answer = finished(connection.next().await);
+    assert!(matches!(end(&answer), End::Failed(why) if why.reason == "locked"));
+
+    *fake.result.lock() = Err(PhaseTwoError::Unavailable {
+        reason: "gone".into(),
+    });
+    give(&connection, order(2, Action::Accept, 1)).await;
+    let answer = finished(connection.next().await);
+    assert!(matches!(end(&answer), End::Unavailable(why) if why.reason == "gone"));
+    let status = agent.running.status().resources.remove(0);
+    assert_eq!((status.failed, status.unavailable), (1, 1));
+
+    for (wrong, why) in [
+        (
+            Order {
+                mode: 0,
+                ..order(3, Action::Commit, 1)
+            },
+            "AT mode only",
+        ),
+        (order(3, Action::Unspecified, 1), "no action"),
+        (
+            Order {
+                action: 99,
+                ..order(3, Action::Commit, 1)
+            },
+            "no action",
+        ),
+        (order(0, Action::Commit, 1), "XID"),
+    ] {
+        give(&connection, wrong).await;
+        let answer = finished(connection.next().await);
+        assert!(
+            matches!(end(&answer), End::Failed(failure) if failure.reason.contains(why)),
+            "{answer:?}"
+        );
+    }
+    // One for a resource that this agent does not have gets no answer at all.
+    *fake.result.lock() = Ok(());
+    let elsewhere = Order {
+        resource: "other-db".into(),
+        ..order(4, Action::Commit, 1)
+    };
+    give(&connection, elsewhere).await;
+    give(&connection, order(5, Action::Commit, 1)).await;
+    assert_eq!(finished(connection.next().await).xid, 5);
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_counts_as_unavailable_and_delays_no_other() {
+    let limits = AgentLimits {
+        phase_two: Duration::from_millis(200),
+        ..quick()
+    };
+    let (slow, fast) = (Fake::new(1), Fake::new(2));
+    let mut agent = start(
+        &[("stock-db", &slow), ("fast-db", &fast)],
+        limits,
+        session_limits(),
+    )
+    .await
+    .expect("starts");
+    let mut connection = agent.coordinator.session().await;
+    // Whichever was ready first opened the session; it is opened anew for the other.
+    let mut shown = connection.open().await.resources.len();
+    while shown < 2 {
+        connection = agent.coordinator.session().await;
+        shown = connection.open().await.resources.len();
+    }
+    agent.until_attached(0).await;
+    agent.until_attached(1).await;
+    slow.hold();
+    give(&connection, order(1, Action::RollBack, 1)).await;
+    give(&connection, order(2, Action::Commit, 1)).await;
+    for number in 3..=5 {
+        let order = Order {
+            resource: "fast-db".into(),
+            ..order(number, Action::Commit, 1)
+        };
+        give(&connection, order).await;
+    }
+    for _ in 3..=5 {
+        let answer = finished(connection.next().await);
+        assert_eq!(answer.resource, "fast-db");
+        assert!(matches!(end(&answer), End::Finished(_)));
+    }
+    for _ in 1..=2 {
+        let answer = finished(connection.next().await);
+        assert!(
+            matches!(end(&answer), End::Unavailable(why) if why.reason.contains("did not answer")),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rollbacks_run_side_by_side_up_to_their_bound() {
+    let limits = AgentLimits {
+        rollbacks: 2,
+        ..quick()
+    };
+    let (_agent, mut connection, fake) = attached(limits, session_limits()).await;
+    fake.hold();
+    for number in 1..=3 {
+        give(&connection, order(number, Action::RollBack, 1)).await;
+    }
+    soon(fake.until_begun(2)).await;
+    // A commit does not wait for them.
+    give(&connection, order(4, Action::Commit, 1)).await;
+    soon(fake.until_begun(3)).await;
+    fake.release();
+    for _ in 1..=4 {
+        finished(connection.next().await);
+    }
+}
+
+#[tokio::test]
+async fn too_many_orders_are_answered_with_unavailable() {
+    let limits = AgentLimits {
+        orders: 2,
+        ..quick()
+    };
+    let (_agent, mut connection, fake) = attached(limits, session_limits()).await;
+    fake.hold();
+    for number in 1..=3 {
+        give(&connection, order(number, Action::Commit, 1)).await;
+    }
+    let answer = finished(connection.next().await);
+    assert_eq!(answer.xid, 3);
+    assert!(matches!(end(&answer), End::Unavailable(_)), "{answer:?}");
+    fake.release();
+    for _ in 1..=2 {
+        finished(connection.next().await);
+    }
+}
+
+#[tokio::test]
+async fn an_order_outlives_its_connection_and_its_repeat_is_in_progress() {
+    let (mut agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    fake.hold();
+    give(&connection, order(1, Action::Commit, 1)).await;
+    soon(fake.until_begun(1)).await;
+    connection.fail("cut").await;
+    agent.until_disconnected().await;
+    connection = agent.coordinator.session().await;
+    connection.open().await;
+    let mut repeat = order(1, Action::Commit, 1);
+    repeat.epoch = 78;
+    give(&connection, repeat).await;
+    let answer = finished(connection.next().await);
+    assert!(matches!(end(&answer), End::InProgress(_)), "{answer:?}");
+    fake.release();
+    let answer = finished(connection.next().await);
+    assert!(matches!(end(&answer), End::Finished(_)), "{answer:?}");
+    assert_eq!(answer.epoch, 78);
+}
