@@ -247,3 +247,132 @@ impl fmt::Display for LogFailure {
 }
 
 impl std::error::Error for LogFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every refusal names the thing and says what to do.
+    #[test]
+    fn refusals_name_the_thing_and_the_way_out() {
+        let file = PathBuf::from("/data/log-1.seg");
+        let dir = PathBuf::from("/data");
+        let id = ClusterId(1);
+        let what = "it is torn".to_owned();
+        let source = io::Error::other("no");
+        let cases = [
+            (
+                OpenError::AnotherDaemon { dir: dir.clone() },
+                "stop that daemon",
+            ),
+            (
+                OpenError::OtherCluster {
+                    file: file.clone(),
+                    expected: id,
+                    found: id,
+                },
+                "point it at the right data directory",
+            ),
+            (
+                OpenError::NewerVersion {
+                    file: file.clone(),
+                    found: 2,
+                    supported: 1,
+                },
+                "start the newer version again",
+            ),
+            (
+                OpenError::DamagedMiddle {
+                    file: file.clone(),
+                    offset: 7,
+                    what: what.clone(),
+                },
+                "at byte 7: it is torn",
+            ),
+            (
+                OpenError::Missing {
+                    dir: dir.clone(),
+                    what: what.clone(),
+                },
+                "restore the whole",
+            ),
+            (
+                OpenError::DamagedSnapshot {
+                    file: file.clone(),
+                    what: what.clone(),
+                },
+                "restore the directory from a backup",
+            ),
+            (
+                OpenError::Restore {
+                    file: file.clone(),
+                    reason: what.clone(),
+                },
+                "start that version again",
+            ),
+            (
+                OpenError::DiskFull {
+                    dir: dir.clone(),
+                    needed: 5,
+                    available: 3,
+                },
+                "3 bytes are free, 5 are needed; free some space",
+            ),
+            (
+                OpenError::Io {
+                    action: "read",
+                    path: file,
+                    source,
+                },
+                "cannot read",
+            ),
+            (
+                OpenError::Replication {
+                    dir,
+                    reason: what.clone(),
+                },
+                "did not start",
+            ),
+        ];
+        for (error, expected) in cases {
+            let text = error.to_string();
+            assert!(text.contains("/data") && text.contains(expected), "{text}");
+        }
+        assert!(
+            OpenError::Config { what }
+                .to_string()
+                .contains("configuration")
+        );
+    }
+
+    #[test]
+    fn a_refused_proposal_says_whether_a_retry_helps() {
+        let cases = [
+            (
+                ProposeError::NotLeader { leader: Some(3) },
+                "not the leader, node 3 is",
+            ),
+            (ProposeError::NotLeader { leader: None }, "not the leader"),
+            (
+                ProposeError::Unknown {
+                    reason: "x".to_owned(),
+                },
+                "retry with the same request id",
+            ),
+            (
+                ProposeError::Stopped {
+                    reason: "x".to_owned(),
+                },
+                "stopped: x",
+            ),
+            (
+                ProposeError::TooLarge { bytes: 9, limit: 8 },
+                "9 bytes, at most 8",
+            ),
+            (ProposeError::Overloaded { entries: 4 }, "retry later"),
+        ];
+        for (error, expected) in cases {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}
