@@ -117,7 +117,7 @@ fn live(seed: u64, steps: &[Step]) {
                 } else {
                     expected.tail = batch;
                     // Killed before its forced write, or the whole machine went.
-                    let kill = from % 2 == 0;
+                    let kill = from.is_multiple_of(2);
                     (fs, wal) = reopen(&fs, wal, kill, &mut expected);
                 }
             }
@@ -135,7 +135,7 @@ fn live(seed: u64, steps: &[Step]) {
                     expected.term += 1;
                 } else {
                     expected.truncating = Some(keep);
-                    (fs, wal) = reopen(&fs, wal, keep % 2 == 0, &mut expected);
+                    (fs, wal) = reopen(&fs, wal, keep.is_multiple_of(2), &mut expected);
                 }
             }
             Step::Purge { back } => {
@@ -153,7 +153,7 @@ fn live(seed: u64, steps: &[Step]) {
                     expected.sure.drain(..gone);
                 } else {
                     expected.purging = Some(mark.index);
-                    (fs, wal) = reopen(&fs, wal, gone % 2 == 0, &mut expected);
+                    (fs, wal) = reopen(&fs, wal, gone.is_multiple_of(2), &mut expected);
                 }
             }
             Step::Committed => {
@@ -173,7 +173,7 @@ fn live(seed: u64, steps: &[Step]) {
                 power_off_after, ..
             } => {
                 let at = fs.operations() + power_off_after;
-                let short_writes = (power_off_after % 3 == 0).then_some(2);
+                let short_writes = (power_off_after.is_multiple_of(3)).then_some(2);
                 fs.set_faults(Faults {
                     power_off_at: Some(at),
                     short_writes,
