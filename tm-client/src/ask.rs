@@ -25,7 +25,7 @@ pub(crate) enum Told {
     /// It will not do this, a repeat does not help.
     Refused(v1::Refusal),
     /// Patience ended; the reason of the last attempt.
-    NotTold(String),
+    Silence(String),
 }
 
 impl Inner {
@@ -49,7 +49,7 @@ impl Inner {
             };
             let next = pause.max(hint).min(RETRY_PAUSE_LONGEST);
             if closes_before(until, next) {
-                return Told::NotTold(reason);
+                return Told::Silence(reason);
             }
             sleep(next).await;
             pause = pause.saturating_mul(2);
@@ -62,7 +62,7 @@ impl Inner {
         let reason = match self.ask(xid, body, self.patience.outcome, false).await {
             Told::Outcome(outcome) => return Ok(outcome),
             Told::Refused(refusal) => refusal.message,
-            Told::NotTold(reason) => reason,
+            Told::Silence(reason) => reason,
         };
         Err(Error::OutcomeUnavailable { xid, reason })
     }
@@ -85,17 +85,17 @@ fn read(
                     Err(("the coordinator has not decided yet".into(), Duration::ZERO))
                 }
                 Ok(outcome) => Ok(Told::Outcome(outcome)),
-                Err(problem) => Ok(Told::NotTold(problem)),
+                Err(problem) => Ok(Told::Silence(problem)),
             };
         }
         Ok(other) => {
-            return Ok(Told::NotTold(format!(
+            return Ok(Told::Silence(format!(
                 "the answer is no outcome: {other:?}"
             )));
         }
         Err(SessionError::Refused(refusal)) => refusal,
         Err(error @ (SessionError::Closed | SessionError::TooLarge { .. })) => {
-            return Ok(Told::NotTold(error.to_string()));
+            return Ok(Told::Silence(error.to_string()));
         }
         Err(error) => return Err((error.to_string(), Duration::ZERO)),
     };
@@ -154,10 +154,10 @@ mod tests {
         assert!(matches!(read(refused(Code::Invalid)), Ok(Told::Refused(_))));
         assert!(matches!(
             read(Err(SessionError::Closed)),
-            Ok(Told::NotTold(_))
+            Ok(Told::Silence(_))
         ));
         let odd = transaction_event::Body::BegunThrough(v1::BegunThrough { xid: 1 });
-        let Ok(Told::NotTold(reason)) = read(Ok(odd)) else {
+        let Ok(Told::Silence(reason)) = read(Ok(odd)) else {
             panic!("no outcome");
         };
         assert!(reason.contains("no outcome"), "{reason}");

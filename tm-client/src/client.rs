@@ -3,25 +3,20 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use accede_link::session::{
-    ClusterId, ConnectProblem, SendSlot, Session, SessionError, SessionLimits, SessionOptions,
-    SessionStatus, TransactionFrames,
+    ClusterId, ConnectProblem, Session, SessionError, SessionLimits, SessionOptions, SessionStatus,
+    TransactionFrames,
 };
 use accede_proto::{
     Xid,
     v1::{self, transaction_request},
 };
-use tokio::{
-    runtime::Handle,
-    sync::Semaphore,
-    task::AbortHandle,
-    time::{Instant, timeout_at},
-};
+use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::timeout_at};
 
 use crate::{
     Error, GlobalTransaction, Options, Outcome, clock, limits,
     options::check_name,
     renewal,
-    worker::{Attempt, Worker},
+    worker::{Missing, Worker},
 };
 
 /// Starts, commits and rolls back transactions at one coordinator.
@@ -198,11 +193,8 @@ impl TransactionClient {
     /// [`Error::CannotBegin`], [`Error::ShutDown`].
     pub async fn ready(&self) -> Result<(), Error> {
         let worker = &self.inner.worker;
-        self.until_begun(async |_| match worker.can_make() {
-            Ok(()) => Ok(Ok(())),
-            Err(reason) => Ok(Err(Attempt::NoXid(reason))),
-        })
-        .await
+        self.until_done(|| Ok(worker.can_make().map_err(Missing::Xid)))
+            .await
     }
 
     /// Whether there is a connection, now and from now on; for health checks.
@@ -251,15 +243,12 @@ impl TransactionClient {
             timeout_ms: options.checked_timeout_ms()?,
             parent: parent.map_or(0, Xid::as_u64),
         };
+        let session = &self.inner.session;
         let (xid, refused) = self
-            .until_begun(async |until| {
-                let Some(slot) = self.slot(until).await? else {
-                    return Ok(Err(Attempt::Full));
-                };
-                Ok(match self.inner.worker.begin(frame.clone(), slot)? {
-                    Attempt::Begun(xid, refused) => Ok((xid, refused)),
-                    again => Err(again),
-                })
+            .until_done(|| match session.try_send_slot() {
+                Ok(slot) => self.inner.worker.begin(&frame, slot),
+                Err(SessionError::Busy { .. }) => Ok(Err(Missing::QueueRoom)),
+                Err(_) => Err(Error::ShutDown),
             })
             .await?;
         tracing::debug!(%xid, name = options.name(), "begun");
@@ -268,9 +257,9 @@ impl TransactionClient {
     }
 
     /// Tries until it works, at most as long as `begin` may wait.
-    async fn until_begun<T>(
+    async fn until_done<T>(
         &self,
-        mut attempt: impl AsyncFnMut(Instant) -> Result<Result<T, Attempt>, Error>,
+        attempt: impl Fn() -> Result<Result<T, Missing>, Error>,
     ) -> Result<T, Error> {
         let waited = self.inner.patience.begin;
         let until = clock::now() + waited;
@@ -279,35 +268,29 @@ impl TransactionClient {
             let changed = self.inner.worker.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let missing = match attempt(until).await? {
+            let missing = match attempt()? {
                 Ok(done) => return Ok(done),
                 Err(missing) => missing,
             };
-            if timeout_at(until, changed).await.is_err() {
+            let came = match missing {
+                // The room itself is given back: the next attempt takes it again.
+                Missing::QueueRoom => timeout_at(until, self.inner.session.send_slot())
+                    .await
+                    .map(drop),
+                Missing::Xid(_) | Missing::BeginRoom => timeout_at(until, changed).await,
+            };
+            if came.is_err() {
                 return Err(match missing {
-                    Attempt::NoXid(reason) => Error::CannotBegin {
+                    Missing::Xid(reason) => Error::CannotBegin {
                         reason,
                         waited,
                         problem: self.problem(),
                     },
-                    Attempt::Full | Attempt::Begun(..) => Error::TooManyBegins {
+                    Missing::QueueRoom | Missing::BeginRoom => Error::TooManyBegins {
                         unlogged: limits::MAX_UNLOGGED_BEGINS,
                     },
                 });
             }
-        }
-    }
-
-    /// Room in the session's queue; `None` when there was none until then.
-    async fn slot(&self, until: Instant) -> Result<Option<SendSlot<'_, TransactionFrames>>, Error> {
-        match self.inner.session.try_send_slot() {
-            Ok(slot) => return Ok(Some(slot)),
-            Err(SessionError::Busy { .. }) => {}
-            Err(_) => return Err(Error::ShutDown),
-        }
-        match timeout_at(until, self.inner.session.send_slot()).await {
-            Ok(slot) => slot.map(Some).map_err(|_| Error::ShutDown),
-            Err(_) => Ok(None),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What the attribute macros expand to. Not for direct use.
+//!
+//! The empty argument tells the compiler the function's return type before it
+//! looks at the rule and the body, so that its errors name the right one.
 
-use std::future::Future;
+use std::{future::Future, marker::PhantomData};
 
 use crate::{HoldsTransactionError, Options, Propagation, TransactionClient};
 
@@ -12,6 +15,7 @@ pub async fn run<T, E: HoldsTransactionError>(
     client: &TransactionClient,
     options: Options,
     propagation: Propagation,
+    _returned: PhantomData<Result<T, E>>,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     client.run(options, propagation, work).await
@@ -25,6 +29,7 @@ pub async fn run_rolling_back_on<T, E: HoldsTransactionError>(
     client: &TransactionClient,
     options: Options,
     propagation: Propagation,
+    _returned: PhantomData<Result<T, E>>,
     rolls_back: impl FnOnce(&E) -> bool,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -41,6 +46,7 @@ pub async fn run_committing_on<T, E: HoldsTransactionError>(
     client: &TransactionClient,
     options: Options,
     propagation: Propagation,
+    _returned: PhantomData<Result<T, E>>,
     commits: impl FnOnce(&E) -> bool,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {

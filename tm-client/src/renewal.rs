@@ -17,8 +17,8 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(3);
 /// Renews for ever; ends when the session does.
 ///
 /// The first lease, and one after each reconnect, comes with the opening answer
-/// of the session. This renews it in time, and takes a new one over the open
-/// stream when the coordinator says that the old one is over.
+/// of the session. This renews it in time, and opens the session anew when the
+/// coordinator says that the lease is over: only the opening frame can ask for one.
 pub(crate) async fn keep_lease(worker: Arc<Worker>, session: Session<TransactionFrames>) {
     let mut status = session.status();
     loop {
@@ -35,7 +35,7 @@ pub(crate) async fn keep_lease(worker: Arc<Worker>, session: Session<Transaction
                 },
             }
         }
-        renew(&worker, &session, &status).await;
+        renew(&worker, &session).await;
         // Also after a success: a lease that is too short must not make a busy loop.
         sleep(limits::RENEW_PAUSE).await;
     }
@@ -49,21 +49,14 @@ async fn wait_connected(status: &mut watch::Receiver<SessionStatus>) -> Option<(
     reached.ok()?.is_connected().then_some(())
 }
 
-async fn renew(
-    worker: &Worker,
-    session: &Session<TransactionFrames>,
-    status: &watch::Receiver<SessionStatus>,
-) {
-    let cluster = match &*status.borrow() {
-        SessionStatus::Connected { cluster, .. } => *cluster,
-        _ => return,
+async fn renew(worker: &Worker, session: &Session<TransactionFrames>) {
+    let Some((number, _, _)) = worker.lease() else {
+        session.reopen();
+        return;
     };
-    let ask = match worker.lease() {
-        Some((number, _, _)) => transaction_request::Body::Renew(v1::RenewLease {
-            worker: u32::from(number),
-        }),
-        None => worker.open_frame(Some(cluster)),
-    };
+    let ask = transaction_request::Body::Renew(v1::RenewLease {
+        worker: u32::from(number),
+    });
     // Before it is sent, so that the lease ends here before it ends there.
     let sent = clock::now();
     match session.call(ask, Call::once(RENEWAL_PATIENCE)).await {
@@ -78,6 +71,7 @@ async fn renew(
         Ok(other) => tracing::error!(?other, "the answer to a renewal is no lease"),
         Err(SessionError::Refused(refusal)) if refusal.code() == Code::LeaseEnded => {
             worker.lease_over(&refusal);
+            session.reopen();
         }
         Err(error) => tracing::warn!(%error, "could not renew the lease, trying again"),
     }

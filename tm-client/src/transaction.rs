@@ -101,7 +101,7 @@ impl GlobalTransaction {
                 xid,
                 reason: "the coordinator has not decided yet".into(),
             },
-            Told::NotTold(reason) => CommitError::Unknown { xid, reason },
+            Told::Silence(reason) => CommitError::Unknown { xid, reason },
             Told::Refused(refusal) => match decided_before(xid, &refusal) {
                 Some(Outcome::Committed(committed)) => return Ok(committed),
                 Some(Outcome::RolledBack(back)) => CommitError::RolledBack(back),
@@ -149,7 +149,7 @@ impl GlobalTransaction {
                 xid,
                 reason: "the coordinator has not decided yet".into(),
             },
-            Told::NotTold(reason) => RollBackError::Unknown { xid, reason },
+            Told::Silence(reason) => RollBackError::Unknown { xid, reason },
             Told::Refused(refusal) => match decided_before(xid, &refusal) {
                 Some(Outcome::RolledBack(back)) => return Ok(back),
                 Some(Outcome::Committed(committed)) => RollBackError::Committed(committed),

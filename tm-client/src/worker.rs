@@ -48,14 +48,15 @@ struct State {
     shut_down: bool,
 }
 
-/// What came of an attempt to begin.
-#[derive(Debug)]
-pub(crate) enum Attempt {
-    Begun(Xid, RefusedCell),
-    /// Wait for [`Worker::changed`], then try again.
-    NoXid(NoXid),
-    /// Wait for [`Worker::changed`], then try again.
-    Full,
+/// What a begin has to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Missing {
+    /// A live lease: [`Worker::changed`] tells.
+    Xid(NoXid),
+    /// Room among the begins that are not logged: [`Worker::changed`] tells.
+    BeginRoom,
+    /// Room in the session's queue.
+    QueueRoom,
 }
 
 impl Worker {
@@ -81,32 +82,35 @@ impl Worker {
     /// in the order of their XIDs.
     pub(crate) fn begin(
         &self,
-        mut begin: v1::Begin,
+        begin: &v1::Begin,
         slot: SendSlot<'_, TransactionFrames>,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<Result<(Xid, RefusedCell), Missing>, Error> {
         let mut state = self.state.lock();
         if state.shut_down {
             return Err(Error::ShutDown);
         }
         if state.begins.is_full() {
-            return Ok(Attempt::Full);
+            return Ok(Err(Missing::BeginRoom));
         }
-        // Read under the lock: between here and the id nothing can pause this task for long
-        // without the lease's range still keeping the id unique.
+        // Should the process be paused right after the clock was read, the id is
+        // still unique, as nobody else gets the range; its begin is then refused.
         let xid = match state.maker.make(clock::now()) {
             Ok(xid) => xid,
             Err(reason) => {
                 self.wants_renewal.notify_one();
-                return Ok(Attempt::NoXid(reason));
+                return Ok(Err(Missing::Xid(reason)));
             }
         };
-        begin.xid = xid.as_u64();
+        let begin = v1::Begin {
+            xid: xid.as_u64(),
+            ..begin.clone()
+        };
         slot.send(transaction_request::Body::Begin(begin.clone()))
             .map_err(|_| Error::ShutDown)?;
         state.begins.keep(begin);
         let refused = RefusedCell::default();
         state.open.insert(xid, Arc::clone(&refused));
-        Ok(Attempt::Begun(xid, refused))
+        Ok(Ok((xid, refused)))
     }
 
     /// The process is through with a transaction.
@@ -172,8 +176,7 @@ impl Worker {
         give_up_begins(&mut state);
     }
 
-    /// The frame that asks for a lease.
-    pub(crate) fn open_frame(&self, cluster: Option<ClusterId>) -> transaction_request::Body {
+    fn open_frame(&self, cluster: Option<ClusterId>) -> transaction_request::Body {
         let worker = self.state.lock().maker.worker();
         transaction_request::Body::Open(v1::OpenTransactionSession {
             client_name: self.client_name.clone(),

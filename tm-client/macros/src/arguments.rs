@@ -52,7 +52,7 @@ impl Parse for Arguments {
             let key: Ident = input.parse()?;
             input
                 .parse::<Token![=]>()
-                .map_err(|error| Error::new(error.span(), format!("expected `{key} = …`")))?;
+                .map_err(|_| Error::new(key.span(), format!("expected `{key} = …`")))?;
             found.read(&key, input)?;
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;

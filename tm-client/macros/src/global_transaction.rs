@@ -1,6 +1,6 @@
 //! Wraps a function's body into a call of the client library.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{
     Error, ItemFn, LitStr, ReturnType, Type,
@@ -10,7 +10,7 @@ use syn::{
 
 use crate::arguments::{Arguments, Rule};
 
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let function = match syn::parse2::<ItemFn>(item.clone()) {
         Ok(function) => function,
         Err(error) => {
@@ -86,20 +86,34 @@ fn wrap(arguments: &Arguments, function: &ItemFn) -> TokenStream {
     };
     let run = quote_spanned! {span=> ::accede_tm_client::__macros::#run };
     let rule = rule.map(|rule| quote! { #rule, });
+    let kind = quote_spanned! {span=> ::core::marker::PhantomData::<#returned> };
     let work = work(&returned, &block.stmts);
+    let call = parenthesized(
+        span,
+        quote! {
+            &__accede_client,
+            ::accede_tm_client::Options::new(#name) #timeout,
+            ::accede_tm_client::Propagation::#propagation,
+            #kind,
+            #rule
+            #work
+        },
+    );
     quote! {
         #(#attrs)*
         #vis #sig {
             let __accede_client = #clone;
-            #run(
-                &__accede_client,
-                ::accede_tm_client::Options::new(#name) #timeout,
-                ::accede_tm_client::Propagation::#propagation,
-                #rule
-                #work
-            ).await
+            #run #call.await
         }
     }
+}
+
+/// The compiler marks a call from its function to its last parenthesis, so that
+/// one needs the span too.
+fn parenthesized(span: Span, content: TokenStream) -> Group {
+    let mut group = Group::new(Delimiter::Parenthesis, content);
+    group.set_span(span);
+    group
 }
 
 /// The body as a future. The dead branch tells the compiler its type before it
@@ -149,7 +163,7 @@ impl VisitMut for ImplToInferred {
 mod tests {
     use super::*;
 
-    fn expanded(arguments: TokenStream, item: TokenStream) -> String {
+    fn expanded(arguments: TokenStream, item: &TokenStream) -> String {
         expand(arguments, item).to_string()
     }
 
@@ -157,7 +171,7 @@ mod tests {
     fn the_body_becomes_an_argument() {
         let text = expanded(
             quote! { client = self.tx, timeout = "30s", propagation = "requires_new" },
-            quote! { pub async fn go(self) -> Result<impl Send, E> { work().await } },
+            &quote! { pub async fn go(self) -> Result<impl Send, E> { work().await } },
         );
         for part in [
             "clone (& self . tx)",
@@ -175,11 +189,11 @@ mod tests {
     fn a_refused_function_stays() {
         let text = expanded(
             quote! {},
-            quote! { async fn go() -> Result<(), E> { Ok(()) } },
+            &quote! { async fn go() -> Result<(), E> { Ok(()) } },
         );
         assert!(text.contains("which client?"), "{text}");
         assert!(text.contains("async fn go ()"), "{text}");
-        let text = expanded(quote! { client = c }, quote! { struct S; });
+        let text = expanded(quote! { client = c }, &quote! { struct S; });
         assert!(text.contains("goes on an async function"), "{text}");
     }
 }

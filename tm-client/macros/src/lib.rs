@@ -9,9 +9,18 @@ use proc_macro::TokenStream;
 /// Makes an async function a global transaction: `Ok` commits, `Err` rolls back
 /// everywhere.
 ///
-/// ```ignore
+/// ```
+/// use accede_tm_client::{Error, TransactionClient, global_transaction};
+///
+/// struct Shop {
+///     transactions: TransactionClient,
+/// }
+///
 /// #[global_transaction(client = shop.transactions, name = "place-order", timeout = "30s")]
-/// async fn place_order(shop: &Shop, order: NewOrder) -> Result<OrderId, ShopError> { … }
+/// async fn place_order(shop: &Shop, product: &str) -> Result<(), Error> {
+///     // Calls of other services and database work go here.
+///     Ok(())
+/// }
 /// ```
 ///
 /// | key | meaning | default |
@@ -35,5 +44,5 @@ use proc_macro::TokenStream;
 /// async any more: call an annotated method from there.
 #[proc_macro_attribute]
 pub fn global_transaction(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    global_transaction::expand(arguments.into(), item.into()).into()
+    global_transaction::expand(arguments.into(), &item.into()).into()
 }
