@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgConnection, PgPool};
 
 use super::database::{BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy};
 use crate::{
@@ -27,6 +27,13 @@ impl Postgres {
 impl Database for Postgres {
     fn check(&self) -> BoxFuture<'_, Result<Meta, CheckError>> {
         Box::pin(async move {
+            // A pool only says that it timed out; a connection of its own says why.
+            let options = self.pool().connect_options();
+            let probe = PgConnection::connect_with(&options)
+                .await
+                .map_err(|error| CheckError::Unavailable(error.to_string()))?;
+            // It has served its purpose, whether or not it closes well.
+            drop(probe.close().await);
             self.0.check().await.map_err(sort)?;
             phase_two::read_meta(self.pool()).await.map_err(sort)
         })
