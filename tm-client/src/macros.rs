@@ -7,6 +7,13 @@ use std::{future::Future, marker::PhantomData};
 
 use crate::{HoldsTransactionError, Options, Propagation, TransactionClient};
 
+/// The client that the attribute names; cloned, as the body may take the place
+/// that holds it.
+#[must_use]
+pub fn client(client: &TransactionClient) -> TransactionClient {
+    client.clone()
+}
+
 /// Every error rolls back.
 ///
 /// # Errors

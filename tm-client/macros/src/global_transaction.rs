@@ -63,8 +63,10 @@ fn wrap(arguments: &Arguments, function: &ItemFn) -> TokenStream {
         ..
     } = function;
     let client = &arguments.client;
-    let clone = quote_spanned! {client.span()=>
-        ::accede_tm_client::TransactionClient::clone(&#client)
+    // Errors show at the expression, lints see that the borrow is not the user's.
+    let here = Span::mixed_site().located_at(client.span());
+    let clone = quote_spanned! {here=>
+        ::accede_tm_client::__macros::client(&#client)
     };
     let name = arguments.name.clone().unwrap_or_else(|| {
         LitStr::new(
@@ -174,7 +176,7 @@ mod tests {
             &quote! { pub async fn go(self) -> Result<impl Send, E> { work().await } },
         );
         for part in [
-            "clone (& self . tx)",
+            "client (& self . tx)",
             "Options :: new (\"go\")",
             "from_millis (30000u64)",
             "Propagation :: RequiresNew",

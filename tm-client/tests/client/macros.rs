@@ -52,7 +52,7 @@ async fn rolls_back_when_sold_out(shop: &Shop, error: ShopError) -> Result<(), S
     Err(error)
 }
 
-#[global_transaction(client = shop.transactions, commit_on = |error| is_sold_out(error))]
+#[global_transaction(client = shop.transactions, commit_on = |error| matches!(error, ShopError::SoldOut))]
 async fn commits_when_sold_out(shop: &Shop, error: ShopError) -> Result<(), ShopError> {
     Err(error)
 }
