@@ -262,3 +262,89 @@ impl<E: From<Error>> HoldsTransactionError for E {
         E::from(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code as GrpcCode, Status};
+
+    use super::*;
+
+    #[test]
+    fn a_grpc_caller_hears_what_it_can_do() {
+        let xid = Xid::from_u64(0x4d).expect("an id");
+        let refusal = Refusal {
+            code: Code::Invalid,
+            message: String::new(),
+        };
+        let reason = || "no answer".to_owned();
+        let cases: [(Error, GrpcCode, &str); 8] = [
+            (
+                CommitError::Unknown {
+                    xid,
+                    reason: reason(),
+                }
+                .into(),
+                GrpcCode::Unknown,
+                "whether transaction 000000000000004d committed is not known",
+            ),
+            (
+                CommitError::Forgotten { xid }.into(),
+                GrpcCode::Unknown,
+                "ended long ago",
+            ),
+            (
+                CommitError::NeverBegun {
+                    xid,
+                    refusal: refusal.clone(),
+                }
+                .into(),
+                GrpcCode::Aborted,
+                "never begun: INVALID",
+            ),
+            (
+                CommitError::Refused { xid, refusal }.into(),
+                GrpcCode::Internal,
+                "was refused",
+            ),
+            (
+                RollBackError::Unknown {
+                    xid,
+                    reason: reason(),
+                }
+                .into(),
+                GrpcCode::Unknown,
+                "its time-out does it",
+            ),
+            (
+                Error::OutcomeUnavailable {
+                    xid,
+                    reason: reason(),
+                },
+                GrpcCode::Unavailable,
+                "ask again",
+            ),
+            (
+                Error::Forbidden {
+                    name: "n".into(),
+                    xid,
+                },
+                GrpcCode::FailedPrecondition,
+                "must not run inside",
+            ),
+            (
+                Error::CannotBegin {
+                    reason: NoXid::RangeUsedUp,
+                    waited: Duration::from_secs(5),
+                    problem: None,
+                },
+                GrpcCode::Unavailable,
+                "all ids of the lease are used (waited 5s)",
+            ),
+        ];
+        for (error, code, text) in cases {
+            let status = Status::from(error);
+            assert_eq!(status.code(), code, "{status}");
+            assert!(status.message().contains(text), "{status}");
+        }
+    }
+}

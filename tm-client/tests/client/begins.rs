@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use accede_proto::v1::transaction_request::Body as Ask;
-use accede_tm_client::{CommitError, Error, Options, RefusalCode, TransactionClient};
+use accede_tm_client::{CommitError, Error, Options, RefusalCode, TransactionClient, limits};
 
 use crate::{
     builder, client,
@@ -225,4 +225,78 @@ async fn wrong_configuration_is_refused_at_once() {
     let error = client.begin(Options::new("")).await.unwrap_err();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
     assert_eq!(fake.begins().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_reordered_while_connections_break() {
+    const TASKS: usize = 8;
+    const EACH: usize = 30;
+    let fake = Fake::start().await;
+    let client = client(&fake).await;
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    let transaction = client.begin(options()).await.unwrap();
+                    transaction.commit().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for broken in 1..=10 {
+        // Each time in the midst of work of a new session.
+        let wanted = broken * TASKS;
+        fake.until("more work", |frames| {
+            frames.iter().filter(|frame| is_begin(frame)).count() >= wanted
+        })
+        .await;
+        fake.break_connections();
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let frames = fake.frames();
+    let sessions = frames.iter().map(|(session, _)| *session).max().unwrap();
+    assert!(sessions > 3, "only {sessions} sessions");
+    for session in 1..=sessions {
+        let begins: Vec<u64> = frames
+            .iter()
+            .filter_map(|(on, ask)| match ask {
+                Ask::Begin(begin) if *on == session => Some(begin.xid),
+                _ => None,
+            })
+            .collect();
+        assert!(
+            begins.is_sorted_by(|a, b| a < b),
+            "session {session}: {begins:?}"
+        );
+    }
+    let all: std::collections::BTreeSet<u64> = fake.begins().into_iter().collect();
+    assert_eq!(all.len(), TASKS * EACH);
+}
+
+#[tokio::test]
+async fn begins_are_bounded() {
+    let fake = Fake::start_with(silent()).await;
+    let client = builder(fake.url())
+        .begin_patience(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    client.ready().await.unwrap();
+    let mut open = Vec::new();
+    let error = loop {
+        match client.begin(options()).await {
+            Ok(transaction) => open.push(transaction),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::TooManyBegins { .. }), "{error}");
+    assert_eq!(open.len(), limits::MAX_UNLOGGED_BEGINS);
+    // Room comes back with the news that they are logged.
+    fake.script(|script| script.logs_begins = true);
+    fake.log_quietly(open[9].xid().as_u64());
+    fake.break_connections();
+    open.push(client.begin(options()).await.unwrap());
+    client.shutdown().await;
 }
