@@ -10,8 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     ClusterId, ConnectProblem, Frames, Role, SessionError, SessionLimits, SessionStatus,
-    connect::{self, Runner},
-    shared::Shared,
+    address::addresses, connect::Runner, shared::Shared,
 };
 use crate::clock;
 
@@ -96,7 +95,7 @@ impl<F: Frames> Session<F> {
     /// # Errors
     /// [`SessionError::NoAddress`] and [`SessionError::InvalidAddress`].
     pub fn start(options: &SessionOptions, role: Arc<dyn Role<F>>) -> Result<Self, SessionError> {
-        let addresses = connect::addresses(&options.addresses, &options.limits)?;
+        let addresses = addresses(&options.addresses, &options.limits)?;
         let (sender, status) = watch::channel(SessionStatus::Connecting {
             problem: None,
             since: clock::now(),
@@ -236,6 +235,11 @@ impl<F: Frames> Session<F> {
         }
         shared.cancel.cancel();
         self.inner.ended.cancelled().await;
+    }
+
+    /// Ends the session at once and without a farewell, for all its handles.
+    pub fn abort(&self) {
+        self.inner.shared.cancel.cancel();
     }
 
     fn check_length(&self, body: &F::Ask) -> Result<(), SessionError> {

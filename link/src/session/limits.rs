@@ -44,7 +44,7 @@ impl Default for SessionLimits {
             keep_alive_interval: Duration::from_secs(3),
             keep_alive_timeout: Duration::from_secs(4),
             backoff_first: Duration::from_millis(50),
-            backoff_longest: Duration::from_secs(3),
+            backoff_longest: Duration::from_secs(2),
             stable_after: Duration::from_secs(2),
         }
     }
@@ -62,9 +62,18 @@ pub(super) const WRITE_CHUNK: usize = 256;
 pub(super) const READ_CHUNK: usize = 256;
 /// Pause before a delivery that the coordinator could not take now is sent again,
 /// when it gave no hint.
-pub(super) const DELIVERY_RETRY: Duration = Duration::from_millis(100);
+const DELIVERY_RETRY: Duration = Duration::from_millis(100);
 /// Longest pause before such a delivery is sent again, whatever the hint says.
-pub(super) const DELIVERY_RETRY_LONGEST: Duration = Duration::from_secs(5);
+const DELIVERY_RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// The pause before a delivery is sent again after the coordinator's hint of
+/// `retry_after_ms`, 0 when it gave none.
+pub(super) fn delivery_pause(retry_after_ms: u32) -> Duration {
+    match retry_after_ms {
+        0 => DELIVERY_RETRY,
+        hint => Duration::from_millis(hint.into()).min(DELIVERY_RETRY_LONGEST),
+    }
+}
 
 /// The pause after `failed_rounds` (1, 2, …) failed rounds: doubles, is capped,
 /// and is spread by `spread` in [0, 1) over its upper half so that many clients
@@ -81,6 +90,13 @@ pub(super) fn backoff(limits: &SessionLimits, failed_rounds: u32, spread: f64) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hints_are_followed_up_to_a_bound() {
+        assert_eq!(delivery_pause(0), DELIVERY_RETRY);
+        assert_eq!(delivery_pause(7), Duration::from_millis(7));
+        assert_eq!(delivery_pause(u32::MAX), DELIVERY_RETRY_LONGEST);
+    }
 
     #[test]
     fn backoff_doubles_up_to_its_cap() {

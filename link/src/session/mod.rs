@@ -16,6 +16,7 @@
 //! Once a session knows its cluster, it refuses every other one: data of two
 //! clusters never mix.
 
+mod address;
 mod connect;
 mod error;
 mod frames;
@@ -25,7 +26,7 @@ mod role;
 mod shared;
 mod status;
 
-pub use connect::normalize_address;
+pub use address::normalize_address;
 pub use error::{ClusterId, ConnectProblem, SessionError};
 pub use frames::{BranchFrames, Frames, Outbound, TransactionFrames};
 pub use handle::{Call, DeliverySlot, SendSlot, Session, SessionOptions};

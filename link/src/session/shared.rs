@@ -354,12 +354,7 @@ impl<F: Frames> Shared<F> {
             return is_delivery;
         };
         drop(state);
-        let pause = match refusal.retry_after_ms {
-            0 => limits::DELIVERY_RETRY,
-            ms => {
-                std::time::Duration::from_millis(u64::from(ms)).min(limits::DELIVERY_RETRY_LONGEST)
-            }
-        };
+        let pause = limits::delivery_pause(refusal.retry_after_ms);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             tokio::select! {
@@ -393,17 +388,7 @@ impl<F: Frames> Shared<F> {
         let unknown: Vec<u64> = state
             .open
             .iter()
-            .filter(|(_, open)| {
-                !open.queued
-                    && !open.untouched
-                    && matches!(
-                        open.kind,
-                        Kind::Call {
-                            idempotent: false,
-                            ..
-                        }
-                    )
-            })
+            .filter(|(_, open)| open.must_not_repeat())
             .map(|(tag, _)| *tag)
             .collect();
         for tag in unknown {
@@ -477,6 +462,14 @@ impl<F: Frames> Shared<F> {
         if state.closing && state.open.is_empty() && state.queue.is_empty() {
             self.drained.notify_waiters();
         }
+    }
+}
+
+impl<F: Frames> Open<F> {
+    /// It may have been carried out and has no id that makes a repeat harmless.
+    fn must_not_repeat(&self) -> bool {
+        let once = matches!(self.kind, Kind::Call { idempotent, .. } if !idempotent);
+        once && !self.queued && !self.untouched
     }
 }
 
