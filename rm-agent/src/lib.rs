@@ -18,8 +18,16 @@ mod registrar;
 pub mod schema;
 mod store;
 
+/// How a service learns of its caller's transaction and passes it on.
+pub use accede_link::{
+    context::{
+        NoTransaction, TransactionContext, carry, current_xid, scope, spawn_in_transaction, suspend,
+    },
+    propagate,
+};
 pub use agent::{
     AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
+    SessionLimits, SessionStatus,
 };
 pub use error::{Error, is_retryable};
 pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};

@@ -22,6 +22,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+pub use accede_link::session::{SessionLimits, SessionStatus};
 pub use builder::RmAgentBuilder;
 pub use limits::AgentLimits;
 pub use resource::ResourceState;

@@ -165,7 +165,7 @@ impl SessionRegistrar {
     async fn ask(
         &self,
         registration: &Registration,
-        body: impl FnOnce(RequestId) -> Ask,
+        body: impl FnOnce(RequestId, u32) -> Ask,
     ) -> Result<(Answer, Withdrawal), Refused> {
         let patience = registration.wait_limit.saturating_add(ANSWER_MARGIN);
         let started = clock::now();
@@ -182,10 +182,10 @@ impl SessionRegistrar {
             },
         )));
         let remaining = patience.saturating_sub(clock::now().saturating_duration_since(started));
-        match session
-            .call(body(request), Call::idempotent(remaining))
-            .await
-        {
+        // The coordinator must answer before this side gives up.
+        let wait_limit = remaining.saturating_sub(ANSWER_MARGIN);
+        let body = body(request, millis(wait_limit));
+        match session.call(body, Call::idempotent(remaining)).await {
             Ok(answer) => Ok((answer, withdrawal)),
             Err(error) => {
                 // What was refused or never sent needs no withdrawal.
@@ -238,14 +238,14 @@ impl SessionRegistrar {
     async fn register_branch(&self, registration: Registration) -> Result<Registered, Refused> {
         let xid = registration.xid;
         let (answer, withdrawal) = self
-            .ask(&registration, |request| {
+            .ask(&registration, |request, wait_limit_ms| {
                 Ask::Register(RegisterBranch {
                     xid: xid.as_u64(),
                     request: Some(request),
                     resource: registration.resource.as_ref().to_owned(),
                     mode: Mode::At.into(),
                     row_locks: row_locks(&registration.row_locks),
-                    wait_limit_ms: millis(registration.wait_limit),
+                    wait_limit_ms,
                     holds_local_locks: true,
                     agent: self.agent,
                 })
@@ -272,13 +272,13 @@ impl SessionRegistrar {
 
     async fn check(&self, check: Registration) -> Result<(), Refused> {
         let (answer, withdrawal) = self
-            .ask(&check, |request| {
+            .ask(&check, |request, wait_limit_ms| {
                 Ask::CheckLocks(CheckRowLocks {
                     xid: check.xid.as_u64(),
                     request: Some(request),
                     resource: check.resource.as_ref().to_owned(),
                     row_locks: row_locks(&check.row_locks),
-                    wait_limit_ms: millis(check.wait_limit),
+                    wait_limit_ms,
                     holds_local_locks: true,
                 })
             })

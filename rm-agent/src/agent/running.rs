@@ -190,7 +190,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
-        // The last handle of the session: it ends.
-        self.hub.session.send_replace(None);
+        // Others may hold the session for a moment; it ends all the same.
+        if let Some(session) = self.hub.session.send_replace(None) {
+            session.abort();
+        }
     }
 }
