@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 /// Monotonic time, for measuring how long something took.
-#[expect(clippy::disallowed_methods, reason = "the one reader of time in this crate")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one reader of time in this crate"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

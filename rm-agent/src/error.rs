@@ -88,7 +88,9 @@ pub enum Error {
 
     /// Whether the local commit happened is unknown; the coordinator was told
     /// and rolls the transaction back.
-    #[error("whether the local commit in transaction {xid} happened is unknown: {reason}; the transaction will roll back")]
+    #[error(
+        "whether the local commit in transaction {xid} happened is unknown: {reason}; the transaction will roll back"
+    )]
     CommitUnknown {
         /// The transaction.
         xid: Xid,
@@ -97,7 +99,9 @@ pub enum Error {
     },
 
     /// The database is not prepared for this library.
-    #[error("{reason}; run `accede schema create URL` against this database, or apply the shipped migration")]
+    #[error(
+        "{reason}; run `accede schema create URL` against this database, or apply the shipped migration"
+    )]
     Schema {
         /// What is missing or different.
         reason: String,

@@ -58,7 +58,10 @@ pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
         ));
     }
     let mut tokens = tokenize(sql).map_err(|error| {
-        Unsupported::new(format!("{} in its text", error.0), "write it in plain syntax")
+        Unsupported::new(
+            format!("{} in its text", error.0),
+            "write it in plain syntax",
+        )
     })?;
     while tokens.last().is_some_and(|t| t.is_symbol(';')) {
         tokens.pop();
@@ -82,7 +85,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn word_at(&self, index: usize, word: &str) -> bool {
-        self.tokens.get(index).is_some_and(|t| t.is_word(self.sql, word))
+        self.tokens
+            .get(index)
+            .is_some_and(|t| t.is_word(self.sql, word))
     }
 
     fn end(&self) -> usize {
@@ -96,14 +101,23 @@ impl Reader<'_> {
     }
 
     fn read(&self) -> Result<Analysis, Unsupported> {
-        let first = self.tokens.iter().position(|t| !t.is_symbol('(')).unwrap_or(0);
+        let first = self
+            .tokens
+            .iter()
+            .position(|t| !t.is_symbol('('))
+            .unwrap_or(0);
         let word = self.sql[self.tokens[first].span.clone()].to_ascii_uppercase();
         match word.as_str() {
             "SELECT" | "VALUES" | "WITH" | "INSERT" | "UPDATE" | "DELETE" => self.parsed(),
             "TABLE" | "SHOW" => Ok(Analysis::Read(Read::default())),
-            "EXPLAIN" if !self.tokens.iter().any(|t| {
-                t.is_word(self.sql, "ANALYZE") || t.is_word(self.sql, "ANALYSE")
-            }) => Ok(Analysis::Read(Read::default())),
+            "EXPLAIN"
+                if !self
+                    .tokens
+                    .iter()
+                    .any(|t| t.is_word(self.sql, "ANALYZE") || t.is_word(self.sql, "ANALYSE")) =>
+            {
+                Ok(Analysis::Read(Read::default()))
+            }
             "LOCK" => Ok(Analysis::Read(Read::default())),
             "SET" => self.set(),
             _ => Err(refused_by_name(&word)),
@@ -111,7 +125,10 @@ impl Reader<'_> {
     }
 
     fn set(&self) -> Result<Analysis, Unsupported> {
-        let name = self.tokens.get(2).map(|t| self.sql[t.span.clone()].to_ascii_lowercase());
+        let name = self
+            .tokens
+            .get(2)
+            .map(|t| self.sql[t.span.clone()].to_ascii_lowercase());
         if self.word_at(1, "LOCAL") && name.is_some_and(|n| HARMLESS_SETTINGS.contains(&&*n)) {
             return Ok(Analysis::Read(Read::default()));
         }
@@ -131,7 +148,10 @@ impl Reader<'_> {
             )
         })?;
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-            return Err(Unsupported::new("several statements in one text", "send them one by one"));
+            return Err(Unsupported::new(
+                "several statements in one text",
+                "send them one by one",
+            ));
         };
         let functions = functions::inspect(&statement)?;
         match &statement {
@@ -161,7 +181,10 @@ impl Reader<'_> {
             }
         }
         let TableObject::TableName(name) = &insert.table else {
-            return Err(Unsupported::new("INSERT into something that is no table", "name a table"));
+            return Err(Unsupported::new(
+                "INSERT into something that is no table",
+                "name a table",
+            ));
         };
         let main = self.main_keyword("INSERT")?;
         let table = table_name(name)?;
@@ -169,20 +192,40 @@ impl Reader<'_> {
             Some(alias) => quote(&identifier(&alias.alias)),
             None => quote(&table.name),
         };
-        self.simple_write(WriteKind::Insert, main, table, reference, insert.returning.is_some(), functions)
+        self.simple_write(
+            WriteKind::Insert,
+            main,
+            table,
+            reference,
+            insert.returning.is_some(),
+            functions,
+        )
     }
 
     fn delete(&self, delete: &Delete, functions: Vec<String>) -> Result<Analysis, Unsupported> {
         let FromTable::WithFromKeyword(from) = &delete.from else {
-            return Err(Unsupported::new("DELETE without FROM", "write DELETE FROM table"));
+            return Err(Unsupported::new(
+                "DELETE without FROM",
+                "write DELETE FROM table",
+            ));
         };
         let [table] = from.as_slice() else {
-            return Err(Unsupported::new("DELETE from several tables", "delete from one at a time"));
+            return Err(Unsupported::new(
+                "DELETE from several tables",
+                "delete from one at a time",
+            ));
         };
         let main = self.main_keyword("DELETE")?;
         self.no_only(main + 2)?;
         let (table, reference) = single_table(table)?;
-        self.simple_write(WriteKind::Delete, main, table, reference, delete.returning.is_some(), functions)
+        self.simple_write(
+            WriteKind::Delete,
+            main,
+            table,
+            reference,
+            delete.returning.is_some(),
+            functions,
+        )
     }
 
     /// INSERT and DELETE: what RETURNING shows is the whole image already.
@@ -227,7 +270,9 @@ impl Reader<'_> {
         let main = self.main_keyword("UPDATE")?;
         self.no_only(main + 1)?;
         let (table, reference) = single_table(&update.table)?;
-        let set = self.find(main, "SET").ok_or_else(|| self.seen_differently())?;
+        let set = self
+            .find(main, "SET")
+            .ok_or_else(|| self.seen_differently())?;
         let condition = self.find(set, "WHERE");
         let returning = self.find(set, "RETURNING");
         if condition.is_some() != update.selection.is_some()
@@ -285,7 +330,8 @@ impl Reader<'_> {
         let reserved = self.tokens.iter().find(|t| {
             let text = self.sql[t.span.clone()].trim_start_matches('"');
             matches!(t.kind, TokenKind::Word | TokenKind::QuotedIdentifier)
-                && text.get(..RESERVED_PREFIX.len())
+                && text
+                    .get(..RESERVED_PREFIX.len())
                     .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX))
         });
         match reserved {
@@ -351,7 +397,14 @@ impl Reader<'_> {
         }
         let span = self.tokens[start].span.start..self.tokens.get(at - 1)?.span.end;
         let top_level = self.tokens[start].depth == 0;
-        Some((LockingClause { span, of, top_level }, at))
+        Some((
+            LockingClause {
+                span,
+                of,
+                top_level,
+            },
+            at,
+        ))
     }
 
     fn identifier_text(&self, token: &Token) -> String {
@@ -383,19 +436,22 @@ impl Reader<'_> {
         }) {
             let Some((table, reference)) = plain_table(factor)? else {
                 if everything {
-                    return Err(lock_advice("FOR UPDATE over something that is no plain table"));
+                    return Err(lock_advice(
+                        "FOR UPDATE over something that is no plain table",
+                    ));
                 }
                 continue;
             };
             if everything || named(&reference) {
-                tables.push(LockedTable { table, reference: quote(&reference) });
+                tables.push(LockedTable {
+                    table,
+                    reference: quote(&reference),
+                });
             }
         }
         let select = self.main_keyword("SELECT")?;
         let from = (select + 1..self.tokens.len()).find(|&i| {
-            self.tokens[i].depth == 0
-                && self.word_at(i, "FROM")
-                && !self.word_at(i - 1, "DISTINCT")
+            self.tokens[i].depth == 0 && self.word_at(i, "FROM") && !self.word_at(i - 1, "DISTINCT")
         });
         let (Some(from), false) = (from, tables.is_empty()) else {
             return Err(lock_advice("FOR UPDATE without a table that it names"));
@@ -416,7 +472,10 @@ struct LockingClause {
 }
 
 fn lock_advice(part: &str) -> Unsupported {
-    Unsupported::new(part, "lock plain tables in one SELECT, naming them by FOR UPDATE OF")
+    Unsupported::new(
+        part,
+        "lock plain tables in one SELECT, naming them by FOR UPDATE OF",
+    )
 }
 
 /// The text with the locking clauses blanked: the parser knows only some of them.
@@ -462,9 +521,16 @@ fn refused_by_name(word: &str) -> Unsupported {
 }
 
 fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
-    let parts: Option<Vec<_>> = name.0.iter().map(|part| part.as_ident().map(identifier)).collect();
+    let parts: Option<Vec<_>> = name
+        .0
+        .iter()
+        .map(|part| part.as_ident().map(identifier))
+        .collect();
     match parts.as_deref() {
-        Some([name]) => Ok(TableName { schema: None, name: name.clone() }),
+        Some([name]) => Ok(TableName {
+            schema: None,
+            name: name.clone(),
+        }),
         Some([schema, name]) => Ok(TableName {
             schema: Some(schema.clone()),
             name: name.clone(),
@@ -524,9 +590,16 @@ fn assigned_columns(update: &Update) -> Result<Vec<String>, Unsupported> {
         };
         for target in targets {
             // `SET point.x = 1` assigns the column `point`.
-            let first = target.0.first().and_then(|part| part.as_ident()).ok_or_else(|| {
-                Unsupported::new(format!("the assignment to {target}"), "assign plain columns")
-            })?;
+            let first = target
+                .0
+                .first()
+                .and_then(|part| part.as_ident())
+                .ok_or_else(|| {
+                    Unsupported::new(
+                        format!("the assignment to {target}"),
+                        "assign plain columns",
+                    )
+                })?;
             columns.push(identifier(first));
         }
     }

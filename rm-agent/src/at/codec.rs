@@ -82,7 +82,10 @@ impl UndoRecord {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input { bytes: Bytes::copy_from_slice(bytes), at: 0 };
+        let mut input = Input {
+            bytes: Bytes::copy_from_slice(bytes),
+            at: 0,
+        };
         if input.byte()? != VERSION {
             return Err(DecodeError("unknown version"));
         }
@@ -103,7 +106,11 @@ impl UndoTable {
         for column in &self.columns {
             put_bytes(out, column.name.as_bytes());
             put(out, column.type_oid as usize);
-            let text = if column.text_type.is_some() { AS_TEXT } else { 0 };
+            let text = if column.text_type.is_some() {
+                AS_TEXT
+            } else {
+                0
+            };
             out.push(text | if column.generated { GENERATED } else { 0 });
             if let Some(name) = &column.text_type {
                 put_bytes(out, name.as_bytes());
@@ -135,8 +142,16 @@ impl UndoTable {
         if key.is_empty() {
             return Err(DecodeError("a table without a key"));
         }
-        let rows = input.list(limits::MAX_ROWS_PER_BRANCH, |input| UndoRow::decode(input, width))?;
-        Ok(Self { schema, name, columns, key, rows })
+        let rows = input.list(limits::MAX_ROWS_PER_BRANCH, |input| {
+            UndoRow::decode(input, width)
+        })?;
+        Ok(Self {
+            schema,
+            name,
+            columns,
+            key,
+            rows,
+        })
     }
 }
 
@@ -185,7 +200,11 @@ impl UndoRow {
             }
             _ => return Err(DecodeError("kind of row")),
         };
-        Ok(Self { order, before, after })
+        Ok(Self {
+            order,
+            before,
+            after,
+        })
     }
 }
 
@@ -245,11 +264,18 @@ impl Input {
 
     fn position(&mut self, width: usize) -> Result<usize, DecodeError> {
         let position = self.number()?;
-        if position < width { Ok(position) } else { Err(DecodeError("a column that is not there")) }
+        if position < width {
+            Ok(position)
+        } else {
+            Err(DecodeError("a column that is not there"))
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {
-        let end = self.at.checked_add(length).filter(|&end| end <= self.bytes.len());
+        let end = self
+            .at
+            .checked_add(length)
+            .filter(|&end| end <= self.bytes.len());
         let end = end.ok_or(DecodeError("cut short"))?;
         let taken = self.bytes.slice(self.at..end);
         self.at = end;
@@ -259,7 +285,9 @@ impl Input {
     fn text(&mut self) -> Result<Arc<str>, DecodeError> {
         let length = self.number()?;
         let bytes = self.take(length)?;
-        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| DecodeError("a name in no UTF-8"))
+        std::str::from_utf8(&bytes)
+            .map(Arc::from)
+            .map_err(|_| DecodeError("a name in no UTF-8"))
     }
 
     fn value(&mut self) -> Result<Value, DecodeError> {

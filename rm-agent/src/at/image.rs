@@ -61,7 +61,9 @@ pub(crate) fn split_record(record: &[u8]) -> Result<Vec<(u32, Value)>, ImageErro
 fn take_i32(record: &Bytes, at: &mut usize) -> Result<i32, ImageError> {
     let bytes = record.get(*at..*at + 4).ok_or(ImageError::Malformed)?;
     *at += 4;
-    Ok(i32::from_be_bytes(bytes.try_into().expect("the slice has four bytes")))
+    Ok(i32::from_be_bytes(
+        bytes.try_into().expect("the slice has four bytes"),
+    ))
 }
 
 impl RowImage {
@@ -94,7 +96,10 @@ impl RowImage {
 
     /// Bytes that it occupies, roughly.
     pub(crate) fn size(&self) -> usize {
-        self.values.iter().map(|v| 8 + v.as_ref().map_or(0, Bytes::len)).sum()
+        self.values
+            .iter()
+            .map(|v| 8 + v.as_ref().map_or(0, Bytes::len))
+            .sum()
     }
 }
 
@@ -116,8 +121,14 @@ mod tests {
         ]
         .concat();
         let fields = split_record(&record).expect("a record");
-        assert_eq!(fields, [(23, Some(Bytes::from_static(&[0, 0, 0, 7]))), (25, None)]);
-        assert_eq!(split_record(&record[..record.len() - 1]), Err(ImageError::Malformed));
+        assert_eq!(
+            fields,
+            [(23, Some(Bytes::from_static(&[0, 0, 0, 7]))), (25, None)]
+        );
+        assert_eq!(
+            split_record(&record[..record.len() - 1]),
+            Err(ImageError::Malformed)
+        );
         assert_eq!(split_record(&[0xff; 12]), Err(ImageError::Malformed));
     }
 

@@ -252,10 +252,26 @@ mod tests {
     fn splits_like_postgres() {
         assert_eq!(
             texts("SELECT a.b, 'it''s' -- where\n FROM \"T\"\"x\" /* /* n */ */ WHERE x=$1"),
-            ["SELECT", "a", ".", "b", ",", "'it''s'", "FROM", "\"T\"\"x\"", "WHERE", "x", "=", "$1"]
+            [
+                "SELECT",
+                "a",
+                ".",
+                "b",
+                ",",
+                "'it''s'",
+                "FROM",
+                "\"T\"\"x\"",
+                "WHERE",
+                "x",
+                "=",
+                "$1"
+            ]
         );
         assert_eq!(texts(r"E'a\'b' 'a\'"), [r"E'a\'b'", r"'a\'"]);
-        assert_eq!(texts("$$ where $$ $q$ $$ $q$ a$1"), ["$$ where $$", "$q$ $$ $q$", "a$1"]);
+        assert_eq!(
+            texts("$$ where $$ $q$ $$ $q$ a$1"),
+            ["$$ where $$", "$q$ $$ $q$", "a$1"]
+        );
         assert_eq!(texts("1.5e-3 .5 1e"), ["1.5e-3", ".5", "1", "e"]);
         assert_eq!(texts("größe = 'ß'"), ["größe", "=", "'ß'"]);
     }
@@ -269,7 +285,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_closed() {
-        for bad in ["'a", "\"a", "/* /* */", "$a$ $b$", "(a", "a)", "E'\\'", "a\0b", "U&'x'"] {
+        for bad in [
+            "'a", "\"a", "/* /* */", "$a$ $b$", "(a", "a)", "E'\\'", "a\0b", "U&'x'",
+        ] {
             assert!(tokenize(bad).is_err(), "{bad}");
         }
     }

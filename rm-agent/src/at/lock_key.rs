@@ -52,7 +52,10 @@ pub(crate) fn primary_key(table: &Table, image: &RowImage) -> Vec<u8> {
 
 /// The key of a value in a unique index; `None` if the row has none there.
 fn unique_key(table: &Table, index: &UniqueIndex, image: &RowImage) -> Option<Vec<u8>> {
-    let has_null = index.columns.iter().any(|&column| image.values[column].is_none());
+    let has_null = index
+        .columns
+        .iter()
+        .any(|&column| image.values[column].is_none());
     if has_null && !index.nulls_are_equal {
         return None;
     }
@@ -140,9 +143,11 @@ fn canonical_float(value: &[u8]) -> Vec<u8> {
 
 /// A hash that is the same in every process and every version.
 fn fnv1a_128(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
+    bytes
+        .iter()
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        })
 }
 
 #[cfg(test)]

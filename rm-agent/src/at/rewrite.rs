@@ -37,7 +37,11 @@ pub(crate) fn rewrite(sql: &str, statement: &WriteStatement, table: &Table) -> R
         WriteKind::Update => rewrite_update(sql, statement, table),
         WriteKind::Insert | WriteKind::Delete => {
             let inserted = statement.kind == WriteKind::Insert;
-            let alias = if inserted { "accede_after" } else { "accede_before" };
+            let alias = if inserted {
+                "accede_after"
+            } else {
+                "accede_before"
+            };
             let mut text = sql[statement.body.clone()].to_owned();
             text.push_str("\nRETURNING ");
             if let Some(list) = &statement.returning {
@@ -60,7 +64,11 @@ pub(crate) fn rewrite(sql: &str, statement: &WriteStatement, table: &Table) -> R
 /// have reserved names, so the user's unqualified names stay unambiguous.
 fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewritten {
     let reference = &statement.reference;
-    let key: Vec<String> = table.key.iter().map(|&c| quote(&table.columns[c].name)).collect();
+    let key: Vec<String> = table
+        .key
+        .iter()
+        .map(|&c| quote(&table.columns[c].name))
+        .collect();
     let head = &sql[statement.head.clone()];
     let mut text = sql[statement.prefix.clone()].to_owned();
     let _ = write!(
@@ -74,12 +82,19 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
     }
     let _ = write!(text, "\nFROM{head}\n");
     if let Some(condition) = &statement.condition {
-        let _ = write!(text, "WHERE{}\n", &sql[condition.clone()]);
+        let _ = writeln!(text, "WHERE{}", &sql[condition.clone()]);
     }
-    let order: Vec<String> = key.iter().map(|column| format!("{reference}.{column}")).collect();
+    let order: Vec<String> = key
+        .iter()
+        .map(|column| format!("{reference}.{column}"))
+        .collect();
     // An UPDATE of a unique column takes the stronger lock later; taking it at
     // once avoids an upgrade, which can deadlock.
-    let strength = if assigns_unique(statement, table) { "UPDATE" } else { "NO KEY UPDATE" };
+    let strength = if assigns_unique(statement, table) {
+        "UPDATE"
+    } else {
+        "NO KEY UPDATE"
+    };
     let joined: Vec<String> = key
         .iter()
         .enumerate()
@@ -100,7 +115,11 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
         text.push_str(&sql[from..list.end]);
         text.push_str("\n, ");
     }
-    let _ = write!(text, "accede_b.accede_before, {} AS accede_after", image(table, reference));
+    let _ = write!(
+        text,
+        "accede_b.accede_before, {} AS accede_after",
+        image(table, reference)
+    );
     Rewritten {
         sql: text,
         has_before: true,
@@ -109,8 +128,11 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
 }
 
 fn assigns_unique(statement: &WriteStatement, table: &Table) -> bool {
-    let assigned: Vec<usize> =
-        statement.assigned.iter().filter_map(|name| table.column(name)).collect();
+    let assigned: Vec<usize> = statement
+        .assigned
+        .iter()
+        .filter_map(|name| table.column(name))
+        .collect();
     table
         .unique
         .iter()

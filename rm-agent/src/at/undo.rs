@@ -44,14 +44,25 @@ impl Changes {
         }
         lock_key::add_keys(&mut self.locks, table, before.as_ref(), after.as_ref());
         self.order += 1;
-        self.bytes += before.iter().chain(&after).map(RowImage::size).sum::<usize>();
+        self.bytes += before
+            .iter()
+            .chain(&after)
+            .map(RowImage::size)
+            .sum::<usize>();
         self.check_size()?;
         let order = self.order;
         let changes = self.table(table)?;
-        let image = before.as_ref().or(after.as_ref()).expect("they differ, so one is there");
+        let image = before
+            .as_ref()
+            .or(after.as_ref())
+            .expect("they differ, so one is there");
         match changes.rows.entry(identity(table, image)) {
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(UndoRow { order, before, after });
+                entry.insert(UndoRow {
+                    order,
+                    before,
+                    after,
+                });
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 let row = entry.get_mut();
@@ -69,10 +80,17 @@ impl Changes {
         let found = self.tables.iter().position(|t| t.table.oid == table.oid);
         let index = match found {
             Some(index) if self.tables[index].table.columns == table.columns => index,
-            Some(_) => return Err(Error::TableChanged { table: table.display_name() }),
+            Some(_) => {
+                return Err(Error::TableChanged {
+                    table: table.display_name(),
+                });
+            }
             None => {
                 let rows = BTreeMap::new();
-                self.tables.push(TableChanges { table: Arc::clone(table), rows });
+                self.tables.push(TableChanges {
+                    table: Arc::clone(table),
+                    rows,
+                });
                 self.tables.len() - 1
             }
         };
@@ -115,26 +133,40 @@ impl Changes {
     /// The undo record. Takes the images out.
     pub(crate) fn take_record(&mut self) -> UndoRecord {
         let tables = std::mem::take(&mut self.tables);
-        let tables = tables.into_iter().filter(|t| !t.rows.is_empty()).map(|changes| UndoTable {
-            schema: Arc::clone(&changes.table.schema),
-            name: Arc::clone(&changes.table.name),
-            key: changes.table.key.clone(),
-            columns: changes.table.columns.iter().map(|column| UndoColumn {
-                name: Arc::clone(&column.name),
-                type_oid: column.type_oid,
-                text_type: column.as_text.then(|| Arc::clone(&column.type_name)),
-                generated: column.generated,
-            }).collect(),
-            rows: changes.rows.into_values().collect(),
-        });
-        UndoRecord { tables: tables.collect() }
+        let tables = tables
+            .into_iter()
+            .filter(|t| !t.rows.is_empty())
+            .map(|changes| UndoTable {
+                schema: Arc::clone(&changes.table.schema),
+                name: Arc::clone(&changes.table.name),
+                key: changes.table.key.clone(),
+                columns: changes
+                    .table
+                    .columns
+                    .iter()
+                    .map(|column| UndoColumn {
+                        name: Arc::clone(&column.name),
+                        type_oid: column.type_oid,
+                        text_type: column.as_text.then(|| Arc::clone(&column.type_name)),
+                        generated: column.generated,
+                    })
+                    .collect(),
+                rows: changes.rows.into_values().collect(),
+            });
+        UndoRecord {
+            tables: tables.collect(),
+        }
     }
 }
 
 /// Tells the rows of a table apart, exactly; sorts them the same way everywhere.
 fn identity(table: &Table, image: &RowImage) -> Vec<u8> {
     let mut key = Vec::new();
-    for value in table.key.iter().filter_map(|&column| image.values[column].as_ref()) {
+    for value in table
+        .key
+        .iter()
+        .filter_map(|&column| image.values[column].as_ref())
+    {
         key.extend((value.len() as u64).to_be_bytes());
         key.extend(&value[..]);
     }
@@ -146,10 +178,16 @@ fn identity(table: &Table, image: &RowImage) -> Vec<u8> {
 fn check_update(table: &Table, before: &RowImage, after: &RowImage) -> Result<(), Error> {
     let changed = |column: usize| before.values[column] != after.values[column];
     let refuse = |reason: String| {
-        Err(Error::Row { table: table.display_name(), reason })
+        Err(Error::Row {
+            table: table.display_name(),
+            reason,
+        })
     };
     if let Some(&column) = table.key.iter().find(|&&column| changed(column)) {
-        return refuse(format!("its primary key column {} changed", table.columns[column].name));
+        return refuse(format!(
+            "its primary key column {} changed",
+            table.columns[column].name
+        ));
     }
     if let Some(column) = (0..table.columns.len())
         .find(|&column| changed(column) && table.columns[column].identity_always)

@@ -129,8 +129,8 @@ impl Refused {
 
 impl From<&v1::Refusal> for Refused {
     fn from(refusal: &v1::Refusal) -> Self {
-        let code = v1::refusal::Code::try_from(refusal.code)
-            .map_or(RefusalCode::Other, RefusalCode::from);
+        let code =
+            v1::refusal::Code::try_from(refusal.code).map_or(RefusalCode::Other, RefusalCode::from);
         Self {
             code,
             message: refusal.message.clone(),
@@ -143,7 +143,11 @@ impl From<&v1::Refusal> for Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the coordinator refused ({:?}): {}", self.code, self.message)?;
+        write!(
+            f,
+            "the coordinator refused ({:?}): {}",
+            self.code, self.message
+        )?;
         if let Some(holder) = self.holder {
             write!(f, " (in the way: transaction {holder})")?;
         }

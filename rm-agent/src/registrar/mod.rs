@@ -51,10 +51,7 @@ pub trait Registrar: Send + Sync + 'static {
     /// is withdrawn by the implementation (also one still under way), so the
     /// caller only has to roll back locally — before it drops the future or looks
     /// at the error it must not have committed.
-    fn register(
-        &self,
-        registration: Registration,
-    ) -> BoxFuture<'_, Result<Registered, Refused>>;
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>>;
 
     /// Waits until no other transaction holds the rows, without taking them.
     /// The caller holds their local locks.

@@ -98,7 +98,9 @@ impl AtPoolBuilder {
     /// trigger. Right for triggers that only change the row itself; what a
     /// trigger does to other rows is not undone.
     pub fn allow_trigger(mut self, table: &str, trigger: &str) -> Self {
-        self.allowed.triggers.insert((table.to_owned(), trigger.to_owned()));
+        self.allowed
+            .triggers
+            .insert((table.to_owned(), trigger.to_owned()));
         self
     }
 
@@ -116,13 +118,16 @@ impl AtPoolBuilder {
     /// [`Error::Configuration`] when a setting is missing or cannot be used.
     pub fn build(self, registrar: Arc<dyn Registrar>) -> Result<AtPool, Error> {
         let options = self.options.map_err(Error::Configuration)?;
-        let resource = self.resource.filter(|name| !name.is_empty()).ok_or_else(|| {
-            Error::Configuration(
+        let resource = self
+            .resource
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| {
+                Error::Configuration(
                 "the pool has no resource name: call .resource(\"…\") with the operator's name \
                  for this database"
                     .to_owned(),
             )
-        })?;
+            })?;
         if self.phase_two_connections == 0 {
             return Err(Error::Configuration(
                 "phase_two_connections is 0: at least one connection must finish branches"
@@ -132,7 +137,10 @@ impl AtPoolBuilder {
         let milliseconds = |duration: Duration| duration.as_millis().to_string();
         let phase_two_options = options.clone().options([
             ("lock_timeout", milliseconds(limits::PHASE_TWO_LOCK_TIMEOUT)),
-            ("statement_timeout", milliseconds(limits::PHASE_TWO_STATEMENT_TIMEOUT)),
+            (
+                "statement_timeout",
+                milliseconds(limits::PHASE_TWO_STATEMENT_TIMEOUT),
+            ),
             ("synchronous_commit", "on".to_owned()),
             ("default_transaction_isolation", "read committed".to_owned()),
         ]);
@@ -142,7 +150,13 @@ impl AtPoolBuilder {
             .connect_lazy_with(phase_two_options);
         let pool = self.pool.connect_lazy_with(options);
         let planner = Planner::new(self.allowed);
-        Ok(AtPool::from_parts(resource, (pool, phase_two), planner, registrar, self.lock_wait))
+        Ok(AtPool::from_parts(
+            resource,
+            (pool, phase_two),
+            planner,
+            registrar,
+            self.lock_wait,
+        ))
     }
 
     /// Builds the pool and checks the database.

@@ -7,7 +7,10 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use crate::{
     at::{
         statement::TableName,
-        table::{Column, Equality, IncomingKey, ReferentialAction, Table, UniqueIndex, quote, quote_qualified},
+        table::{
+            Column, Equality, IncomingKey, ReferentialAction, Table, UniqueIndex, quote,
+            quote_qualified,
+        },
     },
     error::Error,
 };
@@ -122,9 +125,15 @@ pub(super) async fn volatile_functions(
     connection: &mut PgConnection,
     names: &[String],
 ) -> Result<Vec<String>, sqlx::Error> {
-    let harmless: Vec<String> =
-        HARMLESS_EXTENSION_FUNCTIONS.iter().map(|&name| name.to_owned()).collect();
-    sqlx::query_scalar(VOLATILE_SQL).bind(names).bind(harmless).fetch_all(connection).await
+    let harmless: Vec<String> = HARMLESS_EXTENSION_FUNCTIONS
+        .iter()
+        .map(|&name| name.to_owned())
+        .collect();
+    sqlx::query_scalar(VOLATILE_SQL)
+        .bind(names)
+        .bind(harmless)
+        .fetch_all(connection)
+        .await
 }
 
 /// Reads a table; `None` if there is none of that name.
@@ -136,12 +145,24 @@ pub(super) async fn read_table(
         Some(schema) => quote_qualified(schema, &name.name),
         None => quote(&name.name),
     };
-    let row = sqlx::query(TABLE_SQL).bind(quoted).fetch_optional(&mut *connection).await?;
+    let row = sqlx::query(TABLE_SQL)
+        .bind(quoted)
+        .fetch_optional(&mut *connection)
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let oid: i64 = row.try_get(0)?;
-    let columns = sqlx::query(COLUMNS_SQL).bind(oid).fetch_all(&mut *connection).await?;
-    let indexes = sqlx::query(INDEXES_SQL).bind(oid).fetch_all(&mut *connection).await?;
-    let incoming = sqlx::query(INCOMING_SQL).bind(oid).fetch_all(&mut *connection).await?;
+    let columns = sqlx::query(COLUMNS_SQL)
+        .bind(oid)
+        .fetch_all(&mut *connection)
+        .await?;
+    let indexes = sqlx::query(INDEXES_SQL)
+        .bind(oid)
+        .fetch_all(&mut *connection)
+        .await?;
+    let incoming = sqlx::query(INCOMING_SQL)
+        .bind(oid)
+        .fetch_all(&mut *connection)
+        .await?;
     let mut obstacle = table_obstacle(&row)?;
     let mut table = Table {
         oid: u32::try_from(oid).unwrap_or_default(),
@@ -156,7 +177,10 @@ pub(super) async fn read_table(
         table.columns.push(read_column(column)?);
         if !column.try_get::<bool, _>(10)? && obstacle.is_none() {
             obstacle = Some(Obstacle {
-                part: format!("its column {} has a type without a binary form", column.try_get::<String, _>(0)?),
+                part: format!(
+                    "its column {} has a type without a binary form",
+                    column.try_get::<String, _>(0)?
+                ),
                 advice: "change the column's type, or use XA mode",
             });
         }
@@ -174,18 +198,32 @@ pub(super) async fn read_table(
             advice: "add a primary key, or use XA mode",
         });
     }
-    Ok(Some(TableInfo { table: Arc::new(table), obstacle, triggers: row.try_get(8)? }))
+    Ok(Some(TableInfo {
+        table: Arc::new(table),
+        obstacle,
+        triggers: row.try_get(8)?,
+    }))
 }
 
 fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
     let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
     let (kind, persistence): (String, String) = (row.try_get(3)?, row.try_get(4)?);
     let default_function: Option<String> = row.try_get(9)?;
-    let found = |part: &str, advice| Ok(Some(Obstacle { part: part.to_owned(), advice }));
+    let found = |part: &str, advice| {
+        Ok(Some(Obstacle {
+            part: part.to_owned(),
+            advice,
+        }))
+    };
     const NAME_BASE: &str = "write to its base table";
     match kind.as_str() {
         "r" => {}
-        "p" => return found("it is partitioned", "name the partition itself, or use XA mode"),
+        "p" => {
+            return found(
+                "it is partitioned",
+                "name the partition itself, or use XA mode",
+            );
+        }
         "v" | "m" => return found("it is a view", NAME_BASE),
         "f" => return found("it is a foreign table", "write to it in its own database"),
         _ => return found("it is no ordinary table", NAME_BASE),
@@ -194,18 +232,34 @@ fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
         return found("it is a system table", "leave it to its owner");
     }
     match persistence.as_str() {
-        "t" => return found("it is temporary: phase two could not see it", "use an ordinary table"),
-        "u" => return found("it is unlogged: a crash would empty it", "use a logged table"),
+        "t" => {
+            return found(
+                "it is temporary: phase two could not see it",
+                "use an ordinary table",
+            );
+        }
+        "u" => {
+            return found(
+                "it is unlogged: a crash would empty it",
+                "use a logged table",
+            );
+        }
         _ => {}
     }
     if row.try_get(5)? {
-        return found("row-level security is active for this role", "use a role that bypasses it");
+        return found(
+            "row-level security is active for this role",
+            "use a role that bypasses it",
+        );
     }
     if row.try_get(6)? {
         return found("it has rewrite rules", "drop the rules, or use XA mode");
     }
     if row.try_get(7)? {
-        return found("it has inheritance children", "write to a table without children");
+        return found(
+            "it has inheritance children",
+            "write to a table without children",
+        );
     }
     if let Some(function) = default_function {
         return found(
@@ -228,7 +282,11 @@ fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
         as_text: row.try_get::<Option<bool>, _>(9)?.unwrap_or_default(),
         generated: !row.try_get::<String, _>(5)?.is_empty(),
         identity_always: row.try_get::<String, _>(6)? == "a",
-        equality: if deterministic { equality(base_oid, &kind, has_length) } else { Equality::Unknown },
+        equality: if deterministic {
+            equality(base_oid, &kind, has_length)
+        } else {
+            Equality::Unknown
+        },
     })
 }
 
@@ -251,7 +309,11 @@ fn equality(base_oid: i64, kind: &str, has_length: bool) -> Equality {
 fn positions(table: &Table, names: &[String]) -> Result<Vec<usize>, sqlx::Error> {
     names
         .iter()
-        .map(|name| table.column(name).ok_or_else(|| sqlx::Error::ColumnNotFound(name.clone())))
+        .map(|name| {
+            table
+                .column(name)
+                .ok_or_else(|| sqlx::Error::ColumnNotFound(name.clone()))
+        })
         .collect()
 }
 
@@ -286,7 +348,11 @@ fn read_incoming(table: &Table, row: &PgRow) -> Result<IncomingKey, sqlx::Error>
     Ok(IncomingKey {
         constraint: row.try_get::<String, _>(0)?.into(),
         child: row.try_get::<String, _>(1)?.into(),
-        child_columns: row.try_get::<Vec<String>, _>(2)?.into_iter().map(Into::into).collect(),
+        child_columns: row
+            .try_get::<Vec<String>, _>(2)?
+            .into_iter()
+            .map(Into::into)
+            .collect(),
         columns: positions(table, &row.try_get::<Vec<String>, _>(3)?)?,
         on_delete: action(row.try_get(4)?),
         on_update: action(row.try_get(5)?),
@@ -295,5 +361,9 @@ fn read_incoming(table: &Table, row: &PgRow) -> Result<IncomingKey, sqlx::Error>
 
 /// The refusal that an obstacle becomes.
 pub(super) fn table_refusal(table: &Table, part: String, advice: impl Into<String>) -> Error {
-    Error::Table { table: table.display_name(), part, advice: advice.into() }
+    Error::Table {
+        table: table.display_name(),
+        part,
+        advice: advice.into(),
+    }
 }

@@ -14,12 +14,17 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection: Some(connection), clean: true }
+        Self {
+            connection: Some(connection),
+            clean: true,
+        }
     }
 
     /// The connection itself.
     pub(super) fn get(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("only `drop` and `abandon` take it out")
+        self.connection
+            .as_mut()
+            .expect("only `drop` and `abandon` take it out")
     }
 
     /// From now on there may be an open transaction.
@@ -47,13 +52,17 @@ impl Held {
         if self.clean {
             return;
         }
-        let mut held = Self { connection: self.connection.take(), clean: false };
+        let mut held = Self {
+            connection: self.connection.take(),
+            clean: false,
+        };
         if held.connection.is_none() {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let rollback = tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
+                let rollback =
+                    tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
                 if !matches!(rollback.await, Ok(Ok(()))) {
                     tracing::debug!("closing a connection whose rollback did not finish");
                 }

@@ -32,7 +32,11 @@ impl Statement {
     fn take<'q>(mut query: impl Execute<'q, Postgres>) -> Result<Self, sqlx::Error> {
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
         let persistent = query.persistent();
-        Ok(Self { sql: query.sql(), arguments, persistent })
+        Ok(Self {
+            sql: query.sql(),
+            arguments,
+            persistent,
+        })
     }
 
     /// The same with another text, through the protocol whose values are binary.
@@ -89,7 +93,9 @@ impl<'c> Executor<'c> for &'c mut AtTransaction {
         E: 'q + Execute<'q, Postgres>,
     {
         let statement = Statement::take(query);
-        stream::once(async move { self.start(statement?).await }).try_flatten().boxed()
+        stream::once(async move { self.start(statement?).await })
+            .try_flatten()
+            .boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -135,7 +141,9 @@ impl<'c> Executor<'c> for &'c AtPool {
         E: 'q + Execute<'q, Postgres>,
     {
         let statement = Statement::take(query);
-        stream::once(async move { self.start(statement?).await }).try_flatten().boxed()
+        stream::once(async move { self.start(statement?).await })
+            .try_flatten()
+            .boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(

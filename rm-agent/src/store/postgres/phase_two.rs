@@ -11,7 +11,9 @@ mod sweep;
 use accede_proto::Xid;
 use sqlx::{PgPool, Row as _, error::ErrorKind};
 
-pub(crate) use sweep::{Leftover, LeftoverKind, Meta, claim_cluster, leftovers, purge_markers, read_meta};
+pub(crate) use sweep::{
+    Leftover, LeftoverKind, Meta, claim_cluster, leftovers, purge_markers, read_meta,
+};
 
 use super::connection::Held;
 use crate::{at::codec::UndoRecord, error::sql_state};
@@ -128,7 +130,10 @@ impl From<sqlx::Error> for PhaseTwoError {
 }
 
 /// Drops the undo records of committed branches. Durable when it returns.
-pub(crate) async fn delete_undo(pool: &PgPool, branches: &[BranchKey]) -> Result<(), PhaseTwoError> {
+pub(crate) async fn delete_undo(
+    pool: &PgPool,
+    branches: &[BranchKey],
+) -> Result<(), PhaseTwoError> {
     let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
     let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
     // The pool's sessions have synchronous_commit = on.
@@ -155,7 +160,9 @@ pub(crate) async fn roll_back(
 ) -> Result<(), PhaseTwoError> {
     let mut held = Held::new(pool.acquire().await?);
     held.soil();
-    sqlx::raw_sql("BEGIN; SET CONSTRAINTS ALL DEFERRED").execute(held.get()).await?;
+    sqlx::raw_sql("BEGIN; SET CONSTRAINTS ALL DEFERRED")
+        .execute(held.get())
+        .await?;
     let result = roll_back_inside(&mut held, key, was_done, policy).await;
     if result.is_ok() {
         sqlx::raw_sql("COMMIT").execute(held.get()).await?;

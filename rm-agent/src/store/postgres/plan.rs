@@ -29,7 +29,10 @@ pub(super) enum Plan {
     /// Untouched.
     Read,
     /// With images of the locked rows in its last columns, one per table.
-    Locking { sql: Arc<str>, tables: Vec<Arc<Table>> },
+    Locking {
+        sql: Arc<str>,
+        tables: Vec<Arc<Table>>,
+    },
     /// With images of the changed rows in its last columns.
     Write(WritePlan),
 }
@@ -57,17 +60,25 @@ pub(super) struct Allowed {
 #[derive(Debug)]
 pub(super) struct Planner {
     allowed: Allowed,
-    plans: Mutex<HashMap<Arc<str>, (Arc<Plan>, Instant)>>,
-    tables: Mutex<HashMap<TableName, (Arc<TableInfo>, Instant)>>,
-    functions: Mutex<HashMap<String, (bool, Instant)>>,
+    plans: Remembered<Arc<str>, Arc<Plan>>,
+    tables: Remembered<TableName, Arc<TableInfo>>,
+    functions: Remembered<String, bool>,
 }
+
+/// What was read, and when.
+type Remembered<K, V> = Mutex<HashMap<K, (V, Instant)>>;
 
 fn is_fresh(since: Instant) -> bool {
     clock::now().saturating_duration_since(since) < limits::METADATA_RECHECK
 }
 
 /// Inserts; empties the map first when it is full.
-fn remember<K: Eq + std::hash::Hash, V>(map: &Mutex<HashMap<K, V>>, limit: usize, key: K, value: V) {
+fn remember<K: Eq + std::hash::Hash, V>(
+    map: &Mutex<HashMap<K, V>>,
+    limit: usize,
+    key: K,
+    value: V,
+) {
     let mut map = map.lock();
     if map.len() >= limit {
         map.clear();
@@ -101,8 +112,10 @@ impl Planner {
         if let Some(plan) = self.remembered(sql) {
             return Ok(plan);
         }
-        let analysis = analysis::analyse(sql)
-            .map_err(|found| Error::Statement { part: found.part, advice: found.advice })?;
+        let analysis = analysis::analyse(sql).map_err(|found| Error::Statement {
+            part: found.part,
+            advice: found.advice,
+        })?;
         let mut since = clock::now();
         let functions = match &analysis {
             Analysis::Read(read) => &read.functions,
@@ -178,7 +191,12 @@ impl Planner {
             })?;
         let info = Arc::new(info);
         let entry = (Arc::clone(&info), read);
-        remember(&self.tables, limits::MAX_REMEMBERED_TABLES, name.clone(), entry);
+        remember(
+            &self.tables,
+            limits::MAX_REMEMBERED_TABLES,
+            name.clone(),
+            entry,
+        );
         *since = (*since).min(read);
         Ok(info)
     }
@@ -190,7 +208,10 @@ impl Planner {
     ) -> Result<(), Error> {
         let mut verdicts = HashMap::new();
         let mut unknown = Vec::new();
-        for name in names.iter().filter(|&name| !self.allowed.functions.contains(name)) {
+        for name in names
+            .iter()
+            .filter(|&name| !self.allowed.functions.contains(name))
+        {
             match self.functions.lock().get(name) {
                 Some((writes, read)) if is_fresh(*read) => {
                     verdicts.insert(name.clone(), *writes);
@@ -207,10 +228,17 @@ impl Planner {
                 let writes = volatile.contains(&name);
                 verdicts.insert(name.clone(), writes);
                 let entry = (writes, read);
-                remember(&self.functions, limits::MAX_REMEMBERED_FUNCTIONS, name, entry);
+                remember(
+                    &self.functions,
+                    limits::MAX_REMEMBERED_FUNCTIONS,
+                    name,
+                    entry,
+                );
             }
         }
-        let writing = names.iter().find(|&name| verdicts.get(name).is_some_and(|writes| *writes));
+        let writing = names
+            .iter()
+            .find(|&name| verdicts.get(name).is_some_and(|writes| *writes));
         match writing {
             Some(name) => Err(Error::Statement {
                 part: format!("the function {name} is VOLATILE, so it may write"),
@@ -271,7 +299,9 @@ fn check_obstacle(info: &TableInfo) -> Result<(), Error> {
 fn check_assigned(write: &WriteStatement, table: &Table) -> Result<(), Error> {
     for name in &write.assigned {
         // An unknown column is the database's to refuse.
-        let Some(position) = table.column(name) else { continue };
+        let Some(position) = table.column(name) else {
+            continue;
+        };
         let refuse = |part: String, advice: &str| Err(table_refusal(table, part, advice));
         if table.key.contains(&position) {
             return refuse(
@@ -304,7 +334,11 @@ fn check_assigned(write: &WriteStatement, table: &Table) -> Result<(), Error> {
 }
 
 fn plan_write(sql: &str, write: &WriteStatement, table: &Arc<Table>) -> Plan {
-    let Rewritten { sql, has_before, has_after } = rewrite(sql, write, table);
+    let Rewritten {
+        sql,
+        has_before,
+        has_after,
+    } = rewrite(sql, write, table);
     Plan::Write(WritePlan {
         sql: sql.into(),
         table: Arc::clone(table),

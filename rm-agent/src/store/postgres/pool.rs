@@ -4,7 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use accede_link::context::TransactionContext;
 use accede_proto::Xid;
-use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream::{self, BoxStream}};
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use sqlx::{Executor as _, PgPool};
 
 use super::{
@@ -50,7 +54,6 @@ impl fmt::Debug for AtPool {
 impl AtPool {
     /// Starts to describe a pool for the database at `url`
     /// (`postgres://user:password@host:port/database`).
-    #[must_use]
     pub fn builder(url: &str) -> AtPoolBuilder {
         AtPoolBuilder::from_url(url)
     }
@@ -62,8 +65,17 @@ impl AtPool {
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
     ) -> Self {
-        let inner = Inner { resource, pool, phase_two, planner, registrar, lock_wait };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            resource,
+            pool,
+            phase_two,
+            planner,
+            registrar,
+            lock_wait,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The operator's name for the database.
@@ -136,7 +148,11 @@ impl AtPool {
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
         let connection = self.inner.pool.acquire().await?;
-        Ok(AtTransaction::new(self.clone(), Held::new(connection), context))
+        Ok(AtTransaction::new(
+            self.clone(),
+            Held::new(connection),
+            context,
+        ))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -202,7 +218,9 @@ impl AtPool {
             Some(plan) => plan,
             None => {
                 let mut connection = self.inner.pool.acquire().await?;
-                self.planner().plan(statement.sql.as_str(), &mut connection).await?
+                self.planner()
+                    .plan(statement.sql.as_str(), &mut connection)
+                    .await?
             }
         };
         if matches!(*plan, Plan::Read) {

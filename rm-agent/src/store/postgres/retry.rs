@@ -13,7 +13,10 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) fn new() -> Self {
-        Self { attempt: 1, pause: limits::LOCAL_BACKOFF }
+        Self {
+            attempt: 1,
+            pause: limits::LOCAL_BACKOFF,
+        }
     }
 
     /// Whether there is another attempt after this error.

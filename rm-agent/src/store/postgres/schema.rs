@@ -2,7 +2,10 @@
 
 use std::str::FromStr as _;
 
-use sqlx::{PgPool, postgres::{PgConnectOptions, PgPoolOptions}};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::start_check;
 use crate::{error::Error, limits};
@@ -11,8 +14,9 @@ use crate::{error::Error, limits};
 const SQL: &str = include_str!("../../../migrations/postgres/0001_accede.sql");
 
 async fn connect(url: &str) -> Result<PgPool, Error> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| Error::Configuration(format!("the database URL cannot be used: {error}")))?;
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        Error::Configuration(format!("the database URL cannot be used: {error}"))
+    })?;
     PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(limits::START_CHECK_TIMEOUT)
@@ -26,7 +30,9 @@ pub(crate) async fn create(url: &str) -> Result<(), Error> {
     let pool = connect(url).await?;
     let created = sqlx::raw_sql(SQL).execute(&pool).await;
     pool.close().await;
-    created.map(drop).map_err(Error::database("creating the tables"))
+    created
+        .map(drop)
+        .map_err(Error::database("creating the tables"))
 }
 
 /// Checks that this library's tables are there and as they should be.

@@ -54,10 +54,14 @@ async fn check_all(pool: &PgPool) -> Result<(), Error> {
     .map_err(failed())?;
     let missing = |reason: String| Err(Error::Schema { reason });
     for (table, column, expected) in COLUMNS {
-        let mut in_table =
-            found.iter().filter(|row| row.try_get::<&str, _>(0).is_ok_and(|t| t == *table)).peekable();
+        let mut in_table = found
+            .iter()
+            .filter(|row| row.try_get::<&str, _>(0).is_ok_and(|t| t == *table))
+            .peekable();
         if in_table.peek().is_none() {
-            return missing(format!("the table {table} does not exist in the search_path"));
+            return missing(format!(
+                "the table {table} does not exist in the search_path"
+            ));
         }
         let row = in_table.find(|row| row.try_get::<&str, _>(1).is_ok_and(|c| c == *column));
         let Some(row) = row else {
@@ -65,7 +69,9 @@ async fn check_all(pool: &PgPool) -> Result<(), Error> {
         };
         let actual: String = row.try_get(2).map_err(failed())?;
         if actual != *expected {
-            return missing(format!("{table}.{column} has type {actual}, not {expected}"));
+            return missing(format!(
+                "{table}.{column} has type {actual}, not {expected}"
+            ));
         }
         let not_null: bool = row.try_get(3).map_err(failed())?;
         if *column == "log_created" && !not_null {
@@ -130,6 +136,8 @@ async fn check_settings(pool: &PgPool) -> Result<(), Error> {
             "accede_meta has schema version {newer}, this library knows {SCHEMA_VERSION}: \
              update the service"
         ))),
-        _ => Err(Error::Schema { reason: "accede_meta holds no row of this version".to_owned() }),
+        _ => Err(Error::Schema {
+            reason: "accede_meta holds no row of this version".to_owned(),
+        }),
     }
 }

@@ -104,13 +104,21 @@ impl AtTransaction {
             Branch {
                 xid: context.xid(),
                 started: clock::now(),
-                patience: context.remaining().map_or(patience, |left| left.min(patience)),
+                patience: context
+                    .remaining()
+                    .map_or(patience, |left| left.min(patience)),
                 clock: None,
                 force_durability: false,
                 changes: Changes::default(),
             }
         });
-        Self { pool, held, state: State::Idle, branch, retryable: false }
+        Self {
+            pool,
+            held,
+            state: State::Idle,
+            branch,
+            retryable: false,
+        }
     }
 
     /// The global transaction that this one is a branch of, if it is one.
@@ -172,7 +180,10 @@ impl AtTransaction {
     async fn refuse_broken(&mut self, reason: &str) -> sqlx::Error {
         // The connection is closed if this fails, which rolls back as well.
         let _ = self.held.roll_back().await;
-        Error::Broken { reason: reason.to_owned() }.into()
+        Error::Broken {
+            reason: reason.to_owned(),
+        }
+        .into()
     }
 
     async fn end_locally(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
@@ -194,7 +205,11 @@ impl AtTransaction {
         let registration = Registration {
             xid: branch.xid,
             resource: self.pool.resource().into(),
-            row_locks: branch.changes.locks().map(|key| key.as_slice().into()).collect(),
+            row_locks: branch
+                .changes
+                .locks()
+                .map(|key| key.as_slice().into())
+                .collect(),
             wait_limit: branch.wait_limit(),
         };
         let registrar = Arc::clone(self.pool.registrar());
@@ -209,8 +224,9 @@ impl AtTransaction {
         let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
         let message = branch.commit_message(registered, sent, &record);
         outcome.sent = true;
-        let committed =
-            sqlx::raw_sql(sqlx::AssertSqlSafe(message)).execute(self.held.get()).await;
+        let committed = sqlx::raw_sql(sqlx::AssertSqlSafe(message))
+            .execute(self.held.get())
+            .await;
         match committed {
             Ok(_) => {
                 self.held.clean();
@@ -246,7 +262,11 @@ impl AtTransaction {
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         };
-        let planned = self.pool.planner().plan(statement.sql.as_str(), self.held.get()).await;
+        let planned = self
+            .pool
+            .planner()
+            .plan(statement.sql.as_str(), self.held.get())
+            .await;
         let plan = match planned {
             Ok(plan) => plan,
             Err(error @ Error::Database { .. }) => return Err(self.break_by(error.into())),
@@ -256,10 +276,10 @@ impl AtTransaction {
                 return Err(error.into());
             }
         };
-        if was == State::Idle {
-            if let Err(error) = self.begin_branch().await {
-                return Err(self.break_by(error));
-            }
+        if was == State::Idle
+            && let Err(error) = self.begin_branch().await
+        {
+            return Err(self.break_by(error));
         }
         let steps = match &*plan {
             Plan::Read => {
@@ -281,7 +301,10 @@ impl AtTransaction {
             }
             Err(error) => {
                 let changed = matches!(Error::from_sqlx(&error), Some(Error::TableChanged { .. }))
-                    || matches!(sql_state(&error).as_deref(), Some("42703" | "42P01" | "0A000"));
+                    || matches!(
+                        sql_state(&error).as_deref(),
+                        Some("42703" | "42P01" | "0A000")
+                    );
                 if changed {
                     self.pool.planner().forget();
                 }
@@ -292,7 +315,10 @@ impl AtTransaction {
 
     fn stay_broken(&mut self, reason: &str) -> sqlx::Error {
         self.state = State::Broken(reason.to_owned());
-        Error::Broken { reason: reason.to_owned() }.into()
+        Error::Broken {
+            reason: reason.to_owned(),
+        }
+        .into()
     }
 
     fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
@@ -326,8 +352,11 @@ impl AtTransaction {
              current_setting('synchronous_commit')"
         );
         self.held.soil();
-        let rows =
-            self.held.get().fetch_all(sqlx::raw_sql(sqlx::AssertSqlSafe(message))).await?;
+        let rows = self
+            .held
+            .get()
+            .fetch_all(sqlx::raw_sql(sqlx::AssertSqlSafe(message)))
+            .await?;
         let received = clock::now();
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         branch.clock = Some((row.try_get(0)?, received));
@@ -344,8 +373,14 @@ impl AtTransaction {
         let steps = collect(self.held.get(), statement.with_images(&plan.sql)).await?;
         for row in steps.iter().filter_map(|step| step.as_ref().right()) {
             let mut column = row.len();
-            let after = plan.has_after.then(|| image(row, &mut column, &plan.table)).transpose()?;
-            let before = plan.has_before.then(|| image(row, &mut column, &plan.table)).transpose()?;
+            let after = plan
+                .has_after
+                .then(|| image(row, &mut column, &plan.table))
+                .transpose()?;
+            let before = plan
+                .has_before
+                .then(|| image(row, &mut column, &plan.table))
+                .transpose()?;
             branch.changes.record(&plan.table, before, after)?;
         }
         Ok(if plan.returns {
@@ -369,7 +404,10 @@ impl AtTransaction {
         for row in steps.iter().filter_map(|step| step.as_ref().right()) {
             let mut column = row.len();
             for table in tables.iter().rev() {
-                keys.insert(lock_key::primary_key(table, &image(row, &mut column, table)?));
+                keys.insert(lock_key::primary_key(
+                    table,
+                    &image(row, &mut column, table)?,
+                ));
             }
         }
         if keys.is_empty() {
@@ -388,7 +426,11 @@ impl AtTransaction {
             row_locks: keys.into_iter().map(Into::into).collect(),
             wait_limit: branch.wait_limit(),
         };
-        self.pool.registrar().check_locks(check).await.map_err(Error::from)?;
+        self.pool
+            .registrar()
+            .check_locks(check)
+            .await
+            .map_err(Error::from)?;
         Ok(steps)
     }
 }
@@ -396,7 +438,8 @@ impl AtTransaction {
 impl Branch {
     /// What is left of the branch's patience.
     fn remaining(&self) -> Duration {
-        self.patience.saturating_sub(clock::now().saturating_duration_since(self.started))
+        self.patience
+            .saturating_sub(clock::now().saturating_duration_since(self.started))
     }
 
     fn wait_limit(&self) -> Duration {
@@ -437,7 +480,10 @@ impl Branch {
 
     fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
         if !certain {
-            return Error::CommitUnknown { xid: self.xid, reason: error.to_string() };
+            return Error::CommitUnknown {
+                xid: self.xid,
+                reason: error.to_string(),
+            };
         }
         let from_undo_log = error
             .as_database_error()
@@ -445,7 +491,10 @@ impl Branch {
         match sql_state(&error).as_deref() {
             Some("23502") if from_undo_log => Error::GaveUp { xid: self.xid },
             Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid: self.xid },
-            _ => Error::Database { doing: "committing the branch", source: error },
+            _ => Error::Database {
+                doing: "committing the branch",
+                source: error,
+            },
         }
     }
 }
@@ -453,7 +502,9 @@ impl Branch {
 /// Whether this answer to the message that ends in COMMIT excludes a commit. An
 /// ERROR does; what ends the connection does not.
 fn rolled_back_for_sure(error: &sqlx::Error) -> bool {
-    let Some(database) = error.as_database_error() else { return false };
+    let Some(database) = error.as_database_error() else {
+        return false;
+    };
     let Some(postgres) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() else {
         return false;
     };
@@ -474,7 +525,13 @@ struct Outcome {
 
 impl Outcome {
     fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
-        Self { registrar, xid, branch, sent: false, told: false }
+        Self {
+            registrar,
+            xid,
+            branch,
+            sent: false,
+            told: false,
+        }
     }
 
     fn done(mut self) {
@@ -529,13 +586,19 @@ async fn collect(
 
 /// The image in the column before `end`; moves `end` there.
 fn image(row: &PgRow, end: &mut usize, table: &Table) -> Result<RowImage, sqlx::Error> {
-    *end = end.checked_sub(1).ok_or_else(|| sqlx::Error::ColumnNotFound("image".to_owned()))?;
+    *end = end
+        .checked_sub(1)
+        .ok_or_else(|| sqlx::Error::ColumnNotFound("image".to_owned()))?;
     let value = row.try_get_raw(*end)?;
     let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
     let error = match RowImage::decode(table, record) {
         Ok(image) => return Ok(image),
-        Err(ImageError::ColumnsChanged) => Error::TableChanged { table: table.display_name() },
-        Err(ImageError::OtherTable) => Error::TableChanged { table: table.display_name() },
+        Err(ImageError::ColumnsChanged) => Error::TableChanged {
+            table: table.display_name(),
+        },
+        Err(ImageError::OtherTable) => Error::TableChanged {
+            table: table.display_name(),
+        },
         Err(ImageError::Malformed) => Error::Row {
             table: table.display_name(),
             reason: "the database sent an image in an unknown form".to_owned(),

@@ -22,7 +22,10 @@ pub(super) struct RawValue {
 
 impl RawValue {
     pub(super) fn new(type_oid: u32, value: &Value) -> Self {
-        Self { type_oid, value: value.clone() }
+        Self {
+            type_oid,
+            value: value.clone(),
+        }
     }
 }
 

@@ -35,8 +35,11 @@ pub(super) async fn stuck(
     for mismatch in mismatches {
         let step = &steps[mismatch.step];
         let table = &tables[step.table];
-        let [before, after, now] =
-            [step.row.before.as_ref(), step.row.after.as_ref(), step.current.as_ref()];
+        let [before, after, now] = [
+            step.row.before.as_ref(),
+            step.row.after.as_ref(),
+            step.current.as_ref(),
+        ];
         let texts = (
             texts(connection, table, before).await?,
             texts(connection, table, after).await?,
@@ -83,11 +86,17 @@ async fn texts(
 ) -> Result<Option<Texts>, PhaseTwoError> {
     let Some(image) = image else { return Ok(None) };
     let columns = &table.undo.columns;
-    let list: Vec<String> = (1..=columns.len()).map(|number| format!("${number}::text")).collect();
+    let list: Vec<String> = (1..=columns.len())
+        .map(|number| format!("${number}::text"))
+        .collect();
     let sql = format!("SELECT ARRAY[{}]", list.join(", "));
     let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).persistent(false);
     for (column, value) in columns.iter().zip(&image.values) {
-        let oid = if column.text_type.is_some() { TEXT_OID } else { column.type_oid };
+        let oid = if column.text_type.is_some() {
+            TEXT_OID
+        } else {
+            column.type_oid
+        };
         query = query.bind(RawValue::new(oid, value));
     }
     Ok(Some(query.fetch_one(connection).await?))
@@ -101,14 +110,24 @@ fn shown(texts: Option<&Texts>, position: usize) -> &str {
     }
 }
 
-fn describe(out: &mut String, table: &CurrentTable, texts: &(Option<Texts>, Option<Texts>, Option<Texts>)) {
+fn describe(
+    out: &mut String,
+    table: &CurrentTable,
+    texts: &(Option<Texts>, Option<Texts>, Option<Texts>),
+) {
     let (before, after, now) = (texts.0.as_ref(), texts.1.as_ref(), texts.2.as_ref());
     let any = before.or(after);
     let key: Vec<String> = table
         .undo
         .key
         .iter()
-        .map(|&position| format!("{}={}", table.undo.columns[position].name, shown(any, position)))
+        .map(|&position| {
+            format!(
+                "{}={}",
+                table.undo.columns[position].name,
+                shown(any, position)
+            )
+        })
         .collect();
     let _ = writeln!(out, "{} {}:", table.name, key.join(", "));
     for (position, column) in table.undo.columns.iter().enumerate() {
@@ -128,7 +147,11 @@ fn literal(table: &CurrentTable, position: usize, value: Option<&str>) -> String
     match value {
         None => "NULL".to_owned(),
         Some(text) => {
-            format!("'{}'::{}", text.replace('\'', "''"), table.type_names[position])
+            format!(
+                "'{}'::{}",
+                text.replace('\'', "''"),
+                table.type_names[position]
+            )
         }
     }
 }
@@ -153,8 +176,9 @@ fn repair_one(out: &mut String, table: &CurrentTable, before: Option<&Texts>, no
         (None, Some(now)) => writeln!(out, "DELETE FROM {} WHERE {};", table.name, condition(now)),
         (Some(before), None) => {
             let names: Vec<String> = written().map(|p| quote(&columns[p].name)).collect();
-            let values: Vec<String> =
-                written().map(|p| literal(table, p, before[p].as_deref())).collect();
+            let values: Vec<String> = written()
+                .map(|p| literal(table, p, before[p].as_deref()))
+                .collect();
             writeln!(
                 out,
                 "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({});",
@@ -175,7 +199,12 @@ fn repair_one(out: &mut String, table: &CurrentTable, before: Option<&Texts>, no
                 return;
             }
             let assignments = assignments.join(", ");
-            writeln!(out, "UPDATE {} SET {assignments} WHERE {};", table.name, condition(now))
+            writeln!(
+                out,
+                "UPDATE {} SET {assignments} WHERE {};",
+                table.name,
+                condition(now)
+            )
         }
     };
 }

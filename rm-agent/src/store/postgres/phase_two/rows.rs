@@ -50,7 +50,9 @@ pub(super) async fn undo(
     mut record: UndoRecord,
     forced: bool,
 ) -> Result<(), PhaseTwoError> {
-    record.tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    record
+        .tables
+        .sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
     let mut tables = Vec::with_capacity(record.tables.len());
     let mut steps = Vec::new();
     let mut mismatches = Vec::new();
@@ -62,9 +64,16 @@ pub(super) async fn undo(
                 continue;
             }
             if !forced && (current != row.after || (has_new_values && row.before.is_none())) {
-                mismatches.push(Mismatch { step: steps.len(), has_new_values });
+                mismatches.push(Mismatch {
+                    step: steps.len(),
+                    has_new_values,
+                });
             }
-            steps.push(Step { table: tables.len(), row, current });
+            steps.push(Step {
+                table: tables.len(),
+                row,
+                current,
+            });
         }
         tables.push(table);
     }
@@ -80,7 +89,11 @@ pub(super) async fn undo(
 
 impl UndoColumn {
     fn bind_oid(&self) -> u32 {
-        if self.text_type.is_some() { TEXT_OID } else { self.type_oid }
+        if self.text_type.is_some() {
+            TEXT_OID
+        } else {
+            self.type_oid
+        }
     }
 
     /// How a parameter with this column's value is written.
@@ -93,7 +106,11 @@ impl UndoColumn {
 
     fn output(&self) -> String {
         let name = quote(&self.name);
-        if self.text_type.is_some() { format!("{name}::text") } else { name }
+        if self.text_type.is_some() {
+            format!("{name}::text")
+        } else {
+            name
+        }
     }
 }
 
@@ -152,7 +169,13 @@ impl CurrentTable {
             return Err(changed(&name, "a column was dropped or renamed"));
         }
         let cascades = read_cascades(connection, &name, &undo).await?;
-        Ok(Self { undo, name, type_names, added, cascades })
+        Ok(Self {
+            undo,
+            name,
+            type_names,
+            added,
+            cascades,
+        })
     }
 
     fn image_output(&self) -> String {
@@ -182,7 +205,8 @@ impl CurrentTable {
         row: &UndoRow,
     ) -> Result<(Option<RowImage>, bool), PhaseTwoError> {
         let image = row.before.as_ref().or(row.after.as_ref());
-        let image = image.ok_or_else(|| PhaseTwoError::stuck("the undo record has an empty row"))?;
+        let image =
+            image.ok_or_else(|| PhaseTwoError::stuck("the undo record has an empty row"))?;
         let mut bound = Bound { values: Vec::new() };
         let condition = self.key_condition(&mut bound, image);
         let mut number = bound.values.len();
@@ -214,7 +238,9 @@ impl CurrentTable {
         let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
         let fields = split_record(record)
             .map_err(|_| PhaseTwoError::stuck("the database sent a row in an unknown form"))?;
-        Ok(RowImage { values: fields.into_iter().map(|(_, value)| value).collect() })
+        Ok(RowImage {
+            values: fields.into_iter().map(|(_, value)| value).collect(),
+        })
     }
 
     async fn apply(
@@ -309,8 +335,17 @@ impl CurrentTable {
                     format!("{} = {parameter}", quote(child))
                 })
                 .collect();
-            let sql = format!("SELECT FROM {} WHERE {} LIMIT 1", cascade.child, terms.join(" AND "));
-            if bound.query(sql).fetch_optional(&mut *connection).await?.is_some() {
+            let sql = format!(
+                "SELECT FROM {} WHERE {} LIMIT 1",
+                cascade.child,
+                terms.join(" AND ")
+            );
+            if bound
+                .query(sql)
+                .fetch_optional(&mut *connection)
+                .await?
+                .is_some()
+            {
                 return Err(PhaseTwoError::stuck(format!(
                     "rows of {} reference a row of {} that the branch inserted, and the foreign \
                      key {} would change them when it is deleted; remove them and repair with \
@@ -354,14 +389,19 @@ async fn read_cascades(
         let referenced: Vec<String> = row.try_get(3)?;
         let columns: Option<Vec<usize>> = referenced
             .iter()
-            .map(|name| undo.columns.iter().position(|column| *column.name == **name))
+            .map(|name| {
+                undo.columns
+                    .iter()
+                    .position(|column| *column.name == **name)
+            })
             .collect();
         cascades.push(Cascade {
             constraint: row.try_get(0)?,
             child: row.try_get(1)?,
             child_columns: row.try_get(2)?,
             // A key over a column that came later cannot be checked by the image.
-            columns: columns.ok_or_else(|| changed(name, "a foreign key references a new column"))?,
+            columns: columns
+                .ok_or_else(|| changed(name, "a foreign key references a new column"))?,
         });
     }
     Ok(cascades)

@@ -51,10 +51,15 @@ pub(crate) async fn leftovers(
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let (xid, branch): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
-        let Some(xid) = u64::try_from(xid).ok().and_then(Xid::from_u64) else { continue };
+        let Some(xid) = u64::try_from(xid).ok().and_then(Xid::from_u64) else {
+            continue;
+        };
         let age_ms: i64 = row.try_get(3)?;
         found.push(Leftover {
-            key: BranchKey { xid, branch: u32::try_from(branch).unwrap_or_default() },
+            key: BranchKey {
+                xid,
+                branch: u32::try_from(branch).unwrap_or_default(),
+            },
             kind: match row.try_get(2)? {
                 UNDOABLE => LeftoverKind::Undo,
                 _ => LeftoverKind::Marker,
@@ -104,7 +109,9 @@ pub(crate) async fn read_meta(pool: &PgPool) -> Result<Meta, Error> {
         .fetch_optional(pool)
         .await
         .map_err(failed())?
-        .ok_or_else(|| Error::Schema { reason: "accede_meta is empty".to_owned() })?;
+        .ok_or_else(|| Error::Schema {
+            reason: "accede_meta is empty".to_owned(),
+        })?;
     let parse = |text: &str| {
         Uuid::parse_str(text).map_err(|error| Error::Schema {
             reason: format!("accede_meta holds an id that is no UUID: {error}"),

@@ -1,8 +1,10 @@
 //! AT against a real PostgreSQL.
 
+mod cancellation;
 mod images;
 mod phase_one;
 mod proxy;
+mod refusals;
 mod registrar;
 mod rollback;
 mod server;
@@ -33,15 +35,28 @@ impl Fixture {
 
     async fn with(setup: &str, configure: impl FnOnce(AtPoolBuilder) -> AtPoolBuilder) -> Self {
         let url = server::database().await;
-        crate::schema::create(&url).await.expect("tables are created");
+        crate::schema::create(&url)
+            .await
+            .expect("tables are created");
         let registrar = Arc::new(TestRegistrar::default());
-        let builder = configure(AtPool::builder(&url).resource("test-db").max_connections(20));
-        let pool = builder.connect(registrar.clone()).await.expect("the database is prepared");
+        let builder = configure(
+            AtPool::builder(&url)
+                .resource("test-db")
+                .max_connections(20),
+        );
+        let pool = builder
+            .connect(registrar.clone())
+            .await
+            .expect("the database is prepared");
         sqlx::raw_sql(sqlx::AssertSqlSafe(setup.to_owned()))
             .execute(pool.plain())
             .await
             .expect("the test's setup is valid SQL");
-        Self { url, pool, registrar }
+        Self {
+            url,
+            pool,
+            registrar,
+        }
     }
 
     /// The whole table as text, in key order.
@@ -59,14 +74,22 @@ impl Fixture {
         branch: u32,
         policy: UndoPolicy,
     ) -> Result<(), PhaseTwoError> {
-        phase_two::roll_back(self.pool.phase_two(), BranchKey { xid, branch }, true, policy).await
+        phase_two::roll_back(
+            self.pool.phase_two(),
+            BranchKey { xid, branch },
+            true,
+            policy,
+        )
+        .await
     }
 
     /// Runs SQL statements one by one in a branch of `xid` and commits it.
     async fn branch(&self, xid: Xid, statements: &[&str]) -> Result<(), sqlx::Error> {
         let mut tx = self.pool.begin_in(xid).await?;
         for &sql in statements {
-            sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut tx).await?;
+            sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()))
+                .execute(&mut tx)
+                .await?;
         }
         tx.commit().await
     }
@@ -80,14 +103,21 @@ impl Fixture {
 }
 
 async fn dump(pool: &PgPool, table: &str) -> Vec<String> {
-    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} t ORDER BY 1")))
-        .fetch_all(pool)
-        .await
-        .expect("the table can be read")
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "SELECT whole::text FROM {table} whole ORDER BY 1"
+    )))
+    .fetch_all(pool)
+    .await
+    .expect("the table can be read")
 }
 
 fn xid(number: u64) -> Xid {
-    Xid::from_parts(XidParts { time_ms: number, sequence: 1, worker: 1 }).expect("it fits")
+    Xid::from_parts(XidParts {
+        time_ms: number,
+        sequence: 1,
+        worker: 1,
+    })
+    .expect("it fits")
 }
 
 /// Runs a future inside the global transaction.

@@ -38,7 +38,10 @@ async fn an_update_is_registered_and_undone() {
         tx.commit().await.expect("commit");
     })
     .await;
-    assert_eq!(f.registrar.events(), [Event::Registered(xid, 1, 3), Event::Done(xid, 1)]);
+    assert_eq!(
+        f.registrar.events(),
+        [Event::Registered(xid, 1, 3), Event::Done(xid, 1)]
+    );
     assert_ne!(f.dump("stock").await, before);
     f.roll_back(xid, 1).await.expect("undone");
     assert_eq!(f.dump("stock").await, before);
@@ -59,7 +62,12 @@ async fn inserts_and_deletes_are_undone() {
     .fetch_all(&mut tx)
     .await
     .expect("insert");
-    assert_eq!(rows.iter().map(|r| r.get::<i64, _>("product")).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(
+        rows.iter()
+            .map(|r| r.get::<i64, _>("product"))
+            .collect::<Vec<_>>(),
+        [4, 5]
+    );
     assert_eq!(rows[0].get::<i64, _>("more"), 2);
     let gone = sqlx::query("DELETE FROM stock WHERE product IN (SELECT 2 UNION SELECT 4)")
         .execute(&mut tx)
@@ -94,7 +102,11 @@ async fn costs_three_trips_and_one_registration() {
         let pool = &pool;
         async move {
             let mut tx = pool.begin_in(xid(number)).await.expect("begin");
-            sqlx::query(update).bind(1_i64).execute(&mut tx).await.expect("update");
+            sqlx::query(update)
+                .bind(1_i64)
+                .execute(&mut tx)
+                .await
+                .expect("update");
             tx.commit().await.expect("commit");
         }
     };
@@ -116,7 +128,11 @@ async fn costs_three_trips_and_one_registration() {
         let pool = &pool;
         async move {
             let mut tx = pool.begin().await.expect("begin");
-            sqlx::query(update).bind(number).execute(&mut tx).await.expect("update");
+            sqlx::query(update)
+                .bind(number)
+                .execute(&mut tx)
+                .await
+                .expect("update");
             tx.commit().await.expect("commit");
         }
     };
@@ -126,7 +142,11 @@ async fn costs_three_trips_and_one_registration() {
     plain(1).await;
     settled(&pool).await;
     assert_eq!(trips.take(), 3 + release);
-    sqlx::query(update).bind(1_i64).execute(&pool).await.expect("lone");
+    sqlx::query(update)
+        .bind(1_i64)
+        .execute(&pool)
+        .await
+        .expect("lone");
     settled(&pool).await;
     assert_eq!(trips.take(), 1 + release);
     assert!(f.registrar.take_events().is_empty());
@@ -134,7 +154,11 @@ async fn costs_three_trips_and_one_registration() {
     // A lone statement is its own branch at the same price.
     f.registrar.release();
     inside(xid(12), async {
-        sqlx::query(update).bind(1_i64).execute(&pool).await.expect("lone");
+        sqlx::query(update)
+            .bind(1_i64)
+            .execute(&pool)
+            .await
+            .expect("lone");
     })
     .await;
     settled(&pool).await;
@@ -163,9 +187,13 @@ async fn what_changes_nothing_registers_nothing() {
 #[tokio::test]
 async fn passing_refusals_are_repeated_others_are_not() {
     let f = Fixture::new(STOCK).await;
-    f.registrar.answer(Answer::Refuse(RefusalCode::HolderRollingBack));
+    f.registrar
+        .answer(Answer::Refuse(RefusalCode::HolderRollingBack));
     inside(xid(30), async {
-        sqlx::query("DELETE FROM stock WHERE product = 1").execute(&f.pool).await.expect("again");
+        sqlx::query("DELETE FROM stock WHERE product = 1")
+            .execute(&f.pool)
+            .await
+            .expect("again");
     })
     .await;
     assert_eq!(f.registrar.take_events().len(), 2);
@@ -177,7 +205,9 @@ async fn passing_refusals_are_repeated_others_are_not() {
         f.pool.run(|tx| {
             runs += 1;
             Box::pin(async move {
-                sqlx::query("DELETE FROM stock WHERE product = 2").execute(tx).await
+                sqlx::query("DELETE FROM stock WHERE product = 2")
+                    .execute(tx)
+                    .await
             })
         }),
     )
@@ -185,8 +215,12 @@ async fn passing_refusals_are_repeated_others_are_not() {
     .expect("again");
     assert_eq!(runs, 2);
 
-    f.registrar.answer(Answer::Refuse(RefusalCode::AlreadyDecided));
-    let error = f.branch(xid(32), &["DELETE FROM stock"]).await.expect_err("refused");
+    f.registrar
+        .answer(Answer::Refuse(RefusalCode::AlreadyDecided));
+    let error = f
+        .branch(xid(32), &["DELETE FROM stock"])
+        .await
+        .expect_err("refused");
     assert!(matches!(
         Error::from_sqlx(&error),
         Some(Error::Refused(refused)) if refused.code == RefusalCode::AlreadyDecided
@@ -197,7 +231,9 @@ async fn passing_refusals_are_repeated_others_are_not() {
 #[tokio::test]
 async fn for_update_asks_for_the_locks_while_it_holds_the_rows() {
     let f = Fixture::new(STOCK).await;
-    f.branch(xid(40), &["UPDATE stock SET count = 5 WHERE product = 1"]).await.expect("commit");
+    f.branch(xid(40), &["UPDATE stock SET count = 5 WHERE product = 1"])
+        .await
+        .expect("commit");
     let read = |number, sql: &'static str| {
         let f = &f;
         async move {
@@ -211,7 +247,9 @@ async fn for_update_asks_for_the_locks_while_it_holds_the_rows() {
             }
         }
     };
-    let plain = read(41, "SELECT count FROM stock WHERE product = 1").await.expect("dirty read");
+    let plain = read(41, "SELECT count FROM stock WHERE product = 1")
+        .await
+        .expect("dirty read");
     assert_eq!(plain, 5);
     for sql in [
         "SELECT count FROM stock WHERE product = 1 FOR UPDATE",
@@ -219,7 +257,10 @@ async fn for_update_asks_for_the_locks_while_it_holds_the_rows() {
         "SELECT count FROM stock WHERE product = 1 FOR SHARE NOWAIT",
     ] {
         let error = read(42, sql).await.expect_err("held");
-        assert!(matches!(Error::from_sqlx(&error), Some(Error::Refused(_))), "{error}");
+        assert!(
+            matches!(Error::from_sqlx(&error), Some(Error::Refused(_))),
+            "{error}"
+        );
     }
     f.registrar.take_events();
     let free = read(43, "SELECT count FROM stock WHERE product = 2 FOR UPDATE").await;
@@ -231,24 +272,46 @@ async fn for_update_asks_for_the_locks_while_it_holds_the_rows() {
 async fn a_late_commit_is_refused_by_the_database() {
     let f = Fixture::new(STOCK).await;
     let before = f.dump("stock").await;
-    f.registrar.answer(Answer::GiveUp(std::time::Duration::ZERO));
-    let error = f.branch(xid(50), &["DELETE FROM stock"]).await.expect_err("late");
-    assert!(matches!(Error::from_sqlx(&error), Some(Error::GaveUp { .. })), "{error}");
+    f.registrar
+        .answer(Answer::GiveUp(std::time::Duration::ZERO));
+    let error = f
+        .branch(xid(50), &["DELETE FROM stock"])
+        .await
+        .expect_err("late");
+    assert!(
+        matches!(Error::from_sqlx(&error), Some(Error::GaveUp { .. })),
+        "{error}"
+    );
     assert_eq!(
         f.registrar.take_events(),
-        [Event::Registered(xid(50), 1, 5), Event::Withdrawn(xid(50), 1)]
+        [
+            Event::Registered(xid(50), 1, 5),
+            Event::Withdrawn(xid(50), 1)
+        ]
     );
     f.registrar.release();
     // Rolled back before it committed: the defence row is in its way.
     super::phase_two::roll_back(
         f.pool.phase_two(),
-        super::BranchKey { xid: xid(51), branch: 1 },
+        super::BranchKey {
+            xid: xid(51),
+            branch: 1,
+        },
         false,
         super::UndoPolicy::Check,
     )
     .await
     .expect("nothing to undo");
-    let error = f.branch(xid(51), &["DELETE FROM stock"]).await.expect_err("late");
-    assert!(matches!(Error::from_sqlx(&error), Some(Error::RolledBackMeanwhile { .. })), "{error}");
+    let error = f
+        .branch(xid(51), &["DELETE FROM stock"])
+        .await
+        .expect_err("late");
+    assert!(
+        matches!(
+            Error::from_sqlx(&error),
+            Some(Error::RolledBackMeanwhile { .. })
+        ),
+        "{error}"
+    );
     assert_eq!(f.dump("stock").await, before);
 }

@@ -52,15 +52,6 @@ impl TestRegistrar {
         std::mem::take(&mut self.events.lock())
     }
 
-    /// How many different row locks were granted so far.
-    pub(super) fn locks(&self) -> usize {
-        self.locks.lock().len()
-    }
-
-    pub(super) fn lock_keys(&self) -> Vec<LockKey> {
-        self.locks.lock().keys().cloned().collect()
-    }
-
     pub(super) fn release(&self) {
         self.locks.lock().clear();
     }
@@ -93,10 +84,7 @@ impl Drop for OnDrop<'_> {
 }
 
 impl Registrar for TestRegistrar {
-    fn register(
-        &self,
-        registration: Registration,
-    ) -> BoxFuture<'_, Result<Registered, Refused>> {
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>> {
         Box::pin(async move {
             let xid = registration.xid;
             let give_up = self.refusal(xid).await?;
@@ -131,9 +119,10 @@ impl Registrar for TestRegistrar {
             self.refusal(check.xid).await?;
             self.push(Event::Checked(check.xid, check.row_locks.len()));
             let locks = self.locks.lock();
-            let held = check.row_locks.iter().any(|key| {
-                locks.get(key).is_some_and(|&holder| holder != check.xid)
-            });
+            let held = check
+                .row_locks
+                .iter()
+                .any(|key| locks.get(key).is_some_and(|&holder| holder != check.xid));
             if held {
                 return Err(Refused::new(RefusalCode::LockWaitTimedOut, "held"));
             }

@@ -46,7 +46,10 @@ fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         if let Ok(url) = std::env::var("ACCEDE_TEST_DATABASE_URL") {
             let base_url = url.trim_end_matches('/').to_owned();
-            return Server { base_url, _script: None };
+            return Server {
+                base_url,
+                _script: None,
+            };
         }
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -72,13 +75,18 @@ fn server() -> &'static Server {
             .expect("a shell");
         let mut stderr = std::io::stderr();
         let _ = writeln!(stderr, "throw-away PostgreSQL on port {port}");
-        Server { base_url: format!("postgres://tester@127.0.0.1:{port}"), _script: Some(script) }
+        Server {
+            base_url: format!("postgres://tester@127.0.0.1:{port}"),
+            _script: Some(script),
+        }
     })
 }
 
 /// Creates an empty database and returns its URL.
 pub(super) async fn database() -> String {
-    let server = tokio::task::spawn_blocking(server).await.expect("the server starts");
+    let server = tokio::task::spawn_blocking(server)
+        .await
+        .expect("the server starts");
     let admin = format!("{}/postgres", server.base_url);
     let connect = async {
         loop {
@@ -91,9 +99,15 @@ pub(super) async fn database() -> String {
     let mut connection = tokio::time::timeout(Duration::from_secs(60), connect)
         .await
         .expect("PostgreSQL answers within a minute; is it installed?");
-    let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "t{}_{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
     connection
-        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))))
+        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "CREATE DATABASE {name}"
+        ))))
         .await
         .expect("a database");
     format!("{}/{name}", server.base_url)
