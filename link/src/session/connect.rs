@@ -142,7 +142,13 @@ impl<F: Frames> Runner<F> {
             self.logged.push(kind);
         }
         self.logged_at = now;
-        if was_open {
+        let needs_a_person = matches!(
+            problem,
+            ConnectProblem::OtherCluster { .. } | ConnectProblem::NotAccepted { .. }
+        );
+        if needs_a_person {
+            tracing::error!(service = F::SERVICE, %problem, "cannot work with this coordinator");
+        } else if was_open {
             tracing::warn!(service = F::SERVICE, %problem, "lost the coordinator, connecting again");
         } else {
             tracing::warn!(

@@ -42,7 +42,7 @@ impl Default for SessionLimits {
             connect: Duration::from_secs(3),
             opening: Duration::from_secs(5),
             keep_alive_interval: Duration::from_secs(3),
-            keep_alive_timeout: Duration::from_secs(4),
+            keep_alive_timeout: Duration::from_secs(6),
             backoff_first: Duration::from_millis(50),
             backoff_longest: Duration::from_secs(2),
             stable_after: Duration::from_secs(2),

@@ -53,7 +53,8 @@ pub struct ResourceStatus {
     pub deletes: u64,
     /// Undo records that must not exist, as of the last sweep.
     pub orphan_undo: u64,
-    /// Markers that the sweeper has deleted.
+    /// Markers that the sweeper has let go of. One that an older local transaction
+    /// may still run into stays for the next sweep and then counts again.
     pub markers_purged: u64,
     /// Sweeps that went through.
     pub sweeps: u64,

@@ -6,6 +6,7 @@ mod coordinator;
 mod fake;
 
 mod attaching;
+mod cuts;
 mod orders;
 mod registering;
 mod sweeping;
