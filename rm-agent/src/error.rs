@@ -62,6 +62,16 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another local transaction kept a row of the database locked for longer
+    /// than the branch waits (or `NOWAIT` met a lock); the branch can only roll
+    /// back. Running it again may help once that transaction has ended.
+    #[error("a row is locked in the database by another local transaction: {source}")]
+    LocalLockTimedOut {
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+
     /// An earlier statement failed or was cancelled, so the local transaction
     /// can only roll back.
     #[error("the local transaction can only roll back: {reason}")]

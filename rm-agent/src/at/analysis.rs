@@ -7,7 +7,7 @@
 use sqlparser::{
     ast::{
         AssignmentTarget, Delete, FromTable, Ident, Insert, ObjectName, OnConflictAction, OnInsert,
-        Query, SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update,
+        SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -16,9 +16,8 @@ use sqlparser::{
 use super::{
     functions,
     lexer::{Token, TokenKind, tokenize},
-    statement::{
-        Analysis, LockedTable, LockingRead, Read, TableName, Unsupported, WriteKind, WriteStatement,
-    },
+    locking::blank,
+    statement::{Analysis, Read, TableName, Unsupported, WriteKind, WriteStatement},
     table::quote,
 };
 use crate::limits;
@@ -78,24 +77,24 @@ pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
     Reader { sql, tokens }.read()
 }
 
-struct Reader<'a> {
-    sql: &'a str,
-    tokens: Vec<Token>,
+pub(super) struct Reader<'a> {
+    pub(super) sql: &'a str,
+    pub(super) tokens: Vec<Token>,
 }
 
 impl Reader<'_> {
-    fn word_at(&self, index: usize, word: &str) -> bool {
+    pub(super) fn word_at(&self, index: usize, word: &str) -> bool {
         self.tokens
             .get(index)
             .is_some_and(|t| t.is_word(self.sql, word))
     }
 
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.tokens.last().map_or(self.sql.len(), |t| t.span.end)
     }
 
     /// The first token from `from` on that is this keyword outside all brackets.
-    fn find(&self, from: usize, word: &str) -> Option<usize> {
+    pub(super) fn find(&self, from: usize, word: &str) -> Option<usize> {
         (from..self.tokens.len())
             .find(|&i| self.tokens[i].depth == 0 && self.tokens[i].is_word(self.sql, word))
     }
@@ -311,7 +310,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn main_keyword(&self, word: &str) -> Result<usize, Unsupported> {
+    pub(super) fn main_keyword(&self, word: &str) -> Result<usize, Unsupported> {
         self.find(0, word).ok_or_else(|| self.seen_differently())
     }
 
@@ -326,7 +325,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn no_reserved_names(&self) -> Result<(), Unsupported> {
+    pub(super) fn no_reserved_names(&self) -> Result<(), Unsupported> {
         let reserved = self.tokens.iter().find(|t| {
             let text = self.sql[t.span.clone()].trim_start_matches('"');
             matches!(t.kind, TokenKind::Word | TokenKind::QuotedIdentifier)
@@ -349,146 +348,6 @@ impl Reader<'_> {
             "put sub-expressions into brackets, or use XA mode",
         )
     }
-
-    /// All `FOR UPDATE` clauses, at any depth.
-    fn locking_clauses(&self) -> Result<Vec<LockingClause>, Unsupported> {
-        let mut clauses = Vec::new();
-        let mut index = 0;
-        while index < self.tokens.len() {
-            match self.locking_clause(index) {
-                Some((clause, next)) => {
-                    clauses.push(clause);
-                    index = next;
-                }
-                None => index += 1,
-            }
-        }
-        Ok(clauses)
-    }
-
-    fn locking_clause(&self, start: usize) -> Option<(LockingClause, usize)> {
-        if !self.word_at(start, "FOR") {
-            return None;
-        }
-        let mut at = if self.word_at(start + 1, "UPDATE") || self.word_at(start + 1, "SHARE") {
-            start + 2
-        } else if self.word_at(start + 1, "NO") && self.word_at(start + 2, "KEY") {
-            start + 4
-        } else if self.word_at(start + 1, "KEY") && self.word_at(start + 2, "SHARE") {
-            start + 3
-        } else {
-            return None;
-        };
-        let mut of = Vec::new();
-        if self.word_at(at, "OF") {
-            loop {
-                let token = self.tokens.get(at + 1)?;
-                of.push(self.identifier_text(token));
-                at += 2;
-                if !self.tokens.get(at).is_some_and(|t| t.is_symbol(',')) {
-                    break;
-                }
-            }
-        }
-        if self.word_at(at, "NOWAIT") {
-            at += 1;
-        } else if self.word_at(at, "SKIP") && self.word_at(at + 1, "LOCKED") {
-            at += 2;
-        }
-        let span = self.tokens[start].span.start..self.tokens.get(at - 1)?.span.end;
-        let top_level = self.tokens[start].depth == 0;
-        Some((
-            LockingClause {
-                span,
-                of,
-                top_level,
-            },
-            at,
-        ))
-    }
-
-    fn identifier_text(&self, token: &Token) -> String {
-        let text = &self.sql[token.span.clone()];
-        match token.kind {
-            TokenKind::QuotedIdentifier => text[1..text.len() - 1].replace("\"\"", "\""),
-            _ => text.to_ascii_lowercase(),
-        }
-    }
-
-    fn locking_read(
-        &self,
-        query: &Query,
-        locks: &[LockingClause],
-        functions: Vec<String>,
-    ) -> Result<Analysis, Unsupported> {
-        let SetExpr::Select(select) = &*query.body else {
-            return Err(lock_advice("FOR UPDATE over several SELECTs"));
-        };
-        if locks.iter().any(|lock| !lock.top_level) {
-            return Err(lock_advice("FOR UPDATE in a sub-query"));
-        }
-        self.no_reserved_names()?;
-        let everything = locks.iter().any(|lock| lock.of.is_empty());
-        let named = |reference: &str| locks.iter().any(|l| l.of.iter().any(|of| of == reference));
-        let mut tables = Vec::new();
-        for factor in select.from.iter().flat_map(|from| {
-            std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
-        }) {
-            let Some((table, reference)) = plain_table(factor)? else {
-                if everything {
-                    return Err(lock_advice(
-                        "FOR UPDATE over something that is no plain table",
-                    ));
-                }
-                continue;
-            };
-            if everything || named(&reference) {
-                tables.push(LockedTable {
-                    table,
-                    reference: quote(&reference),
-                });
-            }
-        }
-        let select = self.main_keyword("SELECT")?;
-        let from = (select + 1..self.tokens.len()).find(|&i| {
-            self.tokens[i].depth == 0 && self.word_at(i, "FROM") && !self.word_at(i - 1, "DISTINCT")
-        });
-        let (Some(from), false) = (from, tables.is_empty()) else {
-            return Err(lock_advice("FOR UPDATE without a table that it names"));
-        };
-        Ok(Analysis::LockingRead(LockingRead {
-            tables,
-            functions,
-            select_list_end: self.tokens[from].span.start,
-            end: self.end(),
-        }))
-    }
-}
-
-struct LockingClause {
-    span: std::ops::Range<usize>,
-    of: Vec<String>,
-    top_level: bool,
-}
-
-fn lock_advice(part: &str) -> Unsupported {
-    Unsupported::new(
-        part,
-        "lock plain tables in one SELECT, naming them by FOR UPDATE OF",
-    )
-}
-
-/// The text with the locking clauses blanked: the parser knows only some of them.
-fn blank(sql: &str, end: usize, clauses: &[LockingClause]) -> String {
-    let mut text = String::with_capacity(end);
-    let mut from = 0;
-    for clause in clauses {
-        text.push_str(&sql[from..clause.span.start]);
-        text.push(' ');
-        from = clause.span.end;
-    }
-    text.push_str(&sql[from..end]);
-    text
 }
 
 fn refused_by_name(word: &str) -> Unsupported {
@@ -543,7 +402,9 @@ fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
 }
 
 /// A table factor that is a plain table, and how the statement refers to it.
-fn plain_table(factor: &TableFactor) -> Result<Option<(TableName, String)>, Unsupported> {
+pub(super) fn plain_table(
+    factor: &TableFactor,
+) -> Result<Option<(TableName, String)>, Unsupported> {
     let TableFactor::Table {
         name,
         alias,

@@ -1,5 +1,6 @@
 //! AT on PostgreSQL.
 
+mod branch;
 mod builder;
 mod catalog;
 mod connection;
@@ -8,6 +9,7 @@ pub(crate) mod phase_two;
 mod plan;
 mod pool;
 mod retry;
+mod run;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
 mod start_check;

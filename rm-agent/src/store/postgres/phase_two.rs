@@ -16,7 +16,7 @@ pub(crate) use sweep::{
 };
 
 use super::connection::Held;
-use crate::{at::codec::UndoRecord, error::sql_state};
+use crate::{at::codec::UndoRecord, error::sql_state, limits};
 
 /// `log_status` of a record that can be undone.
 pub(super) const UNDOABLE: i16 = 0;
@@ -134,18 +134,20 @@ pub(crate) async fn delete_undo(
     pool: &PgPool,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
-    let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
-    let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
-    // The pool's sessions have synchronous_commit = on.
-    sqlx::query(
-        "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+    for branches in branches.chunks(limits::PHASE_TWO_BATCH) {
+        let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
+        let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
+        // The pool's sessions have synchronous_commit = on.
+        sqlx::query(
+            "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
          WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.log_status = $3",
-    )
-    .bind(xids)
-    .bind(numbers)
-    .bind(UNDOABLE)
-    .execute(pool)
-    .await?;
+        )
+        .bind(xids)
+        .bind(numbers)
+        .bind(UNDOABLE)
+        .execute(pool)
+        .await?;
+    }
     Ok(())
 }
 

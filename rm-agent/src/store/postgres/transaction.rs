@@ -1,10 +1,6 @@
 //! A local transaction: plain, or a branch of a global one.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc};
 
 use accede_link::context::TransactionContext;
 use accede_proto::Xid;
@@ -18,22 +14,19 @@ use sqlx::{
 };
 
 use super::{
+    branch::{Branch, Outcome, rolled_back_for_sure},
     connection::Held,
     executor::Statement,
     plan::{Plan, WritePlan},
     pool::AtPool,
+    run::{collect, image},
 };
 use crate::{
-    at::{
-        image::{ImageError, RowImage},
-        lock_key,
-        table::Table,
-        undo::Changes,
-    },
+    at::{lock_key, table::Table, undo::Changes},
     clock,
     error::{Error, is_retryable, sql_state},
     limits,
-    registrar::{Registered, Registrar, Registration},
+    registrar::Registration,
 };
 
 /// What a statement yields.
@@ -67,18 +60,6 @@ enum State {
     Open,
     /// Only a rollback is possible.
     Broken(String),
-}
-
-/// What a branch keeps beside its open local transaction.
-#[derive(Debug)]
-struct Branch {
-    xid: Xid,
-    started: Instant,
-    patience: Duration,
-    /// The database's clock in microseconds since 1970, and when it was received.
-    clock: Option<(i64, Instant)>,
-    force_durability: bool,
-    changes: Changes,
 }
 
 impl fmt::Debug for AtTransaction {
@@ -322,6 +303,10 @@ impl AtTransaction {
     }
 
     fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
+        let error = match sql_state(&error).as_deref() {
+            Some("55P03") => Error::LocalLockTimedOut { source: error }.into(),
+            _ => error,
+        };
         self.state = State::Broken(error.to_string());
         self.retryable = is_retryable(&error);
         error
@@ -433,176 +418,4 @@ impl AtTransaction {
             .map_err(Error::from)?;
         Ok(steps)
     }
-}
-
-impl Branch {
-    /// What is left of the branch's patience.
-    fn remaining(&self) -> Duration {
-        self.patience
-            .saturating_sub(clock::now().saturating_duration_since(self.started))
-    }
-
-    fn wait_limit(&self) -> Duration {
-        self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
-    }
-
-    /// The undo record and COMMIT as one message. The row's time is NULL, which
-    /// the table refuses, once the database's clock has passed the give-up time.
-    fn commit_message(&self, registered: Registered, sent: Instant, record: &[u8]) -> String {
-        let (clock, received) = self.clock.expect("a branch with changes has begun");
-        // Counted from when the clock's answer arrived: rather too early than too late.
-        let elapsed = sent.saturating_duration_since(received) + registered.give_up;
-        let give_up = clock.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX));
-        let mut message = String::with_capacity(2 * record.len() + 400);
-        if self.force_durability {
-            message.push_str("SET LOCAL synchronous_commit = on; ");
-        }
-        use fmt::Write as _;
-        let _ = write!(
-            message,
-            "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
-             VALUES ({}, {}, '\\x",
-            self.xid.as_u64(),
-            registered.branch,
-        );
-        for byte in record {
-            for digit in [byte >> 4, byte & 15] {
-                message.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-            }
-        }
-        let _ = write!(
-            message,
-            "'::bytea, 0, CASE WHEN extract(epoch FROM clock_timestamp()) * 1000000 < {give_up} \
-             THEN clock_timestamp() END); COMMIT"
-        );
-        message
-    }
-
-    fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
-        if !certain {
-            return Error::CommitUnknown {
-                xid: self.xid,
-                reason: error.to_string(),
-            };
-        }
-        let from_undo_log = error
-            .as_database_error()
-            .is_some_and(|database| database.table() == Some("undo_log"));
-        match sql_state(&error).as_deref() {
-            Some("23502") if from_undo_log => Error::GaveUp { xid: self.xid },
-            Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid: self.xid },
-            _ => Error::Database {
-                doing: "committing the branch",
-                source: error,
-            },
-        }
-    }
-}
-
-/// Whether this answer to the message that ends in COMMIT excludes a commit. An
-/// ERROR does; what ends the connection does not.
-fn rolled_back_for_sure(error: &sqlx::Error) -> bool {
-    let Some(database) = error.as_database_error() else {
-        return false;
-    };
-    let Some(postgres) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() else {
-        return false;
-    };
-    matches!(postgres.severity(), sqlx::postgres::PgSeverity::Error)
-        && !postgres.code().starts_with("57P")
-}
-
-/// Tells the coordinator how a registered branch ended, also when the future
-/// that commits it is dropped half-way.
-struct Outcome {
-    registrar: Arc<dyn Registrar>,
-    xid: Xid,
-    branch: u32,
-    /// The message that commits may have left.
-    sent: bool,
-    told: bool,
-}
-
-impl Outcome {
-    fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
-        Self {
-            registrar,
-            xid,
-            branch,
-            sent: false,
-            told: false,
-        }
-    }
-
-    fn done(mut self) {
-        self.told = true;
-        self.registrar.done(self.xid, self.branch);
-    }
-
-    fn withdrawn(mut self) {
-        self.told = true;
-        self.registrar.withdrawn(self.xid, self.branch);
-    }
-
-    fn doomed(mut self, detail: String) {
-        self.told = true;
-        self.registrar.doomed(self.xid, self.branch, detail);
-    }
-}
-
-impl Drop for Outcome {
-    fn drop(&mut self) {
-        match (self.told, self.sent) {
-            (true, _) => {}
-            // Its connection is rolled back or closed; it can never commit.
-            (false, false) => self.registrar.withdrawn(self.xid, self.branch),
-            (false, true) => {
-                let detail = "the future that committed the branch was dropped".to_owned();
-                self.registrar.doomed(self.xid, self.branch, detail);
-            }
-        }
-    }
-}
-
-/// Runs a statement to its end.
-async fn collect(
-    connection: &mut PgConnection,
-    statement: Statement,
-) -> Result<Vec<Step>, sqlx::Error> {
-    let mut steps = Vec::new();
-    let mut rows = connection.fetch_many(statement);
-    while let Some(step) = rows.try_next().await? {
-        if steps.len() > limits::MAX_ROWS_PER_BRANCH {
-            return Err(Error::TooLarge {
-                what: format!("the statement's number of rows, over {}", steps.len() - 1),
-                limit: limits::MAX_ROWS_PER_BRANCH,
-            }
-            .into());
-        }
-        steps.push(step);
-    }
-    Ok(steps)
-}
-
-/// The image in the column before `end`; moves `end` there.
-fn image(row: &PgRow, end: &mut usize, table: &Table) -> Result<RowImage, sqlx::Error> {
-    *end = end
-        .checked_sub(1)
-        .ok_or_else(|| sqlx::Error::ColumnNotFound("image".to_owned()))?;
-    let value = row.try_get_raw(*end)?;
-    let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
-    let error = match RowImage::decode(table, record) {
-        Ok(image) => return Ok(image),
-        Err(ImageError::ColumnsChanged) => Error::TableChanged {
-            table: table.display_name(),
-        },
-        Err(ImageError::OtherTable) => Error::TableChanged {
-            table: table.display_name(),
-        },
-        Err(ImageError::Malformed) => Error::Row {
-            table: table.display_name(),
-            reason: "the database sent an image in an unknown form".to_owned(),
-        },
-    };
-    Err(error.into())
 }

@@ -269,6 +269,75 @@ async fn for_update_asks_for_the_locks_while_it_holds_the_rows() {
 }
 
 #[tokio::test]
+async fn a_local_lock_is_waited_for_within_the_patience() {
+    let f = Fixture::with(STOCK, |builder| {
+        builder.lock_wait(std::time::Duration::from_millis(100))
+    })
+    .await;
+    let mut holder = f.pool.begin_plain().await.expect("begin");
+    sqlx::query("DELETE FROM stock WHERE product = 1")
+        .execute(&mut holder)
+        .await
+        .expect("lock");
+    let error = f
+        .branch(xid(1), &["UPDATE stock SET count = 0"])
+        .await
+        .expect_err("locked");
+    assert!(
+        matches!(
+            Error::from_sqlx(&error),
+            Some(Error::LocalLockTimedOut { .. })
+        ),
+        "{error}"
+    );
+    holder.rollback().await.expect("rollback");
+    assert!(f.registrar.events().is_empty());
+}
+
+#[tokio::test]
+async fn durability_is_forced_where_the_session_has_it_off() {
+    let f = Fixture::new(STOCK).await;
+    let options: sqlx::postgres::PgConnectOptions = f.url.parse().expect("a URL");
+    f.execute(
+        "CREATE TABLE seen (setting text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+         'BEGIN INSERT INTO seen VALUES (current_setting(''synchronous_commit'')); RETURN NEW; END';
+         CREATE TRIGGER see AFTER INSERT ON undo_log FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    let pool = AtPool::builder(&f.url)
+        .resource("test-db")
+        .connect_options(options.options([("synchronous_commit", "off")]))
+        .build(f.registrar.clone())
+        .expect("a pool");
+    let mut tx = pool.begin_in(xid(1)).await.expect("begin");
+    sqlx::query("DELETE FROM stock")
+        .execute(&mut tx)
+        .await
+        .expect("delete");
+    tx.commit().await.expect("commit");
+    assert_eq!(f.dump("seen").await, ["(on)"]);
+}
+
+#[tokio::test]
+async fn row_locks_of_unique_values_meet_across_rows() {
+    let f = Fixture::new(STOCK).await;
+    f.branch(xid(1), &["UPDATE stock SET name = 'z' WHERE product = 1"])
+        .await
+        .expect("commit");
+    // The name that the first one gave up is still its to take back.
+    let error = f
+        .branch(xid(2), &["INSERT INTO stock VALUES (9, 9, 'a')"])
+        .await;
+    let error = error.expect_err("held");
+    assert!(
+        matches!(Error::from_sqlx(&error), Some(Error::Refused(_))),
+        "{error}"
+    );
+    f.roll_back(xid(1), 1).await.expect("the name is free");
+}
+
+#[tokio::test]
 async fn a_late_commit_is_refused_by_the_database() {
     let f = Fixture::new(STOCK).await;
     let before = f.dump("stock").await;

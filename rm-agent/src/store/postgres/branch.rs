@@ -1,0 +1,162 @@
+//! What a branch knows, and how it tells the coordinator the truth about its end.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use accede_proto::Xid;
+
+use crate::{
+    at::undo::Changes,
+    clock,
+    error::{Error, sql_state},
+    limits,
+    registrar::{Registered, Registrar},
+};
+
+/// What a branch keeps beside its open local transaction.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) xid: Xid,
+    pub(super) started: Instant,
+    pub(super) patience: Duration,
+    /// The database's clock in microseconds since 1970, and when it was received.
+    pub(super) clock: Option<(i64, Instant)>,
+    pub(super) force_durability: bool,
+    pub(super) changes: Changes,
+}
+
+impl Branch {
+    /// What is left of the branch's patience.
+    pub(super) fn remaining(&self) -> Duration {
+        self.patience
+            .saturating_sub(clock::now().saturating_duration_since(self.started))
+    }
+
+    pub(super) fn wait_limit(&self) -> Duration {
+        self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
+    }
+
+    /// The undo record and COMMIT as one message. The row's time is NULL, which
+    /// the table refuses, once the database's clock has passed the give-up time.
+    pub(super) fn commit_message(
+        &self,
+        registered: Registered,
+        sent: Instant,
+        record: &[u8],
+    ) -> String {
+        let (clock, received) = self.clock.expect("a branch with changes has begun");
+        // Counted from when the clock's answer arrived: rather too early than too late.
+        let elapsed = sent.saturating_duration_since(received) + registered.give_up;
+        let give_up = clock.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX));
+        let mut message = String::with_capacity(2 * record.len() + 400);
+        if self.force_durability {
+            message.push_str("SET LOCAL synchronous_commit = on; ");
+        }
+        let _ = write!(
+            message,
+            "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
+             VALUES ({}, {}, '\\x",
+            self.xid.as_u64(),
+            registered.branch,
+        );
+        for byte in record {
+            for digit in [byte >> 4, byte & 15] {
+                message.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        let _ = write!(
+            message,
+            "'::bytea, 0, CASE WHEN extract(epoch FROM clock_timestamp()) * 1000000 < {give_up} \
+             THEN clock_timestamp() END); COMMIT"
+        );
+        message
+    }
+
+    pub(super) fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
+        if !certain {
+            return Error::CommitUnknown {
+                xid: self.xid,
+                reason: error.to_string(),
+            };
+        }
+        let from_undo_log = error
+            .as_database_error()
+            .is_some_and(|database| database.table() == Some("undo_log"));
+        match sql_state(&error).as_deref() {
+            Some("23502") if from_undo_log => Error::GaveUp { xid: self.xid },
+            Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid: self.xid },
+            _ => Error::Database {
+                doing: "committing the branch",
+                source: error,
+            },
+        }
+    }
+}
+
+/// Whether this answer to the message that ends in COMMIT excludes a commit. An
+/// ERROR does; what ends the connection does not.
+pub(super) fn rolled_back_for_sure(error: &sqlx::Error) -> bool {
+    let Some(database) = error.as_database_error() else {
+        return false;
+    };
+    let Some(postgres) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() else {
+        return false;
+    };
+    matches!(postgres.severity(), sqlx::postgres::PgSeverity::Error)
+        && !postgres.code().starts_with("57P")
+}
+
+/// Tells the coordinator how a registered branch ended, also when the future
+/// that commits it is dropped half-way.
+pub(super) struct Outcome {
+    registrar: Arc<dyn Registrar>,
+    xid: Xid,
+    branch: u32,
+    /// The message that commits may have left.
+    pub(super) sent: bool,
+    told: bool,
+}
+
+impl Outcome {
+    pub(super) fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
+        Self {
+            registrar,
+            xid,
+            branch,
+            sent: false,
+            told: false,
+        }
+    }
+
+    pub(super) fn done(mut self) {
+        self.told = true;
+        self.registrar.done(self.xid, self.branch);
+    }
+
+    pub(super) fn withdrawn(mut self) {
+        self.told = true;
+        self.registrar.withdrawn(self.xid, self.branch);
+    }
+
+    pub(super) fn doomed(mut self, detail: String) {
+        self.told = true;
+        self.registrar.doomed(self.xid, self.branch, detail);
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        match (self.told, self.sent) {
+            (true, _) => {}
+            // Its connection is rolled back or closed; it can never commit.
+            (false, false) => self.registrar.withdrawn(self.xid, self.branch),
+            (false, true) => {
+                let detail = "the future that committed the branch was dropped".to_owned();
+                self.registrar.doomed(self.xid, self.branch, detail);
+            }
+        }
+    }
+}
