@@ -1,1 +1,31 @@
-//! Placeholder while the workspace is laid out.
+//! The pure state machine of the coordinator: commands in, replies and effects out.
+//!
+//! No clock, socket, thread or random number can be named here: the crate is `no_std` and has no
+//! dependencies. The only "now" is [`Entry::at`].
+//!
+//! Who calls what, in which order:
+//!
+//! 1. The driver stamps a command with time and puts it in the log as an [`Entry`].
+//! 2. Every replica calls [`State::apply`] for every decided entry, in order.
+//! 3. The leader hands the [`Reply`] to the caller and carries the [`Effects`] out; all others
+//!    drop both. What comes of an effect returns as a new command.
+//! 4. A new leader's first entry is [`Command::TakeOffice`]. When that is applied it calls
+//!    [`State::resume`] for the effects that are owed; none is carried out before.
+//! 5. When [`State::next_deadline`] has passed, the leader puts [`Command::Expire`] in the log.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod codec;
+mod command;
+mod effect;
+mod id;
+pub mod limits;
+mod reply;
+
+pub use command::*;
+pub use effect::{Action, Effect, Effects, Order};
+pub use id::*;
+pub use reply::*;

@@ -1,0 +1,258 @@
+//! What can be asked of the state machine: one plain struct per verb.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::id::{
+    Attempt, BranchId, DatabaseId, Epoch, LockKey, ProcessId, RequestId, Resource, Timestamp,
+    WallTime, WorkerId, Xid,
+};
+
+/// One command of the log with what its leader stamped on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The log index of the batch that holds it; several entries share one.
+    pub index: u64,
+    /// When the leader stamped it; never decreases along the log.
+    pub at: Timestamp,
+    /// Wall time at the leader, for display and lease floors.
+    pub wall: WallTime,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Everything that changes the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// First entry of every leader, before it carries out any effect.
+    TakeOffice,
+    /// A process wants to make XIDs, or to keep making them.
+    LeaseWorker(LeaseWorker),
+    /// A process ends its lease; its undecided transactions roll back.
+    EndLease(EndLease),
+    /// A transaction was announced.
+    Begin(Begin),
+    /// A name is tied to a database.
+    BindResource(BindResource),
+    /// A branch joins with all its row locks, or not at all.
+    RegisterBranch(RegisterBranch),
+    /// Wait until no other transaction holds some rows.
+    CheckLocks(CheckLocks),
+    /// A branch's local commit is durable.
+    BranchDone(BranchDone),
+    /// A branch's local transaction certainly rolled back, or its request was given up.
+    WithdrawBranch(WithdrawBranch),
+    /// Whether a branch's local commit happened is unknown.
+    DoomBranch(DoomBranch),
+    /// Decide to commit, if every branch is done.
+    Commit(Commit),
+    /// Decide to roll back.
+    RollBack(RollBack),
+    /// What came of an order.
+    FinishBranch(FinishBranch),
+    /// Time has passed: everything due at the entry's time happens.
+    Expire,
+    /// An operator resolves a stuck branch.
+    Repair(Repair),
+}
+
+/// Takes a worker id, or renews the lease on `worker` if this process holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseWorker {
+    /// The process that asks.
+    pub process: ProcessId,
+    /// Shown to operators.
+    pub name: String,
+    /// The id it believes it holds.
+    pub worker: Option<WorkerId>,
+}
+
+/// Ends the lease on `worker` if `process` holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndLease {
+    /// The holder.
+    pub process: ProcessId,
+    /// Its id.
+    pub worker: WorkerId,
+}
+
+/// Opens a transaction whose XID a leased worker made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// The process that holds the lease.
+    pub process: ProcessId,
+    /// Strictly above all of its worker's earlier ones.
+    pub xid: Xid,
+    /// Shown to operators.
+    pub name: String,
+    /// Milliseconds until it rolls back undecided.
+    pub timeout_ms: u32,
+    /// The suspended transaction around it.
+    pub parent: Option<Xid>,
+}
+
+/// Ties a resource name to a database, both ways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindResource {
+    /// The operator's name.
+    pub resource: Resource,
+    /// What the database says of itself.
+    pub database: DatabaseId,
+}
+
+/// How a branch is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Undone from images in the database's undo log.
+    At,
+}
+
+/// A branch and all its row locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterBranch {
+    /// The transaction to join.
+    pub xid: Xid,
+    /// Names this request and its repeats.
+    pub request: RequestId,
+    /// The agent that holds the local transaction.
+    pub agent: ProcessId,
+    /// The database.
+    pub resource: Resource,
+    /// How the branch is finished.
+    pub mode: Mode,
+    /// Sorted, no key twice.
+    pub locks: Vec<LockKey>,
+    /// Milliseconds the request may wait in the lock queues.
+    pub wait_limit_ms: u32,
+    /// The caller's open local transaction holds database locks on these rows.
+    pub holds_local_locks: bool,
+}
+
+/// Waits until no other transaction holds the rows, without taking them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckLocks {
+    /// The transaction that reads.
+    pub xid: Xid,
+    /// Names this request and its repeats.
+    pub request: RequestId,
+    /// The database.
+    pub resource: Resource,
+    /// Sorted, no key twice.
+    pub locks: Vec<LockKey>,
+    /// Milliseconds the request may wait in the lock queues.
+    pub wait_limit_ms: u32,
+    /// The caller's open local transaction holds database locks on these rows.
+    pub holds_local_locks: bool,
+}
+
+/// A branch's local commit is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchDone {
+    /// Its transaction.
+    pub xid: Xid,
+    /// Its number.
+    pub branch: BranchId,
+}
+
+/// Takes a request back: one under way is refused when it arrives, a waiting one leaves the
+/// queues, a granted one is undone (its local transaction rolled back for certain).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithdrawBranch {
+    /// Its transaction.
+    pub xid: Xid,
+    /// The request to take back.
+    pub request: RequestId,
+}
+
+/// Whether a branch's local commit happened is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoomBranch {
+    /// Its transaction.
+    pub xid: Xid,
+    /// Its number.
+    pub branch: BranchId,
+    /// Shown to people.
+    pub detail: String,
+}
+
+/// Asks for the decision to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The transaction.
+    pub xid: Xid,
+}
+
+/// Asks for the decision to roll back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollBack {
+    /// The transaction.
+    pub xid: Xid,
+    /// What the application said; shown to people.
+    pub detail: String,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishBranch {
+    /// Its transaction.
+    pub xid: Xid,
+    /// Its number.
+    pub branch: BranchId,
+    /// The order's attempt.
+    pub attempt: Attempt,
+    /// The order's epoch.
+    pub epoch: Epoch,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How an attempt to finish a branch went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Durable in the participant's database.
+    Finished,
+    /// May work later; counts against the retry budget.
+    Failed(Problem),
+    /// The database cannot be reached; counts against nothing.
+    Unavailable(Problem),
+    /// Will never work by itself.
+    Stuck(Problem),
+}
+
+/// Why an attempt did not work, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problem {
+    /// One sentence: what is in the way and what can be done.
+    pub reason: String,
+    /// Column by column, what differs from what the branch left.
+    pub difference: String,
+    /// SQL that would restore the rows.
+    pub repair_statement: String,
+}
+
+/// An operator resolves a stuck branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The transaction.
+    pub xid: Xid,
+    /// One branch, or every stuck one.
+    pub branch: Option<BranchId>,
+    /// What to do with it.
+    pub verb: RepairVerb,
+    /// Who says so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What an operator can do with a stuck branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairVerb {
+    /// New attempts with a fresh retry budget.
+    Retry,
+    /// Run the prepared repair: undo whatever the rows hold now.
+    Apply,
+    /// Keep the rows as they are and drop the undo record.
+    Accept,
+    /// Finish without this branch.
+    Skip,
+}

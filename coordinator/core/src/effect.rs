@@ -1,0 +1,92 @@
+//! What must happen outside as the result of a command. Only the leader carries effects out, and
+//! every effect may be carried out twice.
+
+use alloc::vec::Vec;
+
+use crate::{
+    command::Mode,
+    id::{Attempt, BranchId, Epoch, ProcessId, Resource, Xid},
+    reply::{Decision, Reply, Waiter},
+};
+
+/// One thing to do outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell an agent to finish a branch; the outcome comes back as `FinishBranch`.
+    Order(Order),
+    /// Take back an order that no agent has taken yet: its branch is finished otherwise.
+    DropOrder {
+        /// The transaction.
+        xid: Xid,
+        /// The branch.
+        branch: BranchId,
+    },
+    /// Answer those who were told [`Reply::Waiting`]. Nobody left to answer is no error.
+    Answer {
+        /// Who waits.
+        waiter: Waiter,
+        /// What to tell them.
+        reply: Reply,
+    },
+    /// A transaction was decided: for logs and metrics.
+    Decided {
+        /// The transaction.
+        xid: Xid,
+        /// How.
+        decision: Decision,
+    },
+    /// All branches of a transaction are finished: for logs and metrics.
+    Ended {
+        /// The transaction.
+        xid: Xid,
+        /// How it was decided.
+        decision: Decision,
+    },
+    /// A branch needs a person: for logs and alarms.
+    Stuck {
+        /// The transaction.
+        xid: Xid,
+        /// The branch.
+        branch: BranchId,
+    },
+}
+
+/// Finish a branch this way. Goes to the agent that registered it, else to any agent of the
+/// resource; waits visibly while there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The transaction.
+    pub xid: Xid,
+    /// The branch.
+    pub branch: BranchId,
+    /// Where it is.
+    pub resource: Resource,
+    /// How its kind is finished.
+    pub mode: Mode,
+    /// The agent that registered it.
+    pub agent: ProcessId,
+    /// What to do.
+    pub action: Action,
+    /// Which attempt this is.
+    pub attempt: Attempt,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The branch reported its local commit: its undo record must exist.
+    pub was_done: bool,
+}
+
+/// What an order asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Drop what only a rollback would need.
+    Commit,
+    /// Undo, if the rows are as the branch left them.
+    RollBack,
+    /// Undo whatever the rows hold now; an operator said so.
+    RollBackForced,
+    /// Keep the rows and drop the undo record; an operator said so.
+    Accept,
+}
+
+/// The effects of one command, in order.
+pub type Effects = Vec<Effect>;
