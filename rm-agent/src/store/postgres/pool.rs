@@ -28,6 +28,20 @@ use crate::{context, error::Error, registrar::Registrar};
 /// `&AtPool` is itself an sqlx executor: a lone statement of a global
 /// transaction is a branch of its own, and runs again by itself when it was
 /// refused for a passing reason.
+///
+/// What differs from `PgPool` while the task works for a global transaction:
+///
+/// - Rows of a `RETURNING` list carry further columns at their end,
+///   `accede_before` and `accede_after`; rows of `SELECT … FOR UPDATE` carry
+///   `accede_lock0`, …. They are the rows' images; ignore them.
+/// - Statements that cannot be undone exactly are refused before they run, with
+///   [`Error::Statement`] or [`Error::Table`]. Functions are looked at by name;
+///   user-defined operators and casts are trusted not to write.
+/// - A failed statement leaves only a rollback; there are no savepoints.
+/// - An `UPDATE` skips a row whose primary key another transaction changes while
+///   the statement waits for it.
+/// - A new trigger, foreign key or unique index is noticed within
+///   [`METADATA_RECHECK`](crate::limits::METADATA_RECHECK); changed columns at once.
 #[derive(Clone)]
 pub struct AtPool {
     inner: Arc<Inner>,

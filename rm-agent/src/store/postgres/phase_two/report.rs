@@ -90,7 +90,9 @@ async fn texts(
         .map(|number| format!("${number}::text"))
         .collect();
     let sql = format!("SELECT ARRAY[{}]", list.join(", "));
-    let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).persistent(false);
+    // Persistent on purpose: looking up an unknown type on the same connection
+    // would take an unnamed statement's place.
+    let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
     for (column, value) in columns.iter().zip(&image.values) {
         let oid = if column.text_type.is_some() {
             TEXT_OID

@@ -70,7 +70,9 @@ async fn every_type_comes_back_byte_for_byte() {
     f.execute("UPDATE types SET a = 1, b = NULL, n = NULL, o = NULL, x = NULL, ae = NULL")
         .await;
     let repair_statement = match f.roll_back(xid(9), 1).await {
-        Err(super::PhaseTwoError::Stuck { repair_statement, .. }) => repair_statement,
+        Err(super::PhaseTwoError::Stuck {
+            repair_statement, ..
+        }) => repair_statement,
         other => panic!("not stuck: {other:?}"),
     };
     f.execute(&repair_statement).await;

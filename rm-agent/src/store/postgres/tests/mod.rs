@@ -1,6 +1,7 @@
 //! AT against a real PostgreSQL.
 
 mod cancellation;
+mod executor;
 mod images;
 mod phase_one;
 mod proxy;
