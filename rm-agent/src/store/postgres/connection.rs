@@ -1,6 +1,6 @@
 //! A pool's connection that is never reused with a transaction left open.
 
-use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 use crate::limits;
 
@@ -24,7 +24,7 @@ impl Held {
     pub(super) fn get(&mut self) -> &mut PgConnection {
         self.connection
             .as_mut()
-            .expect("only `drop` and `abandon` take it out")
+            .expect("after `drop`, `abandon` or a failed `renew` nobody asks")
     }
 
     /// From now on there may be an open transaction.
@@ -39,10 +39,21 @@ impl Held {
 
     /// Rolls back; on success the connection may be reused.
     pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        if !self.clean {
+        if !self.clean && self.connection.is_some() {
             sqlx::raw_sql("ROLLBACK").execute(&mut *self.get()).await?;
             self.clean();
         }
+        Ok(())
+    }
+
+    /// Closes the connection, which proved to be broken, and takes another.
+    pub(super) async fn renew(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        // First out, then in: it may be the pool's only one.
+        if let Some(broken) = self.connection.take() {
+            let _ = broken.close().await;
+        }
+        self.connection = Some(pool.acquire().await?);
+        self.clean = true;
         Ok(())
     }
 

@@ -243,11 +243,7 @@ impl AtTransaction {
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         };
-        let planned = self
-            .pool
-            .planner()
-            .plan(statement.sql.as_str(), self.held.get())
-            .await;
+        let planned = self.plan(&statement, was == State::Idle).await;
         let plan = match planned {
             Ok(plan) => plan,
             Err(error @ Error::Database { .. }) => return Err(self.break_by(error.into())),
@@ -294,6 +290,26 @@ impl AtTransaction {
         }
     }
 
+    /// Plans the statement. A pooled connection may have died since it was last
+    /// used; while nothing has happened on it, another one takes its place.
+    async fn plan(&mut self, statement: &Statement, idle: bool) -> Result<Arc<Plan>, Error> {
+        let pool = self.pool.clone();
+        let mut renewals = if idle { pool.plain().size() } else { 0 };
+        loop {
+            let sql = statement.sql.as_str();
+            match pool.planner().plan(sql, self.held.get()).await {
+                Err(Error::Database { source, .. })
+                    if renewals > 0 && connection_is_lost(&source) =>
+                {
+                    renewals -= 1;
+                    let renewed = self.held.renew(pool.plain()).await;
+                    renewed.map_err(Error::database("connecting to the database"))?;
+                }
+                result => return result,
+            }
+        }
+    }
+
     fn stay_broken(&mut self, reason: &str) -> sqlx::Error {
         self.state = State::Broken(reason.to_owned());
         Error::Broken {
@@ -321,27 +337,40 @@ impl AtTransaction {
             }
         }
         self.state = State::Busy;
-        self.held.soil();
-        sqlx::raw_sql("BEGIN").execute(self.held.get()).await?;
+        self.first_message("BEGIN".to_owned()).await?;
         self.state = State::Open;
         Ok(())
     }
 
+    /// Sends the message that opens the local transaction. A pooled connection
+    /// may have died since it was last used; nothing has happened on it yet, so
+    /// another one takes its place.
+    async fn first_message(&mut self, message: String) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut renewals = self.pool.plain().size();
+        loop {
+            self.held.soil();
+            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
+            match self.held.get().fetch_all(query).await {
+                Err(error) if renewals > 0 && connection_is_lost(&error) => {
+                    renewals -= 1;
+                    self.held.renew(self.pool.plain()).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// BEGIN, the lock time-out and the database's clock in one message.
     async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
-        let branch = self.branch.as_mut().expect("only called for a branch");
+        let branch = self.branch.as_ref().expect("only called for a branch");
         let lock_timeout = branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis();
         let message = format!(
             "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; \
              SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
              current_setting('synchronous_commit')"
         );
-        self.held.soil();
-        let rows = self
-            .held
-            .get()
-            .fetch_all(sqlx::raw_sql(sqlx::AssertSqlSafe(message)))
-            .await?;
+        let rows = self.first_message(message).await?;
+        let branch = self.branch.as_mut().expect("only called for a branch");
         let received = clock::now();
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         branch.clock = Some((row.try_get(0)?, received));
@@ -417,5 +446,12 @@ impl AtTransaction {
             .await
             .map_err(Error::from)?;
         Ok(steps)
+    }
+}
+
+fn connection_is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        error => sql_state(error).is_some_and(|state| state.starts_with("57P")),
     }
 }

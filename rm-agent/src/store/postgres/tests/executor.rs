@@ -1,7 +1,9 @@
 //! The ways in which sqlx users send statements.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Column as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
+use sqlx::{
+    Column as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _,
+};
 
 use super::{Fixture, inside, xid};
 
@@ -69,18 +71,10 @@ async fn every_way_to_send_a_statement_is_undone() {
         .describe("SELECT count FROM stock".into_sql_str())
         .await;
     assert_eq!(description.expect("described").columns().len(), 1);
-    let steps: Vec<_> = sqlx::query("SELECT count FROM stock ORDER BY product")
-        .fetch_many(&mut tx)
-        .try_collect()
-        .await
-        .expect("a read");
-    assert_eq!(
-        steps
-            .iter()
-            .filter(|step| matches!(step, Either::Right(_)))
-            .count(),
-        3
-    );
+    let read = tx.fetch_many("SELECT count FROM stock ORDER BY product");
+    let steps: Vec<_> = read.try_collect().await.expect("a read");
+    let rows = steps.iter().filter(|step| matches!(step, Either::Right(_)));
+    assert_eq!(rows.count(), 3);
     tx.commit().await.expect("commit");
     f.roll_back(xid(1), 1).await.expect("undone");
     assert_eq!(f.dump("stock").await, before);
@@ -121,6 +115,33 @@ async fn a_lone_statement_is_a_branch_of_its_own() {
     f.roll_back(xid(1), 2).await.expect("undone");
     f.roll_back(xid(1), 1).await.expect("undone");
     assert_eq!(f.dump("stock").await, before);
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_the_pool_is_replaced() {
+    let f = Fixture::with(STOCK, |builder| builder.max_connections(1)).await;
+    let mut admin = sqlx::PgConnection::connect(&f.url).await.expect("connect");
+    for number in 1..4 {
+        f.registrar.release();
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .execute(&mut admin)
+        .await
+        .expect("killed");
+        if number == 2 {
+            let mut tx = f.pool.begin().await.expect("begin");
+            sqlx::query("SELECT 1")
+                .execute(&mut tx)
+                .await
+                .expect("a new connection");
+        } else {
+            f.branch(xid(number), &["UPDATE stock SET count = count + 1"])
+                .await
+                .expect("a new connection");
+        }
+    }
 }
 
 #[tokio::test]
