@@ -152,3 +152,7 @@ pub(crate) fn rewrite_locking(sql: &str, read: &LockingRead, tables: &[&Table]) 
     text.push_str(&sql[read.select_list_end..read.end]);
     text
 }
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;

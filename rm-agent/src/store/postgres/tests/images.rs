@@ -297,3 +297,39 @@ fn any_mix_of_statements_is_undone() {
     });
     outcome.expect("every branch is undone");
 }
+
+/// The rewritten statement finds its rows by the index, twice: to lock and to update.
+#[tokio::test]
+async fn the_images_cost_no_scan() {
+    let f = Fixture::new(
+        "CREATE TABLE stock (product bigint PRIMARY KEY, count bigint);
+         INSERT INTO stock SELECT i, i FROM generate_series(1, 10000) i; ANALYZE stock;",
+    )
+    .await;
+    let mut connection = f.pool.plain().acquire().await.expect("connect");
+    for sql in [
+        "UPDATE stock SET count = count - 1 WHERE product = 7 AND count >= 1 RETURNING count",
+        "UPDATE stock SET count = 0 WHERE product IN (1, 2, 3)",
+        "DELETE FROM stock WHERE product = 7",
+        "SELECT * FROM stock WHERE product = 7 FOR UPDATE",
+    ] {
+        let plan = f
+            .pool
+            .planner()
+            .plan(sql, &mut connection)
+            .await
+            .expect("planned");
+        let sql = match &*plan {
+            super::super::plan::Plan::Write(plan) => &plan.sql,
+            super::super::plan::Plan::Locking { sql, .. } => sql,
+            super::super::plan::Plan::Read => panic!("{sql} is no read"),
+        };
+        let lines: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("EXPLAIN (COSTS OFF) {sql}")))
+                .fetch_all(&mut *connection)
+                .await
+                .expect("explained");
+        let explained = lines.join("\n");
+        assert!(!explained.contains("Seq Scan"), "{sql}\n{explained}");
+    }
+}

@@ -1,0 +1,78 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::at::{
+    analysis::analyse,
+    statement::Analysis,
+    table::{Column, Equality, UniqueIndex},
+};
+
+fn table() -> Table {
+    let column = |name: &str, as_text| Column {
+        name: name.into(),
+        type_oid: 20,
+        type_name: "t".into(),
+        as_text,
+        generated: false,
+        identity_always: false,
+        equality: Equality::Bytes,
+    };
+    Table {
+        oid: 1,
+        schema: "s".into(),
+        name: "t".into(),
+        columns: vec![column("id", false), column("m", true), column("u", false)],
+        key: vec![0],
+        unique: vec![UniqueIndex {
+            name: Arc::from("i"),
+            columns: vec![2],
+            nulls_are_equal: false,
+        }],
+        incoming: Vec::new(),
+    }
+}
+
+fn rewritten(sql: &str) -> String {
+    match analyse(sql) {
+        Ok(Analysis::Write(write)) => rewrite(sql, &write, &table()).sql,
+        Ok(Analysis::LockingRead(read)) => rewrite_locking(sql, &read, &[&table()]),
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_update_locks_its_rows_in_key_order_and_keeps_the_users_text() {
+    assert_eq!(
+        rewritten("UPDATE s.t AS x SET m = $1 -- why\nWHERE id = $2 RETURNING *, id;"),
+        "UPDATE s.t AS x \n\
+         SET m = $1 -- why\n\n\
+         FROM (SELECT ROW(\"x\".tableoid, \"x\".*, \"x\".\"m\"::text) AS accede_before, \
+         \"x\".\"id\" AS accede_k0\n\
+         FROM s.t AS x \n\
+         WHERE id = $2 \n\
+         ORDER BY \"x\".\"id\" FOR NO KEY UPDATE) AS accede_b WHERE \"x\".\"id\" = accede_b.accede_k0\n\
+         RETURNING  \"x\".*, id\n\
+         , accede_b.accede_before, ROW(\"x\".tableoid, \"x\".*, \"x\".\"m\"::text) AS accede_after"
+    );
+    assert!(
+        rewritten("UPDATE t SET u = 1").contains("FOR UPDATE)"),
+        "a unique column"
+    );
+}
+
+#[test]
+fn others_only_return_more() {
+    let image = "ROW(\"t\".tableoid, \"t\".*, \"t\".\"m\"::text)";
+    assert_eq!(
+        rewritten("INSERT INTO t VALUES (1) -- one"),
+        format!("INSERT INTO t VALUES (1)\nRETURNING {image} AS accede_after")
+    );
+    assert_eq!(
+        rewritten("DELETE FROM t RETURNING id"),
+        format!("DELETE FROM t \nRETURNING  id\n, {image} AS accede_before")
+    );
+    assert_eq!(
+        rewritten("SELECT id FROM t FOR UPDATE"),
+        format!("SELECT id \n, {image} AS accede_lock0\nFROM t FOR UPDATE")
+    );
+}
