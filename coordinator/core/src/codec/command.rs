@@ -1,0 +1,407 @@
+//! One command to and from bytes.
+
+use super::{DecodeError, Reader, Writer};
+use crate::{
+    command::{
+        Begin, BindResource, BranchDone, CheckLocks, Command, Commit, DoomBranch, EndLease,
+        FinishBranch, LeaseWorker, Mode, Outcome, Problem, RegisterBranch, Repair, RepairVerb,
+        RollBack, WithdrawBranch,
+    },
+    id::{Attempt, BranchId, Epoch, ProcessId, RequestId, WorkerId, Xid},
+};
+
+/// Never renumbered, never reused.
+mod tag {
+    pub(super) const TAKE_OFFICE: u8 = 1;
+    pub(super) const LEASE_WORKER: u8 = 2;
+    pub(super) const END_LEASE: u8 = 3;
+    pub(super) const BEGIN: u8 = 4;
+    pub(super) const BIND_RESOURCE: u8 = 5;
+    pub(super) const REGISTER_BRANCH: u8 = 6;
+    pub(super) const CHECK_LOCKS: u8 = 7;
+    pub(super) const BRANCH_DONE: u8 = 8;
+    pub(super) const WITHDRAW_BRANCH: u8 = 9;
+    pub(super) const DOOM_BRANCH: u8 = 10;
+    pub(super) const COMMIT: u8 = 11;
+    pub(super) const ROLL_BACK: u8 = 12;
+    pub(super) const FINISH_BRANCH: u8 = 13;
+    pub(super) const EXPIRE: u8 = 14;
+    pub(super) const REPAIR: u8 = 15;
+}
+
+/// The agent is the process that asks: its id is not written twice.
+const AGENT_ASKS: u8 = 1;
+/// The caller holds local locks.
+const HOLDS_LOCAL_LOCKS: u8 = 2;
+
+pub(crate) fn put_command(w: &mut Writer, command: &Command) {
+    match command {
+        Command::TakeOffice => w.u8(tag::TAKE_OFFICE),
+        Command::Expire => w.u8(tag::EXPIRE),
+        Command::LeaseWorker(LeaseWorker {
+            process,
+            name,
+            worker,
+        }) => {
+            w.u8(tag::LEASE_WORKER);
+            w.fixed(process.0);
+            w.str(name);
+            w.option(*worker, |w, worker| w.varint(worker.0.into()));
+        }
+        Command::EndLease(EndLease { process, worker }) => {
+            w.u8(tag::END_LEASE);
+            w.fixed(process.0);
+            w.varint(worker.0.into());
+        }
+        Command::Begin(Begin {
+            process,
+            xid,
+            name,
+            timeout_ms,
+            parent,
+        }) => {
+            w.u8(tag::BEGIN);
+            w.fixed(process.0);
+            put_xid(w, *xid);
+            w.str(name);
+            w.varint((*timeout_ms).into());
+            w.option(*parent, put_xid);
+        }
+        Command::BindResource(BindResource { resource, database }) => {
+            w.u8(tag::BIND_RESOURCE);
+            w.str(resource);
+            w.raw(database);
+        }
+        Command::RegisterBranch(register) => put_register_branch(w, register),
+        Command::CheckLocks(check) => put_check_locks(w, check),
+        Command::BranchDone(BranchDone { xid, branch }) => {
+            put_branch(w, tag::BRANCH_DONE, *xid, *branch);
+        }
+        Command::WithdrawBranch(WithdrawBranch { xid, request }) => {
+            w.u8(tag::WITHDRAW_BRANCH);
+            put_xid(w, *xid);
+            put_request(w, *request);
+        }
+        Command::DoomBranch(DoomBranch {
+            xid,
+            branch,
+            detail,
+        }) => {
+            put_branch(w, tag::DOOM_BRANCH, *xid, *branch);
+            w.str(detail);
+        }
+        Command::Commit(Commit { xid }) => {
+            w.u8(tag::COMMIT);
+            put_xid(w, *xid);
+        }
+        Command::RollBack(RollBack { xid, detail }) => {
+            w.u8(tag::ROLL_BACK);
+            put_xid(w, *xid);
+            w.str(detail);
+        }
+        Command::FinishBranch(FinishBranch {
+            xid,
+            branch,
+            attempt,
+            epoch,
+            outcome,
+        }) => {
+            put_branch(w, tag::FINISH_BRANCH, *xid, *branch);
+            w.varint(attempt.0.into());
+            w.varint(epoch.0);
+            put_outcome(w, outcome);
+        }
+        Command::Repair(Repair {
+            xid,
+            branch,
+            verb,
+            by,
+            reason,
+        }) => {
+            w.u8(tag::REPAIR);
+            put_xid(w, *xid);
+            w.option(*branch, |w, branch| w.varint(branch.0.into()));
+            w.u8(match verb {
+                RepairVerb::Retry => 1,
+                RepairVerb::Apply => 2,
+                RepairVerb::Accept => 3,
+                RepairVerb::Skip => 4,
+            });
+            w.str(by);
+            w.str(reason);
+        }
+    }
+}
+
+pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    Ok(match r.u8()? {
+        tag::TAKE_OFFICE => Command::TakeOffice,
+        tag::EXPIRE => Command::Expire,
+        tag::LEASE_WORKER => Command::LeaseWorker(LeaseWorker {
+            process: get_process(r)?,
+            name: r.string()?,
+            worker: r.option(get_worker)?,
+        }),
+        tag::END_LEASE => Command::EndLease(EndLease {
+            process: get_process(r)?,
+            worker: get_worker(r)?,
+        }),
+        tag::BEGIN => Command::Begin(Begin {
+            process: get_process(r)?,
+            xid: get_xid(r)?,
+            name: r.string()?,
+            timeout_ms: r.small("time-out in milliseconds")?,
+            parent: r.option(get_xid)?,
+        }),
+        tag::BIND_RESOURCE => Command::BindResource(BindResource {
+            resource: r.shared_str()?,
+            database: r.array()?,
+        }),
+        tag::REGISTER_BRANCH => get_register_branch(r)?,
+        tag::CHECK_LOCKS => get_check_locks(r)?,
+        tag::BRANCH_DONE => Command::BranchDone(BranchDone {
+            xid: get_xid(r)?,
+            branch: get_branch_id(r)?,
+        }),
+        tag::WITHDRAW_BRANCH => Command::WithdrawBranch(WithdrawBranch {
+            xid: get_xid(r)?,
+            request: get_request(r)?,
+        }),
+        tag::DOOM_BRANCH => Command::DoomBranch(DoomBranch {
+            xid: get_xid(r)?,
+            branch: get_branch_id(r)?,
+            detail: r.string()?,
+        }),
+        tag::COMMIT => Command::Commit(Commit { xid: get_xid(r)? }),
+        tag::ROLL_BACK => Command::RollBack(RollBack {
+            xid: get_xid(r)?,
+            detail: r.string()?,
+        }),
+        tag::FINISH_BRANCH => Command::FinishBranch(FinishBranch {
+            xid: get_xid(r)?,
+            branch: get_branch_id(r)?,
+            attempt: Attempt(r.small("attempt")?),
+            epoch: Epoch(r.varint()?),
+            outcome: get_outcome(r)?,
+        }),
+        tag::REPAIR => Command::Repair(Repair {
+            xid: get_xid(r)?,
+            branch: r.option(get_branch_id)?,
+            verb: get_repair_verb(r)?,
+            by: r.string()?,
+            reason: r.string()?,
+        }),
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "command",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
+    let RegisterBranch {
+        xid,
+        request,
+        agent,
+        resource,
+        mode,
+        locks,
+        wait_limit_ms,
+        holds_local_locks,
+    } = register;
+    let agent_asks = *agent == request.process;
+    w.u8(tag::REGISTER_BRANCH);
+    put_xid(w, *xid);
+    put_request(w, *request);
+    w.u8(flags(agent_asks, *holds_local_locks));
+    if !agent_asks {
+        w.fixed(agent.0);
+    }
+    w.str(resource);
+    w.u8(match mode {
+        Mode::At => 1,
+    });
+    w.list(locks, |w, key| w.bytes(key));
+    w.varint((*wait_limit_ms).into());
+}
+
+fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    let xid = get_xid(r)?;
+    let request = get_request(r)?;
+    let (agent_asks, holds_local_locks) = get_flags(r)?;
+    Ok(Command::RegisterBranch(RegisterBranch {
+        xid,
+        request,
+        agent: if agent_asks {
+            request.process
+        } else {
+            get_process(r)?
+        },
+        resource: r.shared_str()?,
+        mode: match r.u8()? {
+            1 => Mode::At,
+            tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
+        },
+        locks: r.list(Reader::shared_bytes)?,
+        wait_limit_ms: r.small("wait limit in milliseconds")?,
+        holds_local_locks,
+    }))
+}
+
+fn put_check_locks(w: &mut Writer, check: &CheckLocks) {
+    let CheckLocks {
+        xid,
+        request,
+        resource,
+        locks,
+        wait_limit_ms,
+        holds_local_locks,
+    } = check;
+    w.u8(tag::CHECK_LOCKS);
+    put_xid(w, *xid);
+    put_request(w, *request);
+    w.bool(*holds_local_locks);
+    w.str(resource);
+    w.list(locks, |w, key| w.bytes(key));
+    w.varint((*wait_limit_ms).into());
+}
+
+fn get_check_locks(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    let xid = get_xid(r)?;
+    let request = get_request(r)?;
+    let holds_local_locks = r.bool()?;
+    Ok(Command::CheckLocks(CheckLocks {
+        xid,
+        request,
+        resource: r.shared_str()?,
+        locks: r.list(Reader::shared_bytes)?,
+        wait_limit_ms: r.small("wait limit in milliseconds")?,
+        holds_local_locks,
+    }))
+}
+
+fn flags(agent_asks: bool, holds_local_locks: bool) -> u8 {
+    let asks = if agent_asks { AGENT_ASKS } else { 0 };
+    let holds = if holds_local_locks {
+        HOLDS_LOCAL_LOCKS
+    } else {
+        0
+    };
+    asks | holds
+}
+
+fn get_flags(r: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
+    let flags = r.u8()?;
+    if flags & !(AGENT_ASKS | HOLDS_LOCAL_LOCKS) != 0 {
+        return Err(DecodeError::UnknownTag {
+            what: "set of register flags",
+            tag: flags,
+        });
+    }
+    Ok((flags & AGENT_ASKS != 0, flags & HOLDS_LOCAL_LOCKS != 0))
+}
+
+fn put_outcome(w: &mut Writer, outcome: &Outcome) {
+    let (tag, problem) = match outcome {
+        Outcome::Finished => return w.u8(1),
+        Outcome::Failed(problem) => (2, problem),
+        Outcome::Unavailable(problem) => (3, problem),
+        Outcome::Stuck(problem) => (4, problem),
+    };
+    w.u8(tag);
+    put_problem(w, problem);
+}
+
+fn get_outcome(r: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
+    Ok(match r.u8()? {
+        1 => Outcome::Finished,
+        2 => Outcome::Failed(get_problem(r)?),
+        3 => Outcome::Unavailable(get_problem(r)?),
+        4 => Outcome::Stuck(get_problem(r)?),
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "outcome",
+                tag,
+            });
+        }
+    })
+}
+
+pub(crate) fn put_problem(w: &mut Writer, problem: &Problem) {
+    let Problem {
+        reason,
+        difference,
+        repair_statement,
+    } = problem;
+    w.str(reason);
+    w.str(difference);
+    w.str(repair_statement);
+}
+
+pub(crate) fn get_problem(r: &mut Reader<'_>) -> Result<Problem, DecodeError> {
+    Ok(Problem {
+        reason: r.string()?,
+        difference: r.string()?,
+        repair_statement: r.string()?,
+    })
+}
+
+fn get_repair_verb(r: &mut Reader<'_>) -> Result<RepairVerb, DecodeError> {
+    Ok(match r.u8()? {
+        1 => RepairVerb::Retry,
+        2 => RepairVerb::Apply,
+        3 => RepairVerb::Accept,
+        4 => RepairVerb::Skip,
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "repair verb",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_branch(w: &mut Writer, tag: u8, xid: Xid, branch: BranchId) {
+    w.u8(tag);
+    put_xid(w, xid);
+    w.varint(branch.0.into());
+}
+
+fn put_xid(w: &mut Writer, xid: Xid) {
+    w.fixed(xid.get());
+}
+
+fn get_xid(r: &mut Reader<'_>) -> Result<Xid, DecodeError> {
+    Xid::new(r.fixed()?).ok_or(DecodeError::OutOfRange {
+        what: "transaction id",
+    })
+}
+
+fn put_request(w: &mut Writer, request: RequestId) {
+    w.fixed(request.process.0);
+    w.varint(request.sequence);
+}
+
+fn get_request(r: &mut Reader<'_>) -> Result<RequestId, DecodeError> {
+    Ok(RequestId {
+        process: get_process(r)?,
+        sequence: r.varint()?,
+    })
+}
+
+fn get_process(r: &mut Reader<'_>) -> Result<ProcessId, DecodeError> {
+    r.fixed().map(ProcessId)
+}
+
+fn get_branch_id(r: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
+    r.small("branch number").map(BranchId)
+}
+
+fn get_worker(r: &mut Reader<'_>) -> Result<WorkerId, DecodeError> {
+    match r.small("worker id").map(WorkerId)? {
+        worker if worker <= WorkerId::MAX => Ok(worker),
+        _ => Err(DecodeError::OutOfRange { what: "worker id" }),
+    }
+}

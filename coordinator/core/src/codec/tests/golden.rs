@@ -1,0 +1,195 @@
+use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
+
+use crate::{
+    codec::{Batch, decode_batch, encode_batch},
+    command::*,
+    id::*,
+};
+
+/// Version 1, command by command. These bytes are in logs: they may be added to, never changed.
+fn golden() -> Vec<(Command, &'static str)> {
+    let xid = Xid::new(0x0123_4567_89ab_cdef).unwrap();
+    let parent = Xid::new(0x0123_4567_89ab_cdee).unwrap();
+    let process = ProcessId(0x1122_3344_5566_7788);
+    let worker = WorkerId(300);
+    let request = RequestId {
+        process,
+        sequence: 300,
+    };
+    let branch = BranchId(2);
+    let problem = || Problem {
+        reason: "r".into(),
+        difference: "d".into(),
+        repair_statement: "s".into(),
+    };
+    let finish = |outcome| {
+        let (attempt, epoch) = (Attempt(3), Epoch(1000));
+        Command::FinishBranch(FinishBranch {
+            xid,
+            branch,
+            attempt,
+            epoch,
+            outcome,
+        })
+    };
+    let register = |agent| {
+        Command::RegisterBranch(RegisterBranch {
+            xid,
+            request,
+            agent,
+            resource: "stock".into(),
+            mode: Mode::At,
+            locks: vec![Arc::from(*b"k1"), Arc::from(*b"k22")],
+            wait_limit_ms: 3_000,
+            holds_local_locks: true,
+        })
+    };
+    let check = CheckLocks {
+        xid,
+        request,
+        resource: "stock".into(),
+        locks: vec![Arc::from(*b"k1")],
+        wait_limit_ms: 3_000,
+        holds_local_locks: false,
+    };
+    let repair = |branch, verb| {
+        Command::Repair(Repair {
+            xid,
+            branch,
+            verb,
+            by: "ann".into(),
+            reason: "seen".into(),
+        })
+    };
+    let lease = |worker| {
+        Command::LeaseWorker(LeaseWorker {
+            process,
+            name: "w".into(),
+            worker,
+        })
+    };
+    let begin = |parent| {
+        let name = "place-order".into();
+        Command::Begin(Begin {
+            process,
+            xid,
+            name,
+            timeout_ms: 30_000,
+            parent,
+        })
+    };
+    let bind = BindResource {
+        resource: "stock".into(),
+        database: *b"0123456789abcdef",
+    };
+    vec![
+        (Command::TakeOffice, "01"),
+        (lease(None), "028877665544332211017700"),
+        (lease(Some(worker)), "028877665544332211017701ac02"),
+        (
+            Command::EndLease(EndLease { process, worker }),
+            "038877665544332211ac02",
+        ),
+        (
+            begin(None),
+            "048877665544332211efcdab89674523010b706c6163652d6f72646572b0ea0100",
+        ),
+        (
+            begin(Some(parent)),
+            "048877665544332211efcdab89674523010b706c6163652d6f72646572b0ea0101eecdab8967452301",
+        ),
+        (
+            Command::BindResource(bind),
+            "050573746f636b30313233343536373839616263646566",
+        ),
+        (
+            register(process),
+            "06efcdab89674523018877665544332211ac02030573746f636b0102026b31036b3232b817",
+        ),
+        (
+            register(ProcessId(5)),
+            "06efcdab89674523018877665544332211ac020205000000000000000573746f636b0102026b31036b3232b817",
+        ),
+        (
+            Command::CheckLocks(check),
+            "07efcdab89674523018877665544332211ac02000573746f636b01026b31b817",
+        ),
+        (
+            Command::BranchDone(BranchDone { xid, branch }),
+            "08efcdab896745230102",
+        ),
+        (
+            Command::WithdrawBranch(WithdrawBranch { xid, request }),
+            "09efcdab89674523018877665544332211ac02",
+        ),
+        (
+            Command::DoomBranch(DoomBranch {
+                xid,
+                branch,
+                detail: "lost".into(),
+            }),
+            "0aefcdab896745230102046c6f7374",
+        ),
+        (Command::Commit(Commit { xid }), "0befcdab8967452301"),
+        (
+            Command::RollBack(RollBack {
+                xid,
+                detail: "no".into(),
+            }),
+            "0cefcdab8967452301026e6f",
+        ),
+        (finish(Outcome::Finished), "0defcdab89674523010203e80701"),
+        (
+            finish(Outcome::Failed(problem())),
+            "0defcdab89674523010203e80702017201640173",
+        ),
+        (
+            finish(Outcome::Unavailable(problem())),
+            "0defcdab89674523010203e80703017201640173",
+        ),
+        (
+            finish(Outcome::Stuck(problem())),
+            "0defcdab89674523010203e80704017201640173",
+        ),
+        (Command::Expire, "0e"),
+        (
+            repair(None, RepairVerb::Retry),
+            "0fefcdab8967452301000103616e6e047365656e",
+        ),
+        (
+            repair(Some(branch), RepairVerb::Apply),
+            "0fefcdab896745230101020203616e6e047365656e",
+        ),
+        (
+            repair(Some(branch), RepairVerb::Accept),
+            "0fefcdab896745230101020303616e6e047365656e",
+        ),
+        (
+            repair(Some(branch), RepairVerb::Skip),
+            "0fefcdab896745230101020403616e6e047365656e",
+        ),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_bytes_of_version_1_stay_readable() {
+    // at 1000, wall 1_767_225_600_000, one command.
+    let head = "01e80780d0eab6b73301";
+    for (command, expected) in golden() {
+        let (at, wall) = (Timestamp(1000), WallTime::XID_EPOCH);
+        let bytes = encode_batch(at, wall, core::slice::from_ref(&command));
+        assert_eq!(hex(&bytes), format!("{head}{expected}"), "{command:?}");
+        assert_eq!(
+            decode_batch(&bytes),
+            Ok(Batch {
+                at,
+                wall,
+                commands: vec![command]
+            })
+        );
+    }
+}
