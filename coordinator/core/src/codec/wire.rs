@@ -7,6 +7,8 @@ use super::DecodeError;
 /// Items for which room is set aside on the word of a length alone; more is allocated as items
 /// really come.
 const MAX_ITEMS_RESERVED: usize = 256;
+/// Different texts that are remembered in order to share them: a batch names few resources.
+const MAX_SHARED_TEXTS: usize = 8;
 
 /// Appends values to bytes. Cannot fail.
 pub(crate) struct Writer {
@@ -87,6 +89,7 @@ impl Writer {
 /// Takes values off the front of bytes, in the order in which [`Writer`] put them.
 pub(crate) struct Reader<'a> {
     left: &'a [u8],
+    texts: Vec<Arc<str>>,
 }
 
 #[allow(
@@ -95,7 +98,10 @@ pub(crate) struct Reader<'a> {
 )]
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { left: bytes }
+        Self {
+            left: bytes,
+            texts: Vec::new(),
+        }
     }
 
     /// Must be called when the last value is read.
@@ -177,8 +183,17 @@ impl<'a> Reader<'a> {
         self.str().map(String::from)
     }
 
+    /// Texts that come often share one allocation.
     pub(crate) fn shared_str(&mut self) -> Result<Arc<str>, DecodeError> {
-        self.str().map(Arc::from)
+        let text = self.str()?;
+        if let Some(known) = self.texts.iter().find(|known| ***known == *text) {
+            return Ok(Arc::clone(known));
+        }
+        let shared = Arc::<str>::from(text);
+        if self.texts.len() < MAX_SHARED_TEXTS {
+            self.texts.push(Arc::clone(&shared));
+        }
+        Ok(shared)
     }
 
     pub(crate) fn shared_bytes(&mut self) -> Result<Arc<[u8]>, DecodeError> {
