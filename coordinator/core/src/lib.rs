@@ -18,14 +18,28 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod apply;
+mod backoff;
 pub mod codec;
 mod command;
+mod deadline;
 mod effect;
+mod handle;
 mod id;
 pub mod limits;
 mod reply;
+mod resume;
+mod row_lock;
+mod snapshot;
+mod state;
+mod status;
+mod transaction;
+mod worker;
 
 pub use command::*;
 pub use effect::{Action, Effect, Effects, Order};
 pub use id::*;
 pub use reply::*;
+pub use state::{Counts, State, WaitingRequest};
+pub use status::{BranchStatus, Status};
+pub use transaction::{Branch, RepairRecord, Transaction};

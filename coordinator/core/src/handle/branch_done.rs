@@ -1,0 +1,49 @@
+//! A branch's local commit is durable: from now on it counts.
+
+use crate::{
+    command::BranchDone,
+    handle::Context,
+    reply::{Rejection, Reply, Whereabouts},
+    status::{BranchEvent, BranchStatus, Status},
+};
+
+impl Context<'_> {
+    pub(crate) fn branch_done(&mut self, command: &BranchDone) -> Reply {
+        if self.state.whereabouts(command.xid) == Whereabouts::Forgotten {
+            // Late news of something that is over.
+            return Reply::Ok;
+        }
+        match self.try_done(command) {
+            Ok(()) => Reply::Ok,
+            Err(rejection) => Reply::Refused(rejection),
+        }
+    }
+
+    fn try_done(&mut self, command: &BranchDone) -> Result<(), Rejection> {
+        let transaction = self.known(command.xid)?;
+        let active = transaction.status == Status::Active;
+        let branch = transaction.branch_mut(command.branch).ok_or(Rejection::BranchUnknown)?;
+        match branch.status {
+            BranchStatus::Registered => {
+                branch.was_done = true;
+                branch.turn(BranchEvent::Done);
+                if active {
+                    self.commit_if_complete(command.xid);
+                }
+                Ok(())
+            }
+            BranchStatus::Withdrawn => Err(Rejection::BranchState(
+                "it was withdrawn, so its local transaction cannot have committed",
+            )),
+            // The rollback overtook this message; the next attempt shall know.
+            BranchStatus::Finishing | BranchStatus::Stuck => {
+                branch.was_done = true;
+                Ok(())
+            }
+            BranchStatus::Done
+            | BranchStatus::Finished
+            | BranchStatus::Accepted
+            | BranchStatus::Skipped => Ok(()),
+        }
+    }
+}

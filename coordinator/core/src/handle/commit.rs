@@ -1,0 +1,61 @@
+//! Asking for the decision to commit.
+
+use crate::{
+    command::Commit,
+    deadline::Timer,
+    handle::Context,
+    id::Xid,
+    limits::DONE_WAIT_MS,
+    reply::{Reply, RollBackReason, Waiter},
+    id::BranchId,
+};
+
+impl Context<'_> {
+    pub(crate) fn commit(&mut self, command: &Commit) -> Reply {
+        let xid = command.xid;
+        let transaction = match self.known(xid) {
+            Ok(transaction) => transaction,
+            Err(rejection) => return Reply::Refused(rejection),
+        };
+        if let Some(decision) = transaction.decision() {
+            return Reply::Decided(decision, transaction.reason.clone());
+        }
+        if transaction.commit_asked() {
+            return Reply::Waiting(Waiter::Commit(xid));
+        }
+        if self.is_complete(xid) {
+            return self.decide_commit(xid);
+        }
+        // "Done" travels on another stream than this: give it time to arrive.
+        let until = self.now().plus(DONE_WAIT_MS);
+        self.indexed(xid).commit_until = Some(until);
+        self.state.deadlines.arm(until, Timer::CommitWait(xid));
+        Reply::Waiting(Waiter::Commit(xid))
+    }
+
+    /// Every branch is done or withdrawn and no register waits.
+    pub(super) fn is_complete(&self, xid: Xid) -> bool {
+        let transaction = self.state.transactions.get(&xid);
+        transaction.is_some_and(|t| t.unfinished_branch().is_none())
+            && self.state.locks.tickets_of(xid).next().is_none()
+    }
+
+    /// Decides a commit that waited for what has just happened.
+    pub(super) fn commit_if_complete(&mut self, xid: Xid) {
+        let transaction = self.state.transactions.get(&xid);
+        let asked = transaction.is_some_and(|t| t.decision().is_none() && t.commit_asked());
+        if asked && self.is_complete(xid) {
+            self.decide_commit(xid);
+        }
+    }
+
+    /// A commit has waited long enough; its timer is not armed any more.
+    pub(super) fn commit_wait_is_over(&mut self, xid: Xid) {
+        let unfinished = self.indexed(xid).unfinished_branch();
+        // Without a registered branch it was a queued request that kept it from being complete.
+        let next = BranchId(self.indexed(xid).branches.len() as u32 + 1);
+        let reason = RollBackReason::BranchUnfinished(unfinished.unwrap_or(next));
+        self.commit_wait_fired(xid);
+        self.decide_roll_back(xid, reason);
+    }
+}

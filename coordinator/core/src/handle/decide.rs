@@ -1,0 +1,85 @@
+//! The one moment at which a transaction becomes committing or rolling back.
+
+use alloc::collections::BTreeSet;
+
+use crate::{
+    deadline::Timer,
+    effect::Effect,
+    handle::Context,
+    id::Xid,
+    reply::{Decision, Rejection, Reply, RollBackReason, Waiter},
+    row_lock::TicketId,
+    status::{BranchStatus, Event},
+};
+
+impl Context<'_> {
+    /// Decides to commit: frees the row locks and orders every branch to finish.
+    pub(super) fn decide_commit(&mut self, xid: Xid) -> Reply {
+        let reply = Reply::Decided(Decision::Commit, None);
+        self.decided(xid, Decision::Commit, &reply);
+        let mut freed = BTreeSet::new();
+        for branch in &mut self.indexed(xid).branches.clone() {
+            if branch.status == BranchStatus::Done {
+                freed.extend(self.take_locks_of(xid, branch.id));
+                self.order(xid, branch.id);
+            }
+        }
+        self.serve(freed);
+        self.end_if_over(xid);
+        reply
+    }
+
+    /// Decides to roll back: undoes each resource's branches, the last one first.
+    pub(super) fn decide_roll_back(&mut self, xid: Xid, reason: RollBackReason) -> Reply {
+        let reply = Reply::Decided(Decision::RollBack, Some(reason.clone()));
+        self.indexed(xid).reason = Some(reason);
+        self.decided(xid, Decision::RollBack, &reply);
+        let queued: BTreeSet<TicketId> = self.state.locks.tickets_of(xid).collect();
+        for ticket in queued {
+            self.refuse_ticket(ticket, Rejection::AlreadyDecided(Decision::RollBack));
+        }
+        for branch in &self.indexed(xid).branches.clone() {
+            self.refuse_waiters_with_local_locks(xid, &branch.resource, &branch.locks);
+        }
+        self.go_on(xid);
+        reply
+    }
+
+    fn decided(&mut self, xid: Xid, decision: Decision, reply: &Reply) {
+        self.turn(xid, Event::Decide(decision));
+        let transaction = self.indexed(xid);
+        let (deadline, parent) = (transaction.deadline, transaction.parent);
+        let commit_until = transaction.commit_until.take();
+        self.state.deadlines.disarm(deadline, Timer::Deadline(xid));
+        if let Some(until) = commit_until {
+            self.state.deadlines.disarm(until, Timer::CommitWait(xid));
+            let waiter = Waiter::Commit(xid);
+            self.effects.push(Effect::Answer { waiter, reply: reply.clone() });
+        }
+        if let Some(worker) = self.state.workers.get_mut(&xid.worker()) {
+            worker.undecided.remove(&xid);
+        }
+        if let Some(parent) = parent {
+            if let Some(nested) = self.state.nested.get_mut(&parent) {
+                nested.remove(&xid);
+                if nested.is_empty() {
+                    self.state.nested.remove(&parent);
+                }
+            }
+        }
+        self.effects.push(Effect::Decided { xid, decision });
+    }
+
+    /// The timer of a transaction's deadline went off: put it back, the decision disarms it.
+    pub(super) fn deadline_fired(&mut self, xid: Xid) {
+        let deadline = self.indexed(xid).deadline;
+        self.state.deadlines.arm(deadline, Timer::Deadline(xid));
+    }
+
+    /// The same for a commit's wait.
+    pub(super) fn commit_wait_fired(&mut self, xid: Xid) {
+        if let Some(until) = self.indexed(xid).commit_until {
+            self.state.deadlines.arm(until, Timer::CommitWait(xid));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Time has passed: what is due happens, in portions.
+
+use crate::{
+    deadline::Timer,
+    handle::Context,
+    id::{BranchId, Xid},
+    limits::EXPIRE_BATCH,
+    reply::{Reply, RollBackReason},
+    status::Status,
+};
+
+impl Context<'_> {
+    pub(crate) fn expire(&mut self) -> Reply {
+        let now = self.now();
+        if now < self.state.grace_until {
+            return Reply::Ok;
+        }
+        for _ in 0..EXPIRE_BATCH {
+            let Some(timer) = self.state.deadlines.pop_due(now) else {
+                return Reply::Ok;
+            };
+            match timer {
+                Timer::Deadline(xid) => self.deadline_is_over(xid),
+                Timer::CommitWait(xid) => self.commit_wait_is_over(xid),
+                Timer::Attempt(xid, branch) => self.next_attempt(xid, branch),
+                Timer::LockWait(ticket) => self.lock_wait_is_over(ticket),
+                Timer::Parked(xid) => self.parking_is_over(xid),
+                Timer::Lease(worker) => self.lease_is_over(worker),
+                Timer::Forget(xid) => self.forget(xid),
+            }
+        }
+        match self.state.next_deadline() {
+            Some(at) if at <= now => Reply::MoreIsDue,
+            _ => Reply::Ok,
+        }
+    }
+
+    fn deadline_is_over(&mut self, xid: Xid) {
+        let transaction = self.indexed(xid);
+        assert_eq!(transaction.status, Status::Active, "a decision disarms the deadline");
+        let reason = if transaction.lease_ended {
+            RollBackReason::LeaseEnded
+        } else {
+            RollBackReason::TimedOut
+        };
+        self.deadline_fired(xid);
+        self.decide_roll_back(xid, reason);
+    }
+
+    fn next_attempt(&mut self, xid: Xid, id: BranchId) {
+        let action = self.indexed(xid).branch(id).map(|b| b.action);
+        if let Some(action) = action {
+            self.order_as(xid, id, action);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What came of an order.
+
+use super::size;
+use crate::{
+    backoff,
+    command::{FinishBranch, Outcome, Problem},
+    deadline::Timer,
+    effect::Effect,
+    handle::Context,
+    id::{BranchId, Xid},
+    limits::{MAX_PROBLEM_BYTES, RETRY_BUDGET},
+    reply::{Rejection, Reply, Whereabouts},
+    status::{BranchEvent, BranchStatus, Event},
+};
+
+impl Context<'_> {
+    pub(crate) fn finish_branch(&mut self, command: &FinishBranch) -> Reply {
+        if self.state.whereabouts(command.xid) == Whereabouts::Forgotten {
+            // Late news of something that is over.
+            return Reply::Ok;
+        }
+        match self.try_finish(command) {
+            Ok(()) => Reply::Ok,
+            Err(rejection) => Reply::Refused(rejection),
+        }
+    }
+
+    fn try_finish(&mut self, command: &FinishBranch) -> Result<(), Rejection> {
+        let (xid, id) = (command.xid, command.branch);
+        let epoch = self.state.epoch;
+        let transaction = self.known(xid)?;
+        let branch = transaction.branch(id).ok_or(Rejection::BranchUnknown)?;
+        if branch.status.is_over() {
+            return Ok(());
+        }
+        if matches!(branch.status, BranchStatus::Registered | BranchStatus::Done) {
+            return Err(Rejection::BranchState("it was never ordered to finish"));
+        }
+        // Failures of older attempts and former leaders' orders say nothing about the newest one.
+        let current = branch.is_ordered() && branch.attempt == command.attempt && epoch == command.epoch;
+        match &command.outcome {
+            Outcome::Finished => {
+                self.effects.push(Effect::DropOrder { xid, branch: id });
+                self.branch_is_finished(xid, id);
+            }
+            Outcome::Failed(problem) if current => self.attempt_failed(xid, id, problem),
+            Outcome::Unavailable(problem) if current => self.database_is_down(xid, id, problem),
+            Outcome::Stuck(problem) if current => self.branch_is_stuck(xid, id, problem),
+            Outcome::Failed(_) | Outcome::Unavailable(_) | Outcome::Stuck(_) => {}
+        }
+        Ok(())
+    }
+
+    fn attempt_failed(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        branch.failures += 1;
+        branch.outages = 0;
+        let failures = branch.failures;
+        if failures >= RETRY_BUDGET {
+            self.branch_is_stuck(xid, id, problem);
+        } else {
+            self.try_again(xid, id, failures, problem);
+        }
+    }
+
+    /// Counted apart: an outage is nobody's fault and ends by itself.
+    fn database_is_down(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        branch.outages = branch.outages.saturating_add(1);
+        let outages = branch.outages;
+        self.try_again(xid, id, outages, problem);
+    }
+
+    fn try_again(&mut self, xid: Xid, id: BranchId, failures: u32, problem: &Problem) {
+        let at = self.now().plus(backoff::delay_ms(xid, id, failures));
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        branch.problem = Some(cut(problem));
+        branch.next_attempt_at = Some(at);
+        self.state.deadlines.arm(at, Timer::Attempt(xid, id));
+    }
+
+    fn branch_is_stuck(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        branch.problem = Some(cut(problem));
+        branch.turn(BranchEvent::GetStuck);
+        self.turn(xid, Event::GetStuck);
+        self.effects.push(Effect::Stuck { xid, branch: id });
+    }
+}
+
+fn cut(problem: &Problem) -> Problem {
+    Problem {
+        reason: size::cut(&problem.reason, MAX_PROBLEM_BYTES),
+        difference: size::cut(&problem.difference, MAX_PROBLEM_BYTES),
+        repair_statement: size::cut(&problem.repair_statement, MAX_PROBLEM_BYTES),
+    }
+}

@@ -1,0 +1,129 @@
+//! Finishing branches after the decision.
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use crate::{
+    deadline::Timer,
+    effect::{Action, Effect},
+    handle::Context,
+    id::{Attempt, BranchId, Xid},
+    limits::{MAX_ENDED_TRANSACTIONS, RETENTION_MS},
+    reply::Decision,
+    row_lock::TicketId,
+    status::{BranchEvent, BranchStatus, Event},
+};
+
+impl Context<'_> {
+    /// Sends the first order for a branch, as the transaction was decided.
+    pub(super) fn order(&mut self, xid: Xid, id: BranchId) {
+        let transaction = self.indexed(xid);
+        let action = match transaction.decision().expect("only decided transactions are finished") {
+            Decision::Commit => Action::Commit,
+            Decision::RollBack => Action::RollBack,
+        };
+        self.order_as(xid, id, action);
+    }
+
+    /// Sends an order for a new attempt with this action.
+    pub(super) fn order_as(&mut self, xid: Xid, id: BranchId, action: Action) {
+        let epoch = self.state.epoch;
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        if branch.status != BranchStatus::Finishing {
+            branch.turn(BranchEvent::Order);
+        }
+        branch.action = action;
+        branch.attempt = Attempt(branch.attempt.0 + 1);
+        branch.next_attempt_at = None;
+        let order = branch.order(xid, epoch);
+        self.effects.push(Effect::Order(order));
+    }
+
+    /// Does what is next after a branch is over: in a rollback the last unfinished branch of each
+    /// resource is undone first; a transaction without unfinished branches ends.
+    pub(super) fn go_on(&mut self, xid: Xid) {
+        let transaction = self.indexed(xid);
+        if transaction.status.decision() == Some(Decision::RollBack) {
+            let mut seen = BTreeSet::new();
+            let mut next = Vec::new();
+            for branch in transaction.branches.iter().rev().filter(|b| !b.status.is_over()) {
+                let last_of_resource = seen.insert(branch.resource.clone());
+                let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
+                if last_of_resource && waits {
+                    next.push(branch.id);
+                }
+            }
+            for id in next {
+                self.order(xid, id);
+            }
+        }
+        self.end_if_over(xid);
+    }
+
+    /// A branch is durably finished, by whatever attempt.
+    pub(super) fn branch_is_finished(&mut self, xid: Xid, id: BranchId) {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let event = match (branch.status, branch.action) {
+            (BranchStatus::Finishing, Action::Accept) => BranchEvent::Accept,
+            _ => BranchEvent::Finish,
+        };
+        self.close_branch(xid, id, event);
+    }
+
+    /// Nothing is owed to a branch any more.
+    pub(super) fn close_branch(&mut self, xid: Xid, id: BranchId, event: BranchEvent) {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        branch.turn(event);
+        branch.problem = branch.problem.take().filter(|_| event != BranchEvent::Finish);
+        if let Some(at) = branch.next_attempt_at.take() {
+            self.state.deadlines.disarm(at, Timer::Attempt(xid, id));
+        }
+        self.unstick(xid);
+        self.release_branch(xid, id);
+        self.go_on(xid);
+    }
+
+    /// Frees the row locks of one branch and serves those who wait.
+    pub(super) fn release_branch(&mut self, xid: Xid, id: BranchId) {
+        let heads = self.take_locks_of(xid, id);
+        self.serve(heads);
+    }
+
+    pub(super) fn take_locks_of(&mut self, xid: Xid, id: BranchId) -> BTreeSet<TicketId> {
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return BTreeSet::new();
+        };
+        let keys = core::mem::take(&mut branch.locks);
+        let resource = branch.resource.clone();
+        self.state.locks.release(xid, &resource, &keys)
+    }
+
+    pub(super) fn end_if_over(&mut self, xid: Xid) {
+        let now = self.state.now;
+        let transaction = self.indexed(xid);
+        let over = transaction.branches.iter().all(|b| b.status.is_over());
+        let Some(decision) = transaction.decision() else { return };
+        if !over || transaction.status.has_ended() {
+            return;
+        }
+        transaction.ended_at = Some(now);
+        // Nothing can be asked of it any more but how it ended.
+        transaction.requests = Vec::new();
+        self.turn(xid, Event::End);
+        self.state.ended.insert((now, xid));
+        self.state.deadlines.arm(now.plus(RETENTION_MS), Timer::Forget(xid));
+        self.effects.push(Effect::Ended { xid, decision });
+        while self.state.ended.len() > MAX_ENDED_TRANSACTIONS {
+            let Some((ended_at, oldest)) = self.state.ended.first().copied() else { break };
+            self.state.deadlines.disarm(ended_at.plus(RETENTION_MS), Timer::Forget(oldest));
+            self.forget(oldest);
+        }
+    }
+
+    /// Drops an ended transaction; its timer is not armed any more.
+    pub(super) fn forget(&mut self, xid: Xid) {
+        let Some(transaction) = self.state.transactions.remove(&xid) else { return };
+        let ended_at = transaction.ended_at.expect("only ended transactions are forgotten");
+        self.state.ended.remove(&(ended_at, xid));
+        self.state.by_status[crate::state::status_slot(transaction.status)] -= 1;
+    }
+}

@@ -1,0 +1,105 @@
+//! A request is taken back: its local transaction certainly rolled back.
+
+use crate::{
+    command::{Command, WithdrawBranch},
+    effect::Effect,
+    handle::Context,
+    id::BranchId,
+    limits::MAX_REQUESTS,
+    reply::{Rejection, Reply, Whereabouts},
+    status::{BranchEvent, BranchStatus},
+    transaction::{Answer, Request},
+};
+
+impl Context<'_> {
+    pub(crate) fn withdraw_branch(&mut self, command: &WithdrawBranch) -> Reply {
+        let xid = command.xid;
+        match self.state.whereabouts(xid) {
+            Whereabouts::Forgotten => return Reply::Ok,
+            // The request itself may still be under way: it must find this when its turn comes.
+            Whereabouts::NotBegun => {
+                let command = Command::WithdrawBranch(command.clone());
+                return match self.park(xid, command_request(&command), command) {
+                    Reply::Waiting(_) => Reply::Ok,
+                    refused => refused,
+                };
+            }
+            Whereabouts::Known => {}
+        }
+        let transaction = self.indexed(xid);
+        let Some(record) = transaction.request_mut(command.request) else {
+            return self.withdraw_unseen(command);
+        };
+        match record.answer {
+            Answer::Waiting(ticket) => {
+                self.withdraw_ticket(ticket);
+                self.commit_if_complete(xid);
+                Reply::Ok
+            }
+            Answer::Registered(branch) => self.withdraw_registered(command, branch),
+            Answer::LocksFree | Answer::Refused(_) => {
+                record.answer = Answer::Withdrawn;
+                Reply::Ok
+            }
+            Answer::Withdrawn => Reply::Ok,
+        }
+    }
+
+    fn withdraw_unseen(&mut self, command: &WithdrawBranch) -> Reply {
+        let transaction = self.indexed(command.xid);
+        // Once decided nothing can join, so there is nothing to bar.
+        if transaction.decision().is_some() {
+            return Reply::Ok;
+        }
+        if transaction.requests.len() >= MAX_REQUESTS {
+            let limit = MAX_REQUESTS as u64;
+            return Reply::Refused(Rejection::TooManyBranches { limit });
+        }
+        transaction.requests.push(Request {
+            id: command.request,
+            content: 0,
+            answer: Answer::Withdrawn,
+        });
+        Reply::Ok
+    }
+
+    fn withdraw_registered(&mut self, command: &WithdrawBranch, id: BranchId) -> Reply {
+        let xid = command.xid;
+        let transaction = self.indexed(xid);
+        let Some(branch) = transaction.branch_mut(id) else {
+            return Reply::Refused(Rejection::BranchUnknown);
+        };
+        match branch.status {
+            BranchStatus::Registered => {
+                branch.turn(BranchEvent::Withdraw);
+                if let Some(record) = transaction.request_mut(command.request) {
+                    record.answer = Answer::Withdrawn;
+                }
+                self.release_branch(xid, id);
+                self.commit_if_complete(xid);
+                self.go_on(xid);
+                Reply::Ok
+            }
+            // The rollback overtook this message: nothing was committed, so nothing is to undo.
+            BranchStatus::Finishing | BranchStatus::Stuck if !branch.was_done => {
+                self.effects.push(Effect::DropOrder { xid, branch: id });
+                self.branch_is_finished(xid, id);
+                Reply::Ok
+            }
+            BranchStatus::Done | BranchStatus::Finishing | BranchStatus::Stuck => {
+                Reply::Refused(Rejection::BranchState("its local commit was reported before"))
+            }
+            BranchStatus::Withdrawn
+            | BranchStatus::Finished
+            | BranchStatus::Accepted
+            | BranchStatus::Skipped => Reply::Ok,
+        }
+    }
+}
+
+fn command_request(command: &Command) -> crate::id::RequestId {
+    let Command::WithdrawBranch(withdraw) = command else {
+        unreachable!("made from a withdrawal")
+    };
+    withdraw.request
+}

@@ -1,0 +1,194 @@
+//! All that the coordinator knows, and how those outside may look at it.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+use core::ops::Bound;
+
+use crate::{
+    command::Command,
+    deadline::Deadlines,
+    id::{DatabaseId, Epoch, ProcessId, Resource, Timestamp, WorkerId, Xid},
+    reply::{Decision, Whereabouts},
+    row_lock::RowLocks,
+    status::Status,
+    transaction::Transaction,
+    worker::Worker,
+};
+
+/// The state machine's state. Changes only by [`State::apply`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub(crate) now: Timestamp,
+    pub(crate) epoch: Epoch,
+    /// Nothing expires before.
+    pub(crate) grace_until: Timestamp,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// The worker ids under lease, by their holders.
+    pub(crate) leased: BTreeMap<ProcessId, WorkerId>,
+    pub(crate) databases: BTreeMap<Resource, DatabaseId>,
+    pub(crate) transactions: BTreeMap<Xid, Transaction>,
+    /// Open transactions and those nested in them that are undecided.
+    pub(crate) nested: BTreeMap<Xid, BTreeSet<Xid>>,
+    /// Ended transactions, in the order in which they ended.
+    pub(crate) ended: BTreeSet<(Timestamp, Xid)>,
+    /// Requests that came before their transaction's begin.
+    pub(crate) parked: BTreeMap<Xid, Parked>,
+    pub(crate) parked_requests: usize,
+    pub(crate) locks: RowLocks,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) by_status: [u64; 6],
+}
+
+/// Requests of one transaction whose begin has not arrived, in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parked {
+    pub(crate) until: Timestamp,
+    pub(crate) commands: Vec<Command>,
+}
+
+/// How many there are of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Undecided transactions.
+    pub active: u64,
+    /// Decided to commit, not finished.
+    pub committing: u64,
+    /// Committed and still known.
+    pub committed: u64,
+    /// Decided to roll back, not finished.
+    pub rolling_back: u64,
+    /// Rolled back and still known.
+    pub rolled_back: u64,
+    /// Transactions with a branch that needs a person.
+    pub stuck: u64,
+    /// Held row locks.
+    pub row_locks: u64,
+    /// Requests that wait for row locks.
+    pub waiting: u64,
+    /// Workers under lease.
+    pub workers: u64,
+}
+
+/// A request that waits for row locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingRequest {
+    /// Where.
+    pub resource: Resource,
+    /// How many rows it wants.
+    pub row_locks: usize,
+    /// The transactions in the way: holders, and those that queue before it.
+    pub blocked_by: Vec<Xid>,
+    /// When it began to wait.
+    pub since: Timestamp,
+    /// When it gives up.
+    pub until: Timestamp,
+}
+
+pub(crate) const fn status_slot(status: Status) -> usize {
+    match status {
+        Status::Active => 0,
+        Status::Committing => 1,
+        Status::Committed => 2,
+        Status::RollingBack => 3,
+        Status::RolledBack => 4,
+        Status::Stuck(Decision::Commit | Decision::RollBack) => 5,
+    }
+}
+
+impl State {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The time of the last applied entry.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// When the last leader took office, as a log index.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// From when on an `Expire` changes something.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.next().map(|at| at.max(self.grace_until))
+    }
+
+    /// Whether an XID is known, and if not, which of the two it is.
+    #[must_use]
+    pub fn whereabouts(&self, xid: Xid) -> Whereabouts {
+        if self.transactions.contains_key(&xid) {
+            return Whereabouts::Known;
+        }
+        let through = self.workers.get(&xid.worker()).and_then(|w| w.begun_through);
+        if through.is_some_and(|highest| xid <= highest) {
+            Whereabouts::Forgotten
+        } else {
+            Whereabouts::NotBegun
+        }
+    }
+
+    /// A known transaction.
+    #[must_use]
+    pub fn transaction(&self, xid: Xid) -> Option<&Transaction> {
+        self.transactions.get(&xid)
+    }
+
+    /// All known transactions above `after`, in ascending order.
+    pub fn transactions_after(&self, after: Option<Xid>) -> impl Iterator<Item = &Transaction> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.transactions.range((from, Bound::Unbounded)).map(|(_, t)| t)
+    }
+
+    /// The requests of a transaction that wait for row locks.
+    #[must_use]
+    pub fn waiting(&self, xid: Xid) -> Vec<WaitingRequest> {
+        self.locks
+            .tickets_of(xid)
+            .filter_map(|id| self.locks.ticket(id).map(|ticket| (id, ticket)))
+            .map(|(id, ticket)| WaitingRequest {
+                resource: ticket.wanted.resource().clone(),
+                row_locks: ticket.wanted.locks().len(),
+                blocked_by: self.locks.blockers(&ticket.wanted, Some(id)).into_iter().collect(),
+                since: ticket.since,
+                until: ticket.until,
+            })
+            .collect()
+    }
+
+    /// How many there are of what. Costs nothing.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let [active, committing, committed, rolling_back, rolled_back, stuck] = self.by_status;
+        Counts {
+            active,
+            committing,
+            committed,
+            rolling_back,
+            rolled_back,
+            stuck,
+            row_locks: self.locks.held(),
+            waiting: self.locks.waiting() as u64,
+            workers: self.leased.len() as u64,
+        }
+    }
+
+    /// The known resources with their databases.
+    pub fn resources(&self) -> impl Iterator<Item = (&Resource, &DatabaseId)> {
+        self.databases.iter()
+    }
+
+    /// The name under which a worker's holder is shown.
+    #[must_use]
+    pub fn worker_name(&self, worker: WorkerId) -> Option<&str> {
+        Some(&self.workers.get(&worker)?.lease.as_ref()?.name)
+    }
+}

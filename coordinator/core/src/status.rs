@@ -1,0 +1,181 @@
+//! Which status may follow which, for transactions and branches. Nothing else changes a status.
+
+use crate::reply::Decision;
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Open: branches may register.
+    Active,
+    /// Decided commit; branches are being finished.
+    Committing,
+    /// Every branch is finished.
+    Committed,
+    /// Decided rollback; branches are being undone.
+    RollingBack,
+    /// Every branch is undone.
+    RolledBack,
+    /// Decided this way, and at least one branch needs a person.
+    Stuck(Decision),
+}
+
+/// What can happen to a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Decide(Decision),
+    /// A branch needs a person.
+    GetStuck,
+    /// No branch needs a person any more.
+    Repaired,
+    /// The last branch is finished.
+    End,
+}
+
+impl Status {
+    /// The status after `event`; `None` if it cannot happen now, which is a bug of the caller.
+    pub(crate) const fn next(self, event: Event) -> Option<Self> {
+        match (self, event) {
+            (Self::Active, Event::Decide(Decision::Commit)) => Some(Self::Committing),
+            (Self::Active, Event::Decide(Decision::RollBack)) => Some(Self::RollingBack),
+            (Self::Committing, Event::GetStuck) => Some(Self::Stuck(Decision::Commit)),
+            (Self::RollingBack, Event::GetStuck) => Some(Self::Stuck(Decision::RollBack)),
+            (Self::Stuck(decision), Event::GetStuck) => Some(Self::Stuck(decision)),
+            (Self::Stuck(Decision::Commit), Event::Repaired) => Some(Self::Committing),
+            (Self::Stuck(Decision::RollBack), Event::Repaired) => Some(Self::RollingBack),
+            (Self::Committing, Event::End) => Some(Self::Committed),
+            (Self::RollingBack, Event::End) => Some(Self::RolledBack),
+            (Self::Active, Event::GetStuck | Event::Repaired | Event::End)
+            | (Self::Committing, Event::Decide(_) | Event::Repaired)
+            | (Self::RollingBack, Event::Decide(_) | Event::Repaired)
+            | (Self::Stuck(_), Event::Decide(_) | Event::End)
+            | (
+                Self::Committed | Self::RolledBack,
+                Event::Decide(_) | Event::GetStuck | Event::Repaired | Event::End,
+            ) => None,
+        }
+    }
+
+    /// What was decided, if it was.
+    #[must_use]
+    pub const fn decision(self) -> Option<Decision> {
+        match self {
+            Self::Active => None,
+            Self::Committing | Self::Committed => Some(Decision::Commit),
+            Self::RollingBack | Self::RolledBack => Some(Decision::RollBack),
+            Self::Stuck(decision) => Some(decision),
+        }
+    }
+
+    /// Every branch is finished.
+    #[must_use]
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Committed | Self::RolledBack)
+    }
+}
+
+/// Where a branch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchStatus {
+    /// Joined; its local commit is not reported yet.
+    Registered,
+    /// Its local commit is durable.
+    Done,
+    /// Its local transaction rolled back before the decision; it no longer counts.
+    Withdrawn,
+    /// Ordered to finish, or waiting for the next attempt.
+    Finishing,
+    /// Finished as decided.
+    Finished,
+    /// Needs a person.
+    Stuck,
+    /// An operator kept the rows as they were and dropped the undo record.
+    Accepted,
+    /// An operator finished the transaction without it.
+    Skipped,
+}
+
+/// What can happen to a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BranchEvent {
+    Done,
+    Withdraw,
+    /// An order goes out, the first or after a repair.
+    Order,
+    Finish,
+    GetStuck,
+    Accept,
+    Skip,
+}
+
+impl BranchStatus {
+    /// The status after `event`; `None` if it cannot happen now.
+    pub(crate) const fn next(self, event: BranchEvent) -> Option<Self> {
+        match (self, event) {
+            (Self::Registered, BranchEvent::Done) => Some(Self::Done),
+            (Self::Registered, BranchEvent::Withdraw) => Some(Self::Withdrawn),
+            (Self::Registered | Self::Done | Self::Stuck, BranchEvent::Order) => {
+                Some(Self::Finishing)
+            }
+            // A success of any attempt is final, also one that comes after the branch got stuck.
+            (Self::Finishing | Self::Stuck, BranchEvent::Finish) => Some(Self::Finished),
+            (Self::Finishing, BranchEvent::GetStuck) => Some(Self::Stuck),
+            (Self::Finishing, BranchEvent::Accept) => Some(Self::Accepted),
+            (Self::Stuck, BranchEvent::Skip) => Some(Self::Skipped),
+            (
+                Self::Registered,
+                BranchEvent::Finish | BranchEvent::GetStuck | BranchEvent::Accept | BranchEvent::Skip,
+            )
+            | (
+                Self::Done,
+                BranchEvent::Done
+                | BranchEvent::Withdraw
+                | BranchEvent::Finish
+                | BranchEvent::GetStuck
+                | BranchEvent::Accept
+                | BranchEvent::Skip,
+            )
+            | (
+                Self::Finishing,
+                BranchEvent::Done | BranchEvent::Withdraw | BranchEvent::Order | BranchEvent::Skip,
+            )
+            | (
+                Self::Stuck,
+                BranchEvent::Done
+                | BranchEvent::Withdraw
+                | BranchEvent::GetStuck
+                | BranchEvent::Accept,
+            )
+            | (
+                Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped,
+                BranchEvent::Done
+                | BranchEvent::Withdraw
+                | BranchEvent::Order
+                | BranchEvent::Finish
+                | BranchEvent::GetStuck
+                | BranchEvent::Accept
+                | BranchEvent::Skip,
+            ) => None,
+        }
+    }
+
+    /// Nothing is owed to it any more.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped)
+    }
+
+    /// The word for tables and the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Done => "done",
+            Self::Withdrawn => "withdrawn",
+            Self::Finishing => "finishing",
+            Self::Finished => "finished",
+            Self::Stuck => "stuck",
+            Self::Accepted => "accepted",
+            Self::Skipped => "skipped",
+        }
+    }
+}
