@@ -16,7 +16,11 @@ impl State {
     /// If time runs backwards in the log, or a rule of the state machine itself is broken: both
     /// are bugs, and going on could tear a transaction.
     pub fn apply(&mut self, entry: &Entry, effects: &mut Effects) -> Reply {
-        assert!(entry.at >= self.now, "entry {} goes back in time", entry.index);
+        assert!(
+            entry.at >= self.now,
+            "entry {} goes back in time",
+            entry.index
+        );
         self.now = entry.at;
         let mut cx = Context {
             state: self,

@@ -31,7 +31,10 @@ mod tests {
         let mut full = BACKOFF_FIRST_MS;
         for failures in 1..40 {
             let delay = delay_ms(xid, BranchId(1), failures);
-            assert!((full / 2..=full).contains(&delay), "{failures}: {delay} of {full}");
+            assert!(
+                (full / 2..=full).contains(&delay),
+                "{failures}: {delay} of {full}"
+            );
             full = (full * 2).min(BACKOFF_CAP_MS);
         }
     }

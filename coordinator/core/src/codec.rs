@@ -21,9 +21,11 @@ use crate::{
 };
 
 // The pieces of which the snapshot of the state is made too.
-#[allow(unused_imports, reason = "one file for all that is kept; each user takes what it needs")]
 pub(crate) use self::{
-    command::{get_command, get_problem, put_command, put_problem},
+    command::{
+        get_branch_id, get_command, get_problem, get_process, get_repair_verb, get_request,
+        get_worker, get_xid, put_command, put_problem, put_repair_verb, put_request, put_xid,
+    },
     wire::{Reader, Writer},
 };
 
@@ -118,7 +120,10 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8()?;
     if version != BATCH_VERSION {
-        return Err(DecodeError::UnknownVersion { what: "batch of commands", version });
+        return Err(DecodeError::UnknownVersion {
+            what: "batch of commands",
+            version,
+        });
     }
     let at = Timestamp(reader.varint()?);
     let wall = WallTime(reader.varint()?);

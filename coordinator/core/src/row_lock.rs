@@ -1,9 +1,8 @@
 //! Row locks: who holds which row of which resource, and who waits for it in which order.
 //!
-//! A request (a [`Ticket`]) stands in the queue of every key that its transaction did not hold when it
-//! came. It is granted when each of its keys is held by its own transaction, or is free and has it
-//! at the head of the queue. So requests are served in order, and a holder that asks again
-//! overtakes those who wait for it.
+//! A request (a [`Ticket`]) stands in the queue of each of its keys. It is granted when each key is
+//! held by its own transaction, or is free and has it at the head of the queue. So requests are
+//! served in order, and a holder that asks again overtakes those who wait for it.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -137,7 +136,11 @@ impl RowLocks {
                 None => {}
             }
             let earlier = row.queue.iter().take_while(|id| Some(**id) != ticket);
-            blockers.extend(earlier.map(|id| self.tickets[id].wanted.xid()).filter(|x| *x != xid));
+            blockers.extend(
+                earlier
+                    .map(|id| self.tickets[id].wanted.xid())
+                    .filter(|x| *x != xid),
+            );
         }
         blockers
     }
@@ -171,7 +174,9 @@ impl RowLocks {
         if !self.rows.contains_key(resource) {
             self.rows.insert(resource.clone(), BTreeMap::new());
         }
-        let Some(rows) = self.rows.get_mut(resource) else { return };
+        let Some(rows) = self.rows.get_mut(resource) else {
+            return;
+        };
         for key in keys {
             let row = rows.entry(key.clone()).or_default();
             match &mut row.holder {
@@ -195,10 +200,16 @@ impl RowLocks {
         keys: &[LockKey],
     ) -> BTreeSet<TicketId> {
         let mut heads = BTreeSet::new();
-        let Some(rows) = self.rows.get_mut(resource) else { return heads };
+        let Some(rows) = self.rows.get_mut(resource) else {
+            return heads;
+        };
         for key in keys {
-            let Some(row) = rows.get_mut(key) else { continue };
-            let Some(holder) = row.holder.as_mut().filter(|h| h.xid == xid) else { continue };
+            let Some(row) = rows.get_mut(key) else {
+                continue;
+            };
+            let Some(holder) = row.holder.as_mut().filter(|h| h.xid == xid) else {
+                continue;
+            };
             holder.branches -= 1;
             if holder.branches > 0 {
                 continue;
@@ -213,7 +224,7 @@ impl RowLocks {
         heads
     }
 
-    /// Puts a request at the end of the queues of all keys that its transaction does not hold.
+    /// Puts a request at the end of the queues of all its keys.
     pub(crate) fn enqueue(&mut self, ticket: Ticket) -> TicketId {
         let id = TicketId(self.next_ticket);
         self.next_ticket += 1;
@@ -232,12 +243,13 @@ impl RowLocks {
 
     fn enqueue_as(&mut self, id: TicketId, ticket: Ticket) {
         let xid = ticket.wanted.xid();
-        let rows = self.rows.entry(ticket.wanted.resource().clone()).or_default();
+        let rows = self
+            .rows
+            .entry(ticket.wanted.resource().clone())
+            .or_default();
         for key in ticket.wanted.locks() {
-            let row = rows.entry(key.clone()).or_default();
-            if row.holder.is_none_or(|h| h.xid != xid) {
-                row.queue.push_back(id);
-            }
+            // Also where its own transaction holds the row now: that branch may be withdrawn.
+            rows.entry(key.clone()).or_default().queue.push_back(id);
         }
         self.waiting_of.entry(xid).or_default().insert(id);
         self.tickets.insert(id, ticket);
@@ -256,7 +268,9 @@ impl RowLocks {
         let mut heads = BTreeSet::new();
         if let Some(rows) = self.rows.get_mut(ticket.wanted.resource()) {
             for key in ticket.wanted.locks() {
-                let Some(row) = rows.get_mut(key) else { continue };
+                let Some(row) = rows.get_mut(key) else {
+                    continue;
+                };
                 row.queue.retain(|queued| *queued != id);
                 match row.queue.front() {
                     Some(head) => drop(heads.insert(*head)),
@@ -269,7 +283,11 @@ impl RowLocks {
     }
 
     /// The requests in the queues of the rows that a branch holds.
-    pub(crate) fn queued_behind(&self, resource: &Resource, keys: &[LockKey]) -> BTreeSet<TicketId> {
+    pub(crate) fn queued_behind(
+        &self,
+        resource: &Resource,
+        keys: &[LockKey],
+    ) -> BTreeSet<TicketId> {
         let rows = self.rows.get(resource);
         keys.iter()
             .filter_map(|key| rows?.get(key))

@@ -1,1 +1,147 @@
-//! The whole state as bytes and back.
+//! The whole state as bytes and back: a version byte, then the records that cannot be derived.
+//! Holders of row locks, queues, timers and counts follow from them.
+
+mod records;
+
+use alloc::vec::Vec;
+
+use self::records::{
+    get_parked, get_ticket, get_transaction, get_worker_record, put_parked, put_ticket,
+    put_transaction, put_worker_record,
+};
+use crate::{
+    codec::{DecodeError, Reader, Writer, get_worker, get_xid, put_xid},
+    deadline::Timer,
+    id::{Epoch, Resource, Timestamp},
+    limits::RETENTION_MS,
+    reply::Decision,
+    state::{State, status_slot},
+    transaction::Transaction,
+};
+
+const SNAPSHOT_VERSION: u8 = 1;
+
+impl State {
+    /// The state as bytes. Equal states have equal bytes, so they serve to compare replicas too.
+    #[must_use]
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        let mut w = Writer::with_capacity(1024 + self.transactions.len() * 256);
+        w.u8(SNAPSHOT_VERSION);
+        w.varint(self.now.0);
+        w.varint(self.epoch.0);
+        w.varint(self.grace_until.0);
+        w.list(&self.workers, |w, (id, worker)| {
+            w.varint(id.0.into());
+            put_worker_record(w, worker);
+        });
+        w.list(&self.databases, |w, (name, database)| {
+            w.str(name);
+            w.raw(database);
+        });
+        w.list(&self.transactions, |w, (_, t)| put_transaction(w, t));
+        w.varint(self.locks.next_ticket());
+        let tickets: Vec<_> = self.locks.tickets().collect();
+        w.list(tickets, |w, (id, ticket)| put_ticket(w, id, ticket));
+        w.list(&self.parked, |w, (xid, parked)| {
+            put_xid(w, *xid);
+            put_parked(w, parked);
+        });
+        w.into_bytes()
+    }
+
+    /// Reads what [`State::to_snapshot`] wrote.
+    ///
+    /// # Errors
+    /// Says what is wrong with the bytes; never panics.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let version = r.u8()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(DecodeError::UnknownVersion {
+                what: "snapshot",
+                version,
+            });
+        }
+        let mut state = Self {
+            now: Timestamp(r.varint()?),
+            epoch: Epoch(r.varint()?),
+            grace_until: Timestamp(r.varint()?),
+            ..Self::default()
+        };
+        state.workers = r
+            .list(|r| Ok((get_worker(r)?, get_worker_record(r)?)))?
+            .into_iter()
+            .collect();
+        state.databases = r
+            .list(|r| Ok((Resource::from(r.str()?), r.array()?)))?
+            .into_iter()
+            .collect();
+        for transaction in r.list(get_transaction)? {
+            state.transactions.insert(transaction.xid, transaction);
+        }
+        let next_ticket = r.varint()?;
+        state.derive();
+        for (id, ticket) in r.list(get_ticket)? {
+            if !state.transactions.contains_key(&ticket.wanted.xid()) || id.0 >= next_ticket {
+                return Err(DecodeError::OutOfRange {
+                    what: "waiting request",
+                });
+            }
+            state.deadlines.arm(ticket.until, Timer::LockWait(id));
+            state.locks.restore(id, ticket);
+        }
+        state.locks.restore_next_ticket(next_ticket);
+        for (xid, parked) in r.list(|r| Ok((get_xid(r)?, get_parked(r)?)))? {
+            state.deadlines.arm(parked.until, Timer::Parked(xid));
+            state.parked_requests += parked.commands.len();
+            state.parked.insert(xid, parked);
+        }
+        r.end()?;
+        Ok(state)
+    }
+
+    /// Rebuilds what follows from workers and transactions.
+    fn derive(&mut self) {
+        for (id, worker) in &self.workers {
+            if let Some(holder) = &worker.lease {
+                self.leased.insert(holder.process, *id);
+                self.deadlines.arm(holder.until, Timer::Lease(*id));
+            }
+        }
+        let transactions = core::mem::take(&mut self.transactions);
+        for transaction in transactions.values() {
+            self.derive_from(transaction);
+        }
+        self.transactions = transactions;
+    }
+
+    fn derive_from(&mut self, t: &Transaction) {
+        self.by_status[status_slot(t.status)] += 1;
+        if let Some(ended_at) = t.ended_at {
+            self.ended.insert((ended_at, t.xid));
+            self.deadlines
+                .arm(ended_at.plus(RETENTION_MS), Timer::Forget(t.xid));
+        }
+        if t.decision().is_none() {
+            self.deadlines.arm(t.deadline, Timer::Deadline(t.xid));
+            if let Some(until) = t.commit_until {
+                self.deadlines.arm(until, Timer::CommitWait(t.xid));
+            }
+            if let Some(worker) = self.workers.get_mut(&t.xid.worker()) {
+                worker.undecided.insert(t.xid);
+            }
+            if let Some(parent) = t.parent {
+                self.nested.entry(parent).or_default().insert(t.xid);
+            }
+        }
+        for branch in &t.branches {
+            // A commit freed its locks; everywhere else they stand with the branch.
+            if t.decision() != Some(Decision::Commit) {
+                self.locks.hold(t.xid, &branch.resource, &branch.locks);
+            }
+            if let Some(at) = branch.next_attempt_at {
+                self.deadlines.arm(at, Timer::Attempt(t.xid, branch.id));
+            }
+        }
+    }
+}

@@ -128,7 +128,10 @@ impl State {
         if self.transactions.contains_key(&xid) {
             return Whereabouts::Known;
         }
-        let through = self.workers.get(&xid.worker()).and_then(|w| w.begun_through);
+        let through = self
+            .workers
+            .get(&xid.worker())
+            .and_then(|w| w.begun_through);
         if through.is_some_and(|highest| xid <= highest) {
             Whereabouts::Forgotten
         } else {
@@ -145,7 +148,9 @@ impl State {
     /// All known transactions above `after`, in ascending order.
     pub fn transactions_after(&self, after: Option<Xid>) -> impl Iterator<Item = &Transaction> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.transactions.range((from, Bound::Unbounded)).map(|(_, t)| t)
+        self.transactions
+            .range((from, Bound::Unbounded))
+            .map(|(_, t)| t)
     }
 
     /// The requests of a transaction that wait for row locks.
@@ -157,7 +162,11 @@ impl State {
             .map(|(id, ticket)| WaitingRequest {
                 resource: ticket.wanted.resource().clone(),
                 row_locks: ticket.wanted.locks().len(),
-                blocked_by: self.locks.blockers(&ticket.wanted, Some(id)).into_iter().collect(),
+                blocked_by: self
+                    .locks
+                    .blockers(&ticket.wanted, Some(id))
+                    .into_iter()
+                    .collect(),
                 since: ticket.since,
                 until: ticket.until,
             })
@@ -167,7 +176,14 @@ impl State {
     /// How many there are of what. Costs nothing.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let [active, committing, committed, rolling_back, rolled_back, stuck] = self.by_status;
+        let [
+            active,
+            committing,
+            committed,
+            rolling_back,
+            rolled_back,
+            stuck,
+        ] = self.by_status;
         Counts {
             active,
             committing,

@@ -123,7 +123,10 @@ impl BranchStatus {
             (Self::Stuck, BranchEvent::Skip) => Some(Self::Skipped),
             (
                 Self::Registered,
-                BranchEvent::Finish | BranchEvent::GetStuck | BranchEvent::Accept | BranchEvent::Skip,
+                BranchEvent::Finish
+                | BranchEvent::GetStuck
+                | BranchEvent::Accept
+                | BranchEvent::Skip,
             )
             | (
                 Self::Done,
@@ -161,7 +164,10 @@ impl BranchStatus {
     /// Nothing is owed to it any more.
     #[must_use]
     pub const fn is_over(self) -> bool {
-        matches!(self, Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped)
+        matches!(
+            self,
+            Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped
+        )
     }
 
     /// The word for tables and the wire.

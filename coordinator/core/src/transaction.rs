@@ -157,7 +157,10 @@ impl Transaction {
     /// Changes the status; panics where the transition does not exist, which is a bug.
     pub(crate) fn turn(&mut self, event: Event) {
         let Some(next) = self.status.next(event) else {
-            panic!("transaction {}: {event:?} cannot follow {:?}", self.xid, self.status);
+            panic!(
+                "transaction {}: {event:?} cannot follow {:?}",
+                self.xid, self.status
+            );
         };
         self.status = next;
     }
@@ -253,7 +256,10 @@ impl Branch {
     /// Changes the status; panics where the transition does not exist, which is a bug.
     pub(crate) fn turn(&mut self, event: BranchEvent) {
         let Some(next) = self.status.next(event) else {
-            panic!("branch {:?} of {}: {event:?} cannot follow {:?}", self.id, self.resource, self.status);
+            panic!(
+                "branch {:?} of {}: {event:?} cannot follow {:?}",
+                self.id, self.resource, self.status
+            );
         };
         self.status = next;
     }

@@ -121,12 +121,7 @@ pub(crate) fn put_command(w: &mut Writer, command: &Command) {
             w.u8(tag::REPAIR);
             put_xid(w, *xid);
             w.option(*branch, |w, branch| w.varint(branch.0.into()));
-            w.u8(match verb {
-                RepairVerb::Retry => 1,
-                RepairVerb::Apply => 2,
-                RepairVerb::Accept => 3,
-                RepairVerb::Skip => 4,
-            });
+            put_repair_verb(w, *verb);
             w.str(by);
             w.str(reason);
         }
@@ -348,7 +343,16 @@ pub(crate) fn get_problem(r: &mut Reader<'_>) -> Result<Problem, DecodeError> {
     })
 }
 
-fn get_repair_verb(r: &mut Reader<'_>) -> Result<RepairVerb, DecodeError> {
+pub(crate) fn put_repair_verb(w: &mut Writer, verb: RepairVerb) {
+    w.u8(match verb {
+        RepairVerb::Retry => 1,
+        RepairVerb::Apply => 2,
+        RepairVerb::Accept => 3,
+        RepairVerb::Skip => 4,
+    });
+}
+
+pub(crate) fn get_repair_verb(r: &mut Reader<'_>) -> Result<RepairVerb, DecodeError> {
     Ok(match r.u8()? {
         1 => RepairVerb::Retry,
         2 => RepairVerb::Apply,
@@ -369,37 +373,37 @@ fn put_branch(w: &mut Writer, tag: u8, xid: Xid, branch: BranchId) {
     w.varint(branch.0.into());
 }
 
-fn put_xid(w: &mut Writer, xid: Xid) {
+pub(crate) fn put_xid(w: &mut Writer, xid: Xid) {
     w.fixed(xid.get());
 }
 
-fn get_xid(r: &mut Reader<'_>) -> Result<Xid, DecodeError> {
+pub(crate) fn get_xid(r: &mut Reader<'_>) -> Result<Xid, DecodeError> {
     Xid::new(r.fixed()?).ok_or(DecodeError::OutOfRange {
         what: "transaction id",
     })
 }
 
-fn put_request(w: &mut Writer, request: RequestId) {
+pub(crate) fn put_request(w: &mut Writer, request: RequestId) {
     w.fixed(request.process.0);
     w.varint(request.sequence);
 }
 
-fn get_request(r: &mut Reader<'_>) -> Result<RequestId, DecodeError> {
+pub(crate) fn get_request(r: &mut Reader<'_>) -> Result<RequestId, DecodeError> {
     Ok(RequestId {
         process: get_process(r)?,
         sequence: r.varint()?,
     })
 }
 
-fn get_process(r: &mut Reader<'_>) -> Result<ProcessId, DecodeError> {
+pub(crate) fn get_process(r: &mut Reader<'_>) -> Result<ProcessId, DecodeError> {
     r.fixed().map(ProcessId)
 }
 
-fn get_branch_id(r: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
+pub(crate) fn get_branch_id(r: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
     r.small("branch number").map(BranchId)
 }
 
-fn get_worker(r: &mut Reader<'_>) -> Result<WorkerId, DecodeError> {
+pub(crate) fn get_worker(r: &mut Reader<'_>) -> Result<WorkerId, DecodeError> {
     match r.small("worker id").map(WorkerId)? {
         worker if worker <= WorkerId::MAX => Ok(worker),
         _ => Err(DecodeError::OutOfRange { what: "worker id" }),

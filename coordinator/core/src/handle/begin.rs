@@ -27,9 +27,15 @@ impl Context<'_> {
     fn try_begin(&mut self, command: &Begin) -> Result<(), Rejection> {
         let xid = command.xid;
         size::name("a transaction's name", &command.name)?;
-        size::check("the time-out in milliseconds", command.timeout_ms as usize, MAX_TIMEOUT_MS as usize)?;
+        size::check(
+            "the time-out in milliseconds",
+            command.timeout_ms as usize,
+            MAX_TIMEOUT_MS as usize,
+        )?;
         if command.timeout_ms == 0 {
-            return Err(Rejection::Malformed("a time-out must be at least one millisecond"));
+            return Err(Rejection::Malformed(
+                "a time-out must be at least one millisecond",
+            ));
         }
         if self.state.leased.get(&command.process) != Some(&xid.worker()) {
             return Err(Rejection::LeaseEnded);
@@ -40,7 +46,11 @@ impl Context<'_> {
             Whereabouts::Forgotten => return Err(Rejection::Forgotten),
             Whereabouts::NotBegun => {}
         }
-        let worker = self.state.workers.get_mut(&xid.worker()).expect("it is leased");
+        let worker = self
+            .state
+            .workers
+            .get_mut(&xid.worker())
+            .expect("it is leased");
         if !(worker.floor_ms..worker.ceiling_ms).contains(&xid.time_ms()) {
             return Err(Rejection::OutsideLease);
         }
@@ -48,7 +58,9 @@ impl Context<'_> {
         worker.begun_through = Some(xid);
         if self.open_transactions() >= MAX_OPEN_TRANSACTIONS as u64 {
             self.unpark(xid);
-            return Err(Rejection::TooManyOpen { limit: MAX_OPEN_TRANSACTIONS as u64 });
+            return Err(Rejection::TooManyOpen {
+                limit: MAX_OPEN_TRANSACTIONS as u64,
+            });
         }
         self.open(command);
         self.unpark(xid);
@@ -92,9 +104,13 @@ impl Context<'_> {
 
     /// Requests that came before the begin take their turn.
     fn unpark(&mut self, xid: Xid) {
-        let Some(parked) = self.state.parked.remove(&xid) else { return };
+        let Some(parked) = self.state.parked.remove(&xid) else {
+            return;
+        };
         self.state.parked_requests -= parked.commands.len();
-        self.state.deadlines.disarm(parked.until, Timer::Parked(xid));
+        self.state
+            .deadlines
+            .disarm(parked.until, Timer::Parked(xid));
         for command in &parked.commands {
             let (request, reply) = match command {
                 Command::RegisterBranch(c) => (c.request, self.register_branch(c)),

@@ -13,13 +13,14 @@ impl Context<'_> {
         if let Err(rejection) = size::name("a resource's name", &command.resource) {
             return Reply::Refused(rejection);
         }
-        let bound = self
-            .state
-            .databases
-            .iter()
-            .find(|(name, database)| **name == command.resource || **database == command.database);
+        let bound =
+            self.state.databases.iter().find(|(name, database)| {
+                **name == command.resource || **database == command.database
+            });
         match bound {
-            Some((name, database)) if *name == command.resource && *database == command.database => {
+            Some((name, database))
+                if *name == command.resource && *database == command.database =>
+            {
                 Reply::Ok
             }
             Some((resource, database)) => Reply::Refused(Rejection::ResourceMismatch {
@@ -27,7 +28,9 @@ impl Context<'_> {
                 database: *database,
             }),
             None => {
-                self.state.databases.insert(command.resource.clone(), command.database);
+                self.state
+                    .databases
+                    .insert(command.resource.clone(), command.database);
                 Reply::Ok
             }
         }

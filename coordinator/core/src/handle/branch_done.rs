@@ -22,7 +22,9 @@ impl Context<'_> {
     fn try_done(&mut self, command: &BranchDone) -> Result<(), Rejection> {
         let transaction = self.known(command.xid)?;
         let active = transaction.status == Status::Active;
-        let branch = transaction.branch_mut(command.branch).ok_or(Rejection::BranchUnknown)?;
+        let branch = transaction
+            .branch_mut(command.branch)
+            .ok_or(Rejection::BranchUnknown)?;
         match branch.status {
             BranchStatus::Registered => {
                 branch.was_done = true;

@@ -4,10 +4,10 @@ use crate::{
     command::Commit,
     deadline::Timer,
     handle::Context,
+    id::BranchId,
     id::Xid,
     limits::DONE_WAIT_MS,
     reply::{Reply, RollBackReason, Waiter},
-    id::BranchId,
 };
 
 impl Context<'_> {

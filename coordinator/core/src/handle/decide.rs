@@ -54,17 +54,20 @@ impl Context<'_> {
         if let Some(until) = commit_until {
             self.state.deadlines.disarm(until, Timer::CommitWait(xid));
             let waiter = Waiter::Commit(xid);
-            self.effects.push(Effect::Answer { waiter, reply: reply.clone() });
+            self.effects.push(Effect::Answer {
+                waiter,
+                reply: reply.clone(),
+            });
         }
         if let Some(worker) = self.state.workers.get_mut(&xid.worker()) {
             worker.undecided.remove(&xid);
         }
-        if let Some(parent) = parent {
-            if let Some(nested) = self.state.nested.get_mut(&parent) {
-                nested.remove(&xid);
-                if nested.is_empty() {
-                    self.state.nested.remove(&parent);
-                }
+        if let Some(parent) = parent
+            && let Some(nested) = self.state.nested.get_mut(&parent)
+        {
+            nested.remove(&xid);
+            if nested.is_empty() {
+                self.state.nested.remove(&parent);
             }
         }
         self.effects.push(Effect::Decided { xid, decision });

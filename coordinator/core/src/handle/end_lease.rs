@@ -1,7 +1,11 @@
 //! The end of a lease: nobody is left to decide the worker's transactions, so they roll back.
 
 use crate::{
-    command::EndLease, deadline::Timer, handle::Context, id::WorkerId, reply::{Rejection, Reply},
+    command::EndLease,
+    deadline::Timer,
+    handle::Context,
+    id::WorkerId,
+    reply::{Rejection, Reply},
 };
 
 impl Context<'_> {
@@ -10,15 +14,23 @@ impl Context<'_> {
             return Reply::Refused(Rejection::LeaseEnded);
         }
         let worker = self.state.workers.get(&command.worker);
-        let holder = worker.and_then(|w| w.lease.as_ref()).expect("a leased worker has a holder");
-        self.state.deadlines.disarm(holder.until, Timer::Lease(command.worker));
+        let holder = worker
+            .and_then(|w| w.lease.as_ref())
+            .expect("a leased worker has a holder");
+        self.state
+            .deadlines
+            .disarm(holder.until, Timer::Lease(command.worker));
         self.lease_is_over(command.worker);
         Reply::Ok
     }
 
     /// The timer of the lease is not armed any more.
     pub(super) fn lease_is_over(&mut self, id: WorkerId) {
-        let worker = self.state.workers.get_mut(&id).expect("a lease names a known worker");
+        let worker = self
+            .state
+            .workers
+            .get_mut(&id)
+            .expect("a lease names a known worker");
         let holder = worker.lease.take().expect("a leased worker has a holder");
         let undecided = worker.undecided.clone();
         self.state.leased.remove(&holder.process);

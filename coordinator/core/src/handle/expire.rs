@@ -37,7 +37,11 @@ impl Context<'_> {
 
     fn deadline_is_over(&mut self, xid: Xid) {
         let transaction = self.indexed(xid);
-        assert_eq!(transaction.status, Status::Active, "a decision disarms the deadline");
+        assert_eq!(
+            transaction.status,
+            Status::Active,
+            "a decision disarms the deadline"
+        );
         let reason = if transaction.lease_ended {
             RollBackReason::LeaseEnded
         } else {

@@ -37,7 +37,8 @@ impl Context<'_> {
             return Err(Rejection::BranchState("it was never ordered to finish"));
         }
         // Failures of older attempts and former leaders' orders say nothing about the newest one.
-        let current = branch.is_ordered() && branch.attempt == command.attempt && epoch == command.epoch;
+        let current =
+            branch.is_ordered() && branch.attempt == command.attempt && epoch == command.epoch;
         match &command.outcome {
             Outcome::Finished => {
                 self.effects.push(Effect::DropOrder { xid, branch: id });
@@ -52,7 +53,9 @@ impl Context<'_> {
     }
 
     fn attempt_failed(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.failures += 1;
         branch.outages = 0;
         let failures = branch.failures;
@@ -65,7 +68,9 @@ impl Context<'_> {
 
     /// Counted apart: an outage is nobody's fault and ends by itself.
     fn database_is_down(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.outages = branch.outages.saturating_add(1);
         let outages = branch.outages;
         self.try_again(xid, id, outages, problem);
@@ -73,14 +78,18 @@ impl Context<'_> {
 
     fn try_again(&mut self, xid: Xid, id: BranchId, failures: u32, problem: &Problem) {
         let at = self.now().plus(backoff::delay_ms(xid, id, failures));
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.problem = Some(cut(problem));
         branch.next_attempt_at = Some(at);
         self.state.deadlines.arm(at, Timer::Attempt(xid, id));
     }
 
     fn branch_is_stuck(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.problem = Some(cut(problem));
         branch.turn(BranchEvent::GetStuck);
         self.turn(xid, Event::GetStuck);

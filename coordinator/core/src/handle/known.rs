@@ -4,8 +4,8 @@ use crate::{
     handle::Context,
     id::Xid,
     reply::{Rejection, Whereabouts},
-    status::{BranchStatus, Event, Status},
     state::status_slot,
+    status::{BranchStatus, Event, Status},
     transaction::Transaction,
 };
 
@@ -41,7 +41,10 @@ impl Context<'_> {
     /// A stuck transaction none of whose branches is stuck any more goes on.
     pub(super) fn unstick(&mut self, xid: Xid) {
         let transaction = self.indexed(xid);
-        let stuck = transaction.branches.iter().any(|b| b.status == BranchStatus::Stuck);
+        let stuck = transaction
+            .branches
+            .iter()
+            .any(|b| b.status == BranchStatus::Stuck);
         if matches!(transaction.status, Status::Stuck(_)) && !stuck {
             self.turn(xid, Event::Repaired);
         }

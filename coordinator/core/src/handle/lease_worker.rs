@@ -23,7 +23,10 @@ impl Context<'_> {
 
     fn try_lease(&mut self, command: &LeaseWorker) -> Result<Lease, Rejection> {
         size::name("a client's name", &command.name)?;
-        match (self.state.leased.get(&command.process).copied(), command.worker) {
+        match (
+            self.state.leased.get(&command.process).copied(),
+            command.worker,
+        ) {
             // A repeat of the first request finds the lease that it made.
             (Some(worker), None) => Ok(self.renew(worker)),
             (Some(worker), Some(asked)) if worker == asked => Ok(self.renew(worker)),
@@ -35,7 +38,11 @@ impl Context<'_> {
 
     fn renew(&mut self, id: WorkerId) -> Lease {
         let until = self.state.now.plus(u64::from(LEASE_TTL_MS));
-        let worker = self.state.workers.get_mut(&id).expect("a lease names a known worker");
+        let worker = self
+            .state
+            .workers
+            .get_mut(&id)
+            .expect("a lease names a known worker");
         let holder = worker.lease.as_mut().expect("a leased worker has a holder");
         self.state.deadlines.disarm(holder.until, Timer::Lease(id));
         holder.until = until;
@@ -47,9 +54,12 @@ impl Context<'_> {
 
     fn grant_lease(&mut self, command: &LeaseWorker) -> Result<Lease, Rejection> {
         let free = |id: &WorkerId| self.state.workers.get(id).is_none_or(|w| w.lease.is_none());
-        let id = (0..=WorkerId::MAX.0).map(WorkerId).find(free).ok_or(Rejection::NoWorkerLeft)?;
+        let id = (0..=WorkerId::MAX.0)
+            .map(WorkerId)
+            .find(free)
+            .ok_or(Rejection::NoWorkerLeft)?;
         let until = self.state.now.plus(u64::from(LEASE_TTL_MS));
-        let worker = self.state.workers.entry(id).or_insert_with(Worker::default);
+        let worker = self.state.workers.entry(id).or_default();
         // Never below what an earlier holder could have used, whatever the clocks say.
         worker.floor_ms = worker.ceiling_ms.max(self.wall.since_xid_epoch()).max(1);
         worker.ceiling_ms = worker.floor_ms + LEASE_RANGE_MS;

@@ -17,7 +17,10 @@ impl Context<'_> {
     /// Sends the first order for a branch, as the transaction was decided.
     pub(super) fn order(&mut self, xid: Xid, id: BranchId) {
         let transaction = self.indexed(xid);
-        let action = match transaction.decision().expect("only decided transactions are finished") {
+        let action = match transaction
+            .decision()
+            .expect("only decided transactions are finished")
+        {
             Decision::Commit => Action::Commit,
             Decision::RollBack => Action::RollBack,
         };
@@ -27,7 +30,9 @@ impl Context<'_> {
     /// Sends an order for a new attempt with this action.
     pub(super) fn order_as(&mut self, xid: Xid, id: BranchId, action: Action) {
         let epoch = self.state.epoch;
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         if branch.status != BranchStatus::Finishing {
             branch.turn(BranchEvent::Order);
         }
@@ -45,7 +50,12 @@ impl Context<'_> {
         if transaction.status.decision() == Some(Decision::RollBack) {
             let mut seen = BTreeSet::new();
             let mut next = Vec::new();
-            for branch in transaction.branches.iter().rev().filter(|b| !b.status.is_over()) {
+            for branch in transaction
+                .branches
+                .iter()
+                .rev()
+                .filter(|b| !b.status.is_over())
+            {
                 let last_of_resource = seen.insert(branch.resource.clone());
                 let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
                 if last_of_resource && waits {
@@ -61,7 +71,9 @@ impl Context<'_> {
 
     /// A branch is durably finished, by whatever attempt.
     pub(super) fn branch_is_finished(&mut self, xid: Xid, id: BranchId) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         let event = match (branch.status, branch.action) {
             (BranchStatus::Finishing, Action::Accept) => BranchEvent::Accept,
             _ => BranchEvent::Finish,
@@ -71,9 +83,14 @@ impl Context<'_> {
 
     /// Nothing is owed to a branch any more.
     pub(super) fn close_branch(&mut self, xid: Xid, id: BranchId, event: BranchEvent) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.turn(event);
-        branch.problem = branch.problem.take().filter(|_| event != BranchEvent::Finish);
+        branch.problem = branch
+            .problem
+            .take()
+            .filter(|_| event != BranchEvent::Finish);
         if let Some(at) = branch.next_attempt_at.take() {
             self.state.deadlines.disarm(at, Timer::Attempt(xid, id));
         }
@@ -101,7 +118,9 @@ impl Context<'_> {
         let now = self.state.now;
         let transaction = self.indexed(xid);
         let over = transaction.branches.iter().all(|b| b.status.is_over());
-        let Some(decision) = transaction.decision() else { return };
+        let Some(decision) = transaction.decision() else {
+            return;
+        };
         if !over || transaction.status.has_ended() {
             return;
         }
@@ -110,19 +129,29 @@ impl Context<'_> {
         transaction.requests = Vec::new();
         self.turn(xid, Event::End);
         self.state.ended.insert((now, xid));
-        self.state.deadlines.arm(now.plus(RETENTION_MS), Timer::Forget(xid));
+        self.state
+            .deadlines
+            .arm(now.plus(RETENTION_MS), Timer::Forget(xid));
         self.effects.push(Effect::Ended { xid, decision });
         while self.state.ended.len() > MAX_ENDED_TRANSACTIONS {
-            let Some((ended_at, oldest)) = self.state.ended.first().copied() else { break };
-            self.state.deadlines.disarm(ended_at.plus(RETENTION_MS), Timer::Forget(oldest));
+            let Some((ended_at, oldest)) = self.state.ended.first().copied() else {
+                break;
+            };
+            self.state
+                .deadlines
+                .disarm(ended_at.plus(RETENTION_MS), Timer::Forget(oldest));
             self.forget(oldest);
         }
     }
 
     /// Drops an ended transaction; its timer is not armed any more.
     pub(super) fn forget(&mut self, xid: Xid) {
-        let Some(transaction) = self.state.transactions.remove(&xid) else { return };
-        let ended_at = transaction.ended_at.expect("only ended transactions are forgotten");
+        let Some(transaction) = self.state.transactions.remove(&xid) else {
+            return;
+        };
+        let ended_at = transaction
+            .ended_at
+            .expect("only ended transactions are forgotten");
         self.state.ended.remove(&(ended_at, xid));
         self.state.by_status[crate::state::status_slot(transaction.status)] -= 1;
     }

@@ -31,7 +31,9 @@ impl Context<'_> {
     fn branches_to_repair(&mut self, command: &Repair) -> Result<Vec<BranchId>, Rejection> {
         size::name("the name of who repairs", &command.by)?;
         if command.by.trim().is_empty() || command.reason.trim().is_empty() {
-            return Err(Rejection::Malformed("a repair must say who does it and why"));
+            return Err(Rejection::Malformed(
+                "a repair must say who does it and why",
+            ));
         }
         let transaction = self.known(command.xid)?;
         let repairable = |branch: &Branch| {
@@ -44,7 +46,12 @@ impl Context<'_> {
                 let branch = transaction.branch(id).ok_or(Rejection::BranchUnknown)?;
                 repairable(branch).then_some(id).into_iter().collect()
             }
-            None => transaction.branches.iter().filter(|b| repairable(b)).map(|b| b.id).collect(),
+            None => transaction
+                .branches
+                .iter()
+                .filter(|b| repairable(b))
+                .map(|b| b.id)
+                .collect(),
         };
         if branches.is_empty() {
             return Err(Rejection::NotStuck);
@@ -74,7 +81,9 @@ impl Context<'_> {
     }
 
     fn resolve(&mut self, xid: Xid, id: BranchId, verb: RepairVerb) {
-        let Some(branch) = self.indexed(xid).branch_mut(id) else { return };
+        let Some(branch) = self.indexed(xid).branch_mut(id) else {
+            return;
+        };
         branch.failures = 0;
         branch.outages = 0;
         let decided = branch.action;

@@ -34,13 +34,20 @@ impl Context<'_> {
             };
             return self.park(xid, request, command);
         }
-        let answer = match self.admit(&wanted).and_then(|()| self.take_or_queue(wanted)) {
+        let answer = match self
+            .admit(&wanted)
+            .and_then(|()| self.take_or_queue(wanted))
+        {
             Ok(answer) => answer,
             Err(Shed::Unrecorded(rejection)) => return Reply::Refused(rejection),
             Err(Shed::Recorded(rejection)) => Answer::Refused(rejection),
         };
         let reply = self.reply_for(xid, request, &answer);
-        self.indexed(xid).requests.push(Request { id: request, content, answer });
+        self.indexed(xid).requests.push(Request {
+            id: request,
+            content,
+            answer,
+        });
         reply
     }
 
@@ -66,7 +73,11 @@ impl Context<'_> {
     }
 
     fn registered(&self, xid: Xid, branch: BranchId) -> Reply {
-        let deadline = self.state.transactions.get(&xid).map_or(self.state.now, |t| t.deadline);
+        let deadline = self
+            .state
+            .transactions
+            .get(&xid)
+            .map_or(self.state.now, |t| t.deadline);
         let left = deadline.since(self.state.now);
         Reply::Registered {
             branch,
@@ -78,10 +89,10 @@ impl Context<'_> {
     pub(super) fn park(&mut self, xid: Xid, request: RequestId, command: Command) -> Reply {
         let waiting = Reply::Waiting(Waiter::Request(xid, request));
         let now = self.state.now;
-        if let Some(parked) = self.state.parked.get(&xid) {
-            if parked.commands.contains(&command) {
-                return waiting;
-            }
+        if let Some(parked) = self.state.parked.get(&xid)
+            && parked.commands.contains(&command)
+        {
+            return waiting;
         }
         if self.state.parked_requests >= MAX_PARKED_REQUESTS {
             let limit = MAX_PARKED_REQUESTS as u64;
@@ -92,7 +103,10 @@ impl Context<'_> {
         let parked = state.parked.entry(xid).or_insert_with(|| {
             let until = now.plus(PARK_MS);
             state.deadlines.arm(until, Timer::Parked(xid));
-            Parked { until, commands: Vec::new() }
+            Parked {
+                until,
+                commands: Vec::new(),
+            }
         });
         parked.commands.push(command);
         waiting
@@ -102,7 +116,8 @@ impl Context<'_> {
     fn admit(&mut self, wanted: &Wanted) -> Result<(), Shed> {
         let resource_known = self.state.databases.contains_key(wanted.resource());
         let transaction = self.known(wanted.xid()).map_err(Shed::Unrecorded)?;
-        if transaction.requests.len() >= MAX_REQUESTS || transaction.branches.len() >= MAX_BRANCHES {
+        if transaction.requests.len() >= MAX_REQUESTS || transaction.branches.len() >= MAX_BRANCHES
+        {
             let limit = MAX_BRANCHES as u64;
             return Err(Shed::Unrecorded(Rejection::TooManyBranches { limit }));
         }
@@ -138,7 +153,11 @@ impl Context<'_> {
         }
         let since = self.state.now;
         let until = since.plus(u64::from(wait_ms));
-        let id = self.state.locks.enqueue(Ticket { wanted, since, until });
+        let id = self.state.locks.enqueue(Ticket {
+            wanted,
+            since,
+            until,
+        });
         self.state.deadlines.arm(until, Timer::LockWait(id));
         Ok(Answer::Waiting(id))
     }
@@ -167,7 +186,11 @@ impl Context<'_> {
             return None;
         }
         let nested = |of: Xid| {
-            self.state.nested.get(&of).map(|n| n.iter().copied().collect()).unwrap_or_default()
+            self.state
+                .nested
+                .get(&of)
+                .map(|n| n.iter().copied().collect())
+                .unwrap_or_default()
         };
         self.state.locks.cycle(wanted, nested)
     }
@@ -184,8 +207,12 @@ impl Context<'_> {
 
     /// Gives a request what it wanted; nothing is in its way.
     fn grant(&mut self, wanted: &Wanted) -> Answer {
-        let Wanted::Register(register) = wanted else { return Answer::LocksFree };
-        self.state.locks.hold(register.xid, &register.resource, &register.locks);
+        let Wanted::Register(register) = wanted else {
+            return Answer::LocksFree;
+        };
+        self.state
+            .locks
+            .hold(register.xid, &register.resource, &register.locks);
         // One copy of each resource's name serves all branches.
         let known = self.state.databases.get_key_value(&register.resource);
         let resource = known.map_or(&register.resource, |(name, _)| name).clone();
@@ -212,11 +239,15 @@ impl Context<'_> {
     /// Serves the queues: `candidates` may have come to the head of one.
     pub(super) fn serve(&mut self, mut candidates: BTreeSet<TicketId>) {
         while let Some(id) = candidates.pop_first() {
-            let Some(ticket) = self.state.locks.ticket(id) else { continue };
+            let Some(ticket) = self.state.locks.ticket(id) else {
+                continue;
+            };
             if !self.state.locks.is_free(&ticket.wanted, Some(id)) {
                 continue;
             }
-            let Some((wanted, heads)) = self.leave_queues(id) else { continue };
+            let Some((wanted, heads)) = self.leave_queues(id) else {
+                continue;
+            };
             let answer = self.grant(&wanted);
             candidates.extend(heads);
             // As a holder the transaction overtakes those who queue for the same rows.
@@ -227,7 +258,9 @@ impl Context<'_> {
 
     fn leave_queues(&mut self, id: TicketId) -> Option<(Wanted, BTreeSet<TicketId>)> {
         let (ticket, heads) = self.state.locks.dequeue(id)?;
-        self.state.deadlines.disarm(ticket.until, Timer::LockWait(id));
+        self.state
+            .deadlines
+            .disarm(ticket.until, Timer::LockWait(id));
         Some((ticket.wanted, heads))
     }
 
@@ -243,30 +276,40 @@ impl Context<'_> {
 
     /// Refuses a waiting request and serves those behind it.
     pub(super) fn refuse_ticket(&mut self, id: TicketId, rejection: Rejection) {
-        let Some((wanted, heads)) = self.leave_queues(id) else { return };
+        let Some((wanted, heads)) = self.leave_queues(id) else {
+            return;
+        };
         self.answer(&wanted, Answer::Refused(rejection));
         self.serve(heads);
     }
 
     /// A waiting request was taken back by its agent.
     pub(super) fn withdraw_ticket(&mut self, id: TicketId) {
-        let Some((wanted, heads)) = self.leave_queues(id) else { return };
+        let Some((wanted, heads)) = self.leave_queues(id) else {
+            return;
+        };
         self.answer(&wanted, Answer::Withdrawn);
         self.serve(heads);
     }
 
     /// The wait limit of a request has passed; its timer is not armed any more.
     pub(super) fn lock_wait_is_over(&mut self, id: TicketId) {
-        let Some(ticket) = self.state.locks.ticket(id) else { return };
+        let Some(ticket) = self.state.locks.ticket(id) else {
+            return;
+        };
         let rejection = self.timed_out(&ticket.wanted, Some(id));
-        let Some((ticket, heads)) = self.state.locks.dequeue(id) else { return };
+        let Some((ticket, heads)) = self.state.locks.dequeue(id) else {
+            return;
+        };
         self.answer(&ticket.wanted, Answer::Refused(rejection));
         self.serve(heads);
     }
 
     /// Requests whose begin never came; their timer is not armed any more.
     pub(super) fn parking_is_over(&mut self, xid: Xid) {
-        let Some(parked) = self.state.parked.remove(&xid) else { return };
+        let Some(parked) = self.state.parked.remove(&xid) else {
+            return;
+        };
         self.state.parked_requests -= parked.commands.len();
         for command in parked.commands {
             let request = match command {

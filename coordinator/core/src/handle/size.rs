@@ -34,9 +34,15 @@ pub(super) fn locks(keys: &[LockKey]) -> Result<(), Rejection> {
         check("a row lock key", key.len(), MAX_LOCK_KEY_BYTES)?;
         bytes += key.len();
     }
-    check("all row lock keys together", bytes, MAX_LOCK_BYTES_PER_BRANCH)?;
+    check(
+        "all row lock keys together",
+        bytes,
+        MAX_LOCK_BYTES_PER_BRANCH,
+    )?;
     if keys.windows(2).any(|pair| pair[0] >= pair[1]) {
-        return Err(Rejection::Malformed("row lock keys must be sorted, none twice"));
+        return Err(Rejection::Malformed(
+            "row lock keys must be sorted, none twice",
+        ));
     }
     Ok(())
 }
@@ -47,6 +53,8 @@ pub(super) fn text(text: &str) -> String {
 }
 
 pub(super) fn cut(text: &str, limit: usize) -> String {
-    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=limit.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
     String::from(&text[..end.unwrap_or(0)])
 }

@@ -86,9 +86,9 @@ impl Context<'_> {
                 self.branch_is_finished(xid, id);
                 Reply::Ok
             }
-            BranchStatus::Done | BranchStatus::Finishing | BranchStatus::Stuck => {
-                Reply::Refused(Rejection::BranchState("its local commit was reported before"))
-            }
+            BranchStatus::Done | BranchStatus::Finishing | BranchStatus::Stuck => Reply::Refused(
+                Rejection::BranchState("its local commit was reported before"),
+            ),
             BranchStatus::Withdrawn
             | BranchStatus::Finished
             | BranchStatus::Accepted

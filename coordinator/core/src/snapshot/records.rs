@@ -1,0 +1,431 @@
+//! One record of the state to and from bytes.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use crate::{
+    codec::{
+        DecodeError, Reader, Writer, get_branch_id, get_command, get_problem, get_process,
+        get_repair_verb, get_request, get_xid, put_command, put_problem, put_repair_verb,
+        put_request, put_xid,
+    },
+    command::{Command, Mode},
+    effect::Action,
+    id::{Attempt, Timestamp, WallTime},
+    reply::{Decision, Rejection, RollBackReason},
+    row_lock::{Ticket, TicketId, Wanted},
+    state::Parked,
+    status::{BranchStatus, Status},
+    transaction::{Answer, Branch, RepairRecord, Request, Transaction},
+    worker::{Holder, Worker},
+};
+
+type Get<T> = Result<T, DecodeError>;
+
+pub(super) fn put_worker_record(w: &mut Writer, worker: &Worker) {
+    w.varint(worker.floor_ms);
+    w.varint(worker.ceiling_ms);
+    w.option(worker.lease.as_ref(), |w, holder| {
+        w.fixed(holder.process.0);
+        w.str(&holder.name);
+        w.varint(holder.until.0);
+    });
+    w.option(worker.begun_through, put_xid);
+}
+
+pub(super) fn get_worker_record(r: &mut Reader<'_>) -> Get<Worker> {
+    Ok(Worker {
+        floor_ms: r.varint()?,
+        ceiling_ms: r.varint()?,
+        lease: r.option(|r| {
+            Ok(Holder {
+                process: get_process(r)?,
+                name: Arc::from(r.str()?),
+                until: Timestamp(r.varint()?),
+            })
+        })?,
+        begun_through: r.option(get_xid)?,
+        undecided: Default::default(),
+    })
+}
+
+pub(super) fn put_transaction(w: &mut Writer, t: &Transaction) {
+    put_xid(w, t.xid);
+    w.str(&t.name);
+    w.option(t.parent, put_xid);
+    w.varint(t.began_at.0);
+    w.varint(t.began_wall.0);
+    w.varint(t.deadline.0);
+    w.u8(status_tag(t.status));
+    w.option(t.reason.as_ref(), put_reason);
+    w.option(t.commit_until, |w, at| w.varint(at.0));
+    w.bool(t.lease_ended);
+    w.option(t.ended_at, |w, at| w.varint(at.0));
+    w.list(&t.branches, put_branch);
+    w.list(&t.requests, put_request_record);
+    w.list(&t.repairs, put_repair);
+}
+
+pub(super) fn get_transaction(r: &mut Reader<'_>) -> Get<Transaction> {
+    let transaction = Transaction {
+        xid: get_xid(r)?,
+        name: r.shared_str()?,
+        parent: r.option(get_xid)?,
+        began_at: Timestamp(r.varint()?),
+        began_wall: WallTime(r.varint()?),
+        deadline: Timestamp(r.varint()?),
+        status: get_status(r)?,
+        reason: r.option(get_reason)?,
+        commit_until: r.option(|r| r.varint().map(Timestamp))?,
+        lease_ended: r.bool()?,
+        ended_at: r.option(|r| r.varint().map(Timestamp))?,
+        branches: r.list(get_branch)?,
+        requests: r.list(get_request_record)?,
+        repairs: r.list(get_repair)?,
+    };
+    let numbered = |(i, branch): (usize, &Branch)| branch.id.0 as usize == i + 1;
+    if !transaction.branches.iter().enumerate().all(numbered) {
+        return Err(DecodeError::OutOfRange {
+            what: "branch number",
+        });
+    }
+    Ok(transaction)
+}
+
+fn status_tag(status: Status) -> u8 {
+    match status {
+        Status::Active => 1,
+        Status::Committing => 2,
+        Status::Committed => 3,
+        Status::RollingBack => 4,
+        Status::RolledBack => 5,
+        Status::Stuck(Decision::Commit) => 6,
+        Status::Stuck(Decision::RollBack) => 7,
+    }
+}
+
+fn get_status(r: &mut Reader<'_>) -> Get<Status> {
+    Ok(match r.u8()? {
+        1 => Status::Active,
+        2 => Status::Committing,
+        3 => Status::Committed,
+        4 => Status::RollingBack,
+        5 => Status::RolledBack,
+        6 => Status::Stuck(Decision::Commit),
+        7 => Status::Stuck(Decision::RollBack),
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "status",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_decision(w: &mut Writer, decision: Decision) {
+    w.bool(decision == Decision::Commit);
+}
+
+fn get_decision(r: &mut Reader<'_>) -> Get<Decision> {
+    Ok(if r.bool()? {
+        Decision::Commit
+    } else {
+        Decision::RollBack
+    })
+}
+
+fn put_reason(w: &mut Writer, reason: &RollBackReason) {
+    match reason {
+        RollBackReason::Requested(detail) => {
+            w.u8(1);
+            w.str(detail);
+        }
+        RollBackReason::TimedOut => w.u8(2),
+        RollBackReason::BranchUnfinished(branch) => {
+            w.u8(3);
+            w.varint(branch.0.into());
+        }
+        RollBackReason::LeaseEnded => w.u8(4),
+        RollBackReason::LocalCommitUnknown(branch, detail) => {
+            w.u8(5);
+            w.varint(branch.0.into());
+            w.str(detail);
+        }
+    }
+}
+
+fn get_reason(r: &mut Reader<'_>) -> Get<RollBackReason> {
+    Ok(match r.u8()? {
+        1 => RollBackReason::Requested(r.string()?),
+        2 => RollBackReason::TimedOut,
+        3 => RollBackReason::BranchUnfinished(get_branch_id(r)?),
+        4 => RollBackReason::LeaseEnded,
+        5 => RollBackReason::LocalCommitUnknown(get_branch_id(r)?, r.string()?),
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "reason",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_branch(w: &mut Writer, b: &Branch) {
+    w.varint(b.id.0.into());
+    w.str(&b.resource);
+    w.u8(match b.mode {
+        Mode::At => 1,
+    });
+    w.fixed(b.agent.0);
+    w.u8(match b.status {
+        BranchStatus::Registered => 1,
+        BranchStatus::Done => 2,
+        BranchStatus::Withdrawn => 3,
+        BranchStatus::Finishing => 4,
+        BranchStatus::Finished => 5,
+        BranchStatus::Stuck => 6,
+        BranchStatus::Accepted => 7,
+        BranchStatus::Skipped => 8,
+    });
+    w.bool(b.was_done);
+    w.list(&b.locks, |w, key| w.bytes(key));
+    w.u8(match b.action {
+        Action::Commit => 1,
+        Action::RollBack => 2,
+        Action::RollBackForced => 3,
+        Action::Accept => 4,
+    });
+    w.varint(b.attempt.0.into());
+    w.varint(b.failures.into());
+    w.varint(b.outages.into());
+    w.option(b.next_attempt_at, |w, at| w.varint(at.0));
+    w.option(b.problem.as_ref(), put_problem);
+}
+
+fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
+    Ok(Branch {
+        id: get_branch_id(r)?,
+        resource: r.shared_str()?,
+        mode: match r.u8()? {
+            1 => Mode::At,
+            tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
+        },
+        agent: get_process(r)?,
+        status: get_branch_status(r)?,
+        was_done: r.bool()?,
+        locks: r.list(Reader::shared_bytes)?,
+        action: match r.u8()? {
+            1 => Action::Commit,
+            2 => Action::RollBack,
+            3 => Action::RollBackForced,
+            4 => Action::Accept,
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "action",
+                    tag,
+                });
+            }
+        },
+        attempt: Attempt(r.small("attempt")?),
+        failures: r.small("number of failures")?,
+        outages: r.small("number of outages")?,
+        next_attempt_at: r.option(|r| r.varint().map(Timestamp))?,
+        problem: r.option(get_problem)?,
+    })
+}
+
+fn get_branch_status(r: &mut Reader<'_>) -> Get<BranchStatus> {
+    Ok(match r.u8()? {
+        1 => BranchStatus::Registered,
+        2 => BranchStatus::Done,
+        3 => BranchStatus::Withdrawn,
+        4 => BranchStatus::Finishing,
+        5 => BranchStatus::Finished,
+        6 => BranchStatus::Stuck,
+        7 => BranchStatus::Accepted,
+        8 => BranchStatus::Skipped,
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "branch status",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_request_record(w: &mut Writer, request: &Request) {
+    put_request(w, request.id);
+    w.fixed(request.content);
+    match &request.answer {
+        Answer::Waiting(ticket) => {
+            w.u8(1);
+            w.varint(ticket.0);
+        }
+        Answer::Registered(branch) => {
+            w.u8(2);
+            w.varint(branch.0.into());
+        }
+        Answer::LocksFree => w.u8(3),
+        Answer::Withdrawn => w.u8(4),
+        Answer::Refused(rejection) => {
+            w.u8(5);
+            put_rejection(w, rejection);
+        }
+    }
+}
+
+fn get_request_record(r: &mut Reader<'_>) -> Get<Request> {
+    Ok(Request {
+        id: get_request(r)?,
+        content: r.fixed()?,
+        answer: match r.u8()? {
+            1 => Answer::Waiting(TicketId(r.varint()?)),
+            2 => Answer::Registered(get_branch_id(r)?),
+            3 => Answer::LocksFree,
+            4 => Answer::Withdrawn,
+            5 => Answer::Refused(get_rejection(r)?),
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "answer",
+                    tag,
+                });
+            }
+        },
+    })
+}
+
+/// Only the refusals that are remembered have a byte form.
+fn put_rejection(w: &mut Writer, rejection: &Rejection) {
+    match rejection {
+        Rejection::CommitAsked => w.u8(1),
+        Rejection::ResourceUnknown => w.u8(2),
+        Rejection::HolderRollingBack { holder } => {
+            w.u8(3);
+            put_xid(w, *holder);
+        }
+        Rejection::Deadlock { cycle } => {
+            w.u8(4);
+            w.list(cycle, |w, xid| put_xid(w, *xid));
+        }
+        Rejection::LockWaitTimedOut { holder } => {
+            w.u8(5);
+            put_xid(w, *holder);
+        }
+        Rejection::AlreadyDecided(decision) => {
+            w.u8(6);
+            put_decision(w, *decision);
+        }
+        other @ (Rejection::TooLarge { .. }
+        | Rejection::Malformed(_)
+        | Rejection::LeaseEnded
+        | Rejection::NoWorkerLeft
+        | Rejection::OutsideLease
+        | Rejection::TooManyOpen { .. }
+        | Rejection::NotBegun
+        | Rejection::Forgotten
+        | Rejection::DifferentContent
+        | Rejection::Withdrawn
+        | Rejection::ResourceMismatch { .. }
+        | Rejection::TooManyBranches { .. }
+        | Rejection::TooManyWaiting { .. }
+        | Rejection::BranchUnknown
+        | Rejection::BranchState(_)
+        | Rejection::NotStuck) => unreachable!("{other:?} is never remembered"),
+    }
+}
+
+fn get_rejection(r: &mut Reader<'_>) -> Get<Rejection> {
+    Ok(match r.u8()? {
+        1 => Rejection::CommitAsked,
+        2 => Rejection::ResourceUnknown,
+        3 => Rejection::HolderRollingBack {
+            holder: get_xid(r)?,
+        },
+        4 => Rejection::Deadlock {
+            cycle: r.list(get_xid)?,
+        },
+        5 => Rejection::LockWaitTimedOut {
+            holder: get_xid(r)?,
+        },
+        6 => Rejection::AlreadyDecided(get_decision(r)?),
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "refusal",
+                tag,
+            });
+        }
+    })
+}
+
+fn put_repair(w: &mut Writer, repair: &RepairRecord) {
+    w.varint(repair.branch.0.into());
+    put_repair_verb(w, repair.verb);
+    w.str(&repair.by);
+    w.str(&repair.reason);
+    w.varint(repair.wall.0);
+}
+
+fn get_repair(r: &mut Reader<'_>) -> Get<RepairRecord> {
+    Ok(RepairRecord {
+        branch: get_branch_id(r)?,
+        verb: get_repair_verb(r)?,
+        by: r.string()?,
+        reason: r.string()?,
+        wall: WallTime(r.varint()?),
+    })
+}
+
+pub(super) fn put_ticket(w: &mut Writer, id: TicketId, ticket: &Ticket) {
+    w.varint(id.0);
+    w.varint(ticket.since.0);
+    w.varint(ticket.until.0);
+    let command = match &ticket.wanted {
+        Wanted::Register(c) => Command::RegisterBranch(c.clone()),
+        Wanted::Check(c) => Command::CheckLocks(c.clone()),
+    };
+    put_command(w, &command);
+}
+
+pub(super) fn get_ticket(r: &mut Reader<'_>) -> Get<(TicketId, Ticket)> {
+    let id = TicketId(r.varint()?);
+    let (since, until) = (Timestamp(r.varint()?), Timestamp(r.varint()?));
+    let wanted = match get_command(r)? {
+        Command::RegisterBranch(c) => Wanted::Register(c),
+        Command::CheckLocks(c) => Wanted::Check(c),
+        _ => {
+            return Err(DecodeError::OutOfRange {
+                what: "waiting request",
+            });
+        }
+    };
+    Ok((
+        id,
+        Ticket {
+            wanted,
+            since,
+            until,
+        },
+    ))
+}
+
+pub(super) fn put_parked(w: &mut Writer, parked: &Parked) {
+    w.varint(parked.until.0);
+    w.list(&parked.commands, put_command);
+}
+
+pub(super) fn get_parked(r: &mut Reader<'_>) -> Get<Parked> {
+    let until = Timestamp(r.varint()?);
+    let commands: Vec<Command> = r.list(get_command)?;
+    let parkable = |c: &Command| {
+        matches!(
+            c,
+            Command::RegisterBranch(_) | Command::CheckLocks(_) | Command::WithdrawBranch(_)
+        )
+    };
+    if commands.iter().all(parkable) {
+        Ok(Parked { until, commands })
+    } else {
+        Err(DecodeError::OutOfRange {
+            what: "parked request",
+        })
+    }
+}
