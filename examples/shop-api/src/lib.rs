@@ -1,1 +1,16 @@
-//! Placeholder while the workspace is laid out.
+//! What the services of the example shop share: their gRPC interfaces, and with
+//! the feature `service` the few lines that every one of them needs to run.
+
+#[cfg(feature = "service")]
+pub mod service;
+
+/// Version 1 of the interfaces, generated from `proto/shop/v1/shop.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; the .proto file holds the documentation"
+)]
+pub mod v1 {
+    tonic::include_proto!("shop.v1");
+}

@@ -1,0 +1,8 @@
+-- Two instances may start at once: the second waits and finds all done.
+SELECT pg_advisory_xact_lock(7302);
+
+CREATE TABLE IF NOT EXISTS accounts (
+    user_id bigint PRIMARY KEY,
+    -- In cents.
+    balance bigint NOT NULL CHECK (balance >= 0)
+);

@@ -1,0 +1,137 @@
+//! The account service: how much money customers have.
+
+use std::net::SocketAddr;
+
+use accede_rm_agent::{AtPool, RmAgent, propagate::IncomingXidLayer};
+use clap::Parser;
+use shop_api::{
+    service::{asked_to_stop, database_status, report_health, start_logging},
+    v1::{
+        DebitRequest, DebitResponse,
+        account_server::{Account, AccountServer},
+    },
+};
+use tonic::{Request, Response, Status, transport::Server};
+
+const RESOURCE: &str = "account-db";
+
+/// The shop's account service.
+#[derive(Parser)]
+struct Options {
+    /// Address to listen on.
+    #[arg(long, env = "ACCOUNT_LISTEN", default_value = "127.0.0.1:8002")]
+    listen: SocketAddr,
+    /// postgres://user:password@host:port/database
+    #[arg(long, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Address of the transaction coordinator.
+    #[arg(
+        long,
+        env = "ACCEDE_COORDINATOR",
+        default_value = "http://127.0.0.1:7700"
+    )]
+    coordinator: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AccountError {
+    #[error("user {user} has not enough money: {balance} cents, the order costs {cents}")]
+    NotEnoughMoney { user: i64, balance: i64, cents: i64 },
+    #[error("there is no user {0}")]
+    UnknownUser(i64),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<AccountError> for Status {
+    fn from(error: AccountError) -> Self {
+        match &error {
+            AccountError::NotEnoughMoney { .. } => Self::failed_precondition(error.to_string()),
+            AccountError::UnknownUser(_) => Self::not_found(error.to_string()),
+            AccountError::Database(error) => database_status(error),
+        }
+    }
+}
+
+struct AccountService {
+    pool: AtPool,
+}
+
+impl AccountService {
+    async fn take(&self, user: i64, cents: i64) -> Result<i64, AccountError> {
+        self.pool
+            .run(|tx| {
+                Box::pin(async move {
+                    let left: Option<i64> = sqlx::query_scalar(
+                        "UPDATE accounts SET balance = balance - $1 \
+                         WHERE user_id = $2 AND balance >= $1 RETURNING balance",
+                    )
+                    .bind(cents)
+                    .bind(user)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                    if let Some(left) = left {
+                        return Ok(left);
+                    }
+                    let balance: Option<i64> =
+                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = $1")
+                            .bind(user)
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                    Err(match balance {
+                        Some(balance) => AccountError::NotEnoughMoney {
+                            user,
+                            balance,
+                            cents,
+                        },
+                        None => AccountError::UnknownUser(user),
+                    })
+                })
+            })
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl Account for AccountService {
+    async fn debit(
+        &self,
+        request: Request<DebitRequest>,
+    ) -> Result<Response<DebitResponse>, Status> {
+        let DebitRequest { user, cents } = request.into_inner();
+        if cents < 0 {
+            return Err(Status::invalid_argument("cents must not be negative"));
+        }
+        let balance = self.take(user, cents).await?;
+        tracing::info!(user, cents, balance, "taken");
+        Ok(Response::new(DebitResponse { balance }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    start_logging();
+    let options = Options::parse();
+    let agent = RmAgent::builder("account")
+        .coordinator(options.coordinator)
+        .postgres(RESOURCE, &options.database_url)
+        .start()
+        .await?;
+    let pool = agent.pool(RESOURCE)?;
+    sqlx::raw_sql(include_str!("../migrations/0001_accounts.sql"))
+        .execute(pool.plain())
+        .await?;
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reporting = tokio::spawn(report_health(reporter, agent.clone()));
+    tracing::info!(listen = %options.listen, "serving");
+    Server::builder()
+        .layer(IncomingXidLayer)
+        .add_service(health)
+        .add_service(AccountServer::new(AccountService { pool }))
+        .serve_with_shutdown(options.listen, asked_to_stop())
+        .await?;
+    reporting.abort();
+    agent.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Nothing is killed.
+
+use accede_proto::v1::Status as Stand;
+use anyhow::{Result, ensure};
+use tonic::Code;
+
+use super::{Placing, item, rolled_back, settled, settled_as};
+use crate::{
+    books::{CUP, POOR_USER, TEAPOT},
+    shop::Shop,
+};
+
+pub(super) async fn committed(shop: &mut Shop) -> Result<String> {
+    let before = settled(shop).await?;
+    let items = [item(TEAPOT, 1), item(CUP, 4)];
+    let placed = Placing::start(shop, "committed", 1, &items)
+        .ordered()
+        .await?;
+    shop.operator
+        .until_stands(&placed.xid, Stand::Committed)
+        .await?;
+    settled_as(shop, before.with("committed", 1, &items)).await?;
+    Ok(format!("order {} for {} cents", placed.order, placed.paid))
+}
+
+pub(super) async fn short_of_money(shop: &mut Shop) -> Result<String> {
+    let before = settled(shop).await?;
+    let items = [item(TEAPOT, 3)];
+    let mut placing = Placing::start(shop, "short", POOR_USER, &items);
+    // The goods are taken and the order is written down, both for all to see.
+    let held = placing.watch.reach(2).await?;
+    let middle = shop.databases.read().await?;
+    ensure!(
+        middle.orders.contains_key("short")
+            && middle.stock[&TEAPOT.number] == before.stock[&TEAPOT.number] - 3,
+        "stock and order should have committed locally"
+    );
+    let xid = held.step.xid.clone();
+    drop(held);
+    let status = placing
+        .refused(Code::FailedPrecondition, "not enough money")
+        .await?;
+    rolled_back(shop, &xid).await?;
+    settled_as(shop, before).await?;
+    Ok(format!("told \"{}\"", status.message()))
+}

@@ -1,0 +1,10 @@
+-- Two instances may start at once: the second waits and finds all done.
+SELECT pg_advisory_xact_lock(7301);
+
+CREATE TABLE IF NOT EXISTS stock (
+    product    bigint PRIMARY KEY,
+    name       text   NOT NULL,
+    -- Price of one piece in cents.
+    unit_price bigint NOT NULL CHECK (unit_price >= 0),
+    count      bigint NOT NULL CHECK (count >= 0)
+);

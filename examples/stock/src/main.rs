@@ -1,0 +1,137 @@
+//! The stock service: which goods there are.
+//!
+//! Its SQL is that of any service. What makes it take part in global
+//! transactions is `AtPool` in the place of `PgPool`, and `IncomingXidLayer` on
+//! the server.
+
+use std::net::SocketAddr;
+
+use accede_rm_agent::{AtPool, RmAgent, propagate::IncomingXidLayer};
+use clap::Parser;
+use shop_api::{
+    service::{asked_to_stop, database_status, report_health, start_logging},
+    v1::{
+        DeductRequest, DeductResponse,
+        stock_server::{Stock, StockServer},
+    },
+};
+use tonic::{Request, Response, Status, transport::Server};
+
+const RESOURCE: &str = "stock-db";
+
+/// The shop's stock service.
+#[derive(Parser)]
+struct Options {
+    /// Address to listen on.
+    #[arg(long, env = "STOCK_LISTEN", default_value = "127.0.0.1:8001")]
+    listen: SocketAddr,
+    /// postgres://user:password@host:port/database
+    #[arg(long, env = "STOCK_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Address of the transaction coordinator.
+    #[arg(
+        long,
+        env = "ACCEDE_COORDINATOR",
+        default_value = "http://127.0.0.1:7700"
+    )]
+    coordinator: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StockError {
+    #[error("product {0} is sold out")]
+    SoldOut(i64),
+    #[error("there is no product {0}")]
+    UnknownProduct(i64),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<StockError> for Status {
+    fn from(error: StockError) -> Self {
+        match &error {
+            StockError::SoldOut(_) => Self::failed_precondition(error.to_string()),
+            StockError::UnknownProduct(_) => Self::not_found(error.to_string()),
+            StockError::Database(error) => database_status(error),
+        }
+    }
+}
+
+struct StockService {
+    pool: AtPool,
+}
+
+impl StockService {
+    async fn take(&self, product: i64, count: i64) -> Result<DeductResponse, StockError> {
+        self.pool
+            .run(|tx| {
+                Box::pin(async move {
+                    let row: Option<(i64, i64)> = sqlx::query_as(
+                        "UPDATE stock SET count = count - $1 WHERE product = $2 AND count >= $1 \
+                         RETURNING unit_price, count",
+                    )
+                    .bind(count)
+                    .bind(product)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                    if let Some((unit_price, left)) = row {
+                        return Ok(DeductResponse { unit_price, left });
+                    }
+                    let known: Option<i64> =
+                        sqlx::query_scalar("SELECT product FROM stock WHERE product = $1")
+                            .bind(product)
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                    Err(match known {
+                        Some(_) => StockError::SoldOut(product),
+                        None => StockError::UnknownProduct(product),
+                    })
+                })
+            })
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl Stock for StockService {
+    async fn deduct(
+        &self,
+        request: Request<DeductRequest>,
+    ) -> Result<Response<DeductResponse>, Status> {
+        let DeductRequest { product, count } = request.into_inner();
+        if count < 1 {
+            return Err(Status::invalid_argument("count must be at least 1"));
+        }
+        let taken = self.take(product, count).await?;
+        tracing::info!(product, count, left = taken.left, "taken");
+        Ok(Response::new(taken))
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    start_logging();
+    let options = Options::parse();
+    let agent = RmAgent::builder("stock")
+        .coordinator(options.coordinator)
+        .postgres(RESOURCE, &options.database_url)
+        .start()
+        .await?;
+    let pool = agent.pool(RESOURCE)?;
+    sqlx::raw_sql(include_str!("../migrations/0001_stock.sql"))
+        .execute(pool.plain())
+        .await?;
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reporting = tokio::spawn(report_health(reporter, agent.clone()));
+    tracing::info!(listen = %options.listen, "serving");
+    Server::builder()
+        .layer(IncomingXidLayer)
+        .add_service(health)
+        .add_service(StockServer::new(StockService { pool }))
+        .serve_with_shutdown(options.listen, asked_to_stop())
+        .await?;
+    reporting.abort();
+    agent.shutdown().await;
+    Ok(())
+}
