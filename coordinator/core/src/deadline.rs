@@ -37,6 +37,12 @@ impl Deadlines {
         debug_assert!(fresh, "{timer:?} is armed twice");
     }
 
+    /// Arms a timer out of a snapshot; false if it is armed.
+    #[must_use]
+    pub(crate) fn restore(&mut self, at: Timestamp, timer: Timer) -> bool {
+        self.0.insert((at, timer))
+    }
+
     pub(crate) fn disarm(&mut self, at: Timestamp, timer: Timer) {
         let armed = self.0.remove(&(at, timer));
         debug_assert!(armed, "{timer:?} was not armed");

@@ -33,6 +33,8 @@ mod row_lock;
 mod snapshot;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod worker;
 

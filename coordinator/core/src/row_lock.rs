@@ -237,6 +237,21 @@ impl RowLocks {
         self.enqueue_as(id, ticket);
     }
 
+    /// Restores a branch's hold out of a snapshot; false if another transaction has the row.
+    #[must_use]
+    pub(crate) fn restore_hold(&mut self, xid: Xid, resource: &Resource, keys: &[LockKey]) -> bool {
+        let rows = self.rows.get(resource);
+        let taken = |key: &LockKey| {
+            rows.and_then(|r| r.get(key)?.holder)
+                .is_some_and(|h| h.xid != xid)
+        };
+        let free = !keys.iter().any(taken);
+        if free {
+            self.hold(xid, resource, keys);
+        }
+        free
+    }
+
     pub(crate) fn restore_next_ticket(&mut self, next: u64) {
         self.next_ticket = next;
     }
@@ -311,9 +326,12 @@ impl RowLocks {
                 if Some(*id) == ticket {
                     break;
                 }
-                let other = self.tickets[id].wanted.xid();
-                if other != xid {
-                    before = Some(other);
+                let queued = &self.tickets[id].wanted;
+                if queued.xid() != xid {
+                    before = Some(queued.xid());
+                } else if matches!(queued, Wanted::Register(_)) {
+                    // From here on its own transaction will hold the row and overtake.
+                    break;
                 }
             }
             waits.extend(before);
@@ -354,5 +372,25 @@ impl RowLocks {
             open.push(waits);
         }
         None
+    }
+}
+
+#[cfg(test)]
+impl RowLocks {
+    /// The same without traces of resources in which nothing is locked any more.
+    pub(crate) fn tidied(mut self) -> Self {
+        self.rows.retain(|_, rows| !rows.is_empty());
+        self
+    }
+
+    /// Every held row with its holder and how many branches hold it.
+    pub(crate) fn holders_of_rows(&self) -> Vec<(Resource, LockKey, Xid, u32)> {
+        let rows = self.rows.iter().flat_map(|(resource, rows)| {
+            rows.iter().filter_map(|(key, row)| {
+                row.holder
+                    .map(|h| (resource.clone(), key.clone(), h.xid, h.branches))
+            })
+        });
+        rows.collect()
     }
 }

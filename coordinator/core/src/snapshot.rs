@@ -14,7 +14,6 @@ use crate::{
     deadline::Timer,
     id::{Epoch, Resource, Timestamp},
     limits::RETENTION_MS,
-    reply::Decision,
     state::{State, status_slot},
     transaction::Transaction,
 };
@@ -80,19 +79,18 @@ impl State {
             state.transactions.insert(transaction.xid, transaction);
         }
         let next_ticket = r.varint()?;
-        state.derive();
+        state.derive()?;
         for (id, ticket) in r.list(get_ticket)? {
-            if !state.transactions.contains_key(&ticket.wanted.xid()) || id.0 >= next_ticket {
-                return Err(DecodeError::OutOfRange {
-                    what: "waiting request",
-                });
-            }
-            state.deadlines.arm(ticket.until, Timer::LockWait(id));
+            let known = state.transactions.contains_key(&ticket.wanted.xid());
+            let fresh = state.locks.ticket(id).is_none() && id.0 < next_ticket;
+            sound(known && fresh, "waiting request")?;
+            state.arm(ticket.until, Timer::LockWait(id))?;
             state.locks.restore(id, ticket);
         }
         state.locks.restore_next_ticket(next_ticket);
         for (xid, parked) in r.list(|r| Ok((get_xid(r)?, get_parked(r)?)))? {
-            state.deadlines.arm(parked.until, Timer::Parked(xid));
+            sound(!state.parked.contains_key(&xid), "parked request")?;
+            state.arm(parked.until, Timer::Parked(xid))?;
             state.parked_requests += parked.commands.len();
             state.parked.insert(xid, parked);
         }
@@ -101,47 +99,70 @@ impl State {
     }
 
     /// Rebuilds what follows from workers and transactions.
-    fn derive(&mut self) {
-        for (id, worker) in &self.workers {
-            if let Some(holder) = &worker.lease {
-                self.leased.insert(holder.process, *id);
-                self.deadlines.arm(holder.until, Timer::Lease(*id));
-            }
+    fn derive(&mut self) -> Result<(), DecodeError> {
+        let workers: Vec<_> = self
+            .workers
+            .iter()
+            .map(|(id, w)| (*id, w.lease.clone()))
+            .collect();
+        for (id, lease) in workers {
+            let Some(holder) = lease else { continue };
+            self.arm(holder.until, Timer::Lease(id))?;
+            sound(self.leased.insert(holder.process, id).is_none(), "lease")?;
         }
         let transactions = core::mem::take(&mut self.transactions);
         for transaction in transactions.values() {
-            self.derive_from(transaction);
+            self.derive_from(transaction)?;
         }
         self.transactions = transactions;
+        Ok(())
     }
 
-    fn derive_from(&mut self, t: &Transaction) {
+    fn derive_from(&mut self, t: &Transaction) -> Result<(), DecodeError> {
         self.by_status[status_slot(t.status)] += 1;
         if let Some(ended_at) = t.ended_at {
             self.ended.insert((ended_at, t.xid));
-            self.deadlines
-                .arm(ended_at.plus(RETENTION_MS), Timer::Forget(t.xid));
+            self.arm(ended_at.plus(RETENTION_MS), Timer::Forget(t.xid))?;
         }
         if t.decision().is_none() {
-            self.deadlines.arm(t.deadline, Timer::Deadline(t.xid));
-            if let Some(until) = t.commit_until {
-                self.deadlines.arm(until, Timer::CommitWait(t.xid));
-            }
-            if let Some(worker) = self.workers.get_mut(&t.xid.worker()) {
-                worker.undecided.insert(t.xid);
-            }
-            if let Some(parent) = t.parent {
-                self.nested.entry(parent).or_default().insert(t.xid);
-            }
+            self.derive_from_undecided(t)?;
         }
         for branch in &t.branches {
-            // A commit freed its locks; everywhere else they stand with the branch.
-            if t.decision() != Some(Decision::Commit) {
-                self.locks.hold(t.xid, &branch.resource, &branch.locks);
-            }
+            let held = self
+                .locks
+                .restore_hold(t.xid, &branch.resource, &branch.locks);
+            sound(held, "row lock")?;
             if let Some(at) = branch.next_attempt_at {
-                self.deadlines.arm(at, Timer::Attempt(t.xid, branch.id));
+                self.arm(at, Timer::Attempt(t.xid, branch.id))?;
             }
         }
+        Ok(())
+    }
+
+    fn derive_from_undecided(&mut self, t: &Transaction) -> Result<(), DecodeError> {
+        self.arm(t.deadline, Timer::Deadline(t.xid))?;
+        if let Some(until) = t.commit_until {
+            self.arm(until, Timer::CommitWait(t.xid))?;
+        }
+        let worker = self.workers.get_mut(&t.xid.worker());
+        let worker = worker.ok_or(DecodeError::OutOfRange { what: "worker id" })?;
+        worker.undecided.insert(t.xid);
+        if let Some(parent) = t.parent {
+            self.nested.entry(parent).or_default().insert(t.xid);
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, at: Timestamp, timer: Timer) -> Result<(), DecodeError> {
+        sound(self.deadlines.restore(at, timer), "time")
+    }
+}
+
+/// The bytes can be read but contradict themselves.
+fn sound(holds: bool, what: &'static str) -> Result<(), DecodeError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(DecodeError::OutOfRange { what })
     }
 }

@@ -1,0 +1,333 @@
+//! Stories and tables for every verb, told in a small vocabulary, and random ones.
+//!
+//! After every entry the world checks what must always hold, and that the state read back from
+//! its snapshot is the same, derived parts included.
+
+mod commit;
+mod locks;
+mod phase_two;
+mod random;
+mod repair;
+mod roll_back;
+mod workers;
+
+use alloc::{
+    collections::BTreeMap,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::*;
+
+/// A state with one worker (process 1) and the resources "a" and "b", driven by one leader.
+pub(super) struct World {
+    pub(super) state: State,
+    index: u64,
+    at: u64,
+    pub(super) effects: Effects,
+    lease: Lease,
+    begun: u64,
+    requests: u64,
+}
+
+pub(super) const CLIENT: ProcessId = ProcessId(1);
+pub(super) const AGENT: ProcessId = ProcessId(2);
+
+impl World {
+    pub(super) fn new() -> Self {
+        let lease = Lease {
+            worker: WorkerId(0),
+            floor_ms: 0,
+            ceiling_ms: 0,
+            ttl_ms: 0,
+            begun_through: None,
+        };
+        let mut world = Self {
+            state: State::new(),
+            index: 0,
+            at: 1_000,
+            effects: Vec::new(),
+            lease,
+            begun: 0,
+            requests: 0,
+        };
+        world.apply(Command::TakeOffice);
+        world.at += limits::GRACE_MS;
+        world.renew();
+        for (name, id) in [("a", 1), ("b", 2)] {
+            let bound = world.apply(Command::BindResource(BindResource {
+                resource: name.into(),
+                database: [id; 16],
+            }));
+            assert_eq!(bound, Reply::Ok);
+        }
+        world
+    }
+
+    /// Applies one command; its effects replace those of the one before.
+    pub(super) fn apply(&mut self, command: Command) -> Reply {
+        self.index += 1;
+        let entry = Entry {
+            index: self.index,
+            at: Timestamp(self.at),
+            wall: WallTime(WallTime::XID_EPOCH.0 + self.at),
+            command,
+        };
+        self.effects.clear();
+        let reply = self.state.apply(&entry, &mut self.effects);
+        check_always(&self.state);
+        reply
+    }
+
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.at += ms;
+    }
+
+    /// Lets time pass to the next deadline and everything due happen.
+    pub(super) fn expire(&mut self) -> Effects {
+        let due = self.state.next_deadline().expect("something is due");
+        self.at = self.at.max(due.0);
+        self.expire_now()
+    }
+
+    pub(super) fn expire_now(&mut self) -> Effects {
+        let mut all = Vec::new();
+        while self.apply(Command::Expire) == Reply::MoreIsDue {
+            all.append(&mut self.effects);
+        }
+        all.append(&mut self.effects);
+        self.effects = all.clone();
+        all
+    }
+
+    pub(super) fn renew(&mut self) -> Reply {
+        let known = (self.lease.ceiling_ms > 0).then_some(self.lease.worker);
+        let reply = self.apply(Command::LeaseWorker(LeaseWorker {
+            process: CLIENT,
+            name: "front".into(),
+            worker: known,
+        }));
+        if let Reply::Leased(lease) = &reply {
+            self.lease = lease.clone();
+        }
+        reply
+    }
+
+    pub(super) fn next_xid(&mut self) -> Xid {
+        self.begun += 1;
+        let bits =
+            (self.lease.floor_ms << 22) | (self.begun << 13) | u64::from(self.lease.worker.0);
+        Xid::new(bits).expect("the floor is above zero")
+    }
+
+    pub(super) fn begin_reply(&mut self, xid: Xid, timeout_ms: u32, parent: Option<Xid>) -> Reply {
+        self.apply(Command::Begin(Begin {
+            process: CLIENT,
+            xid,
+            name: "order".into(),
+            timeout_ms,
+            parent,
+        }))
+    }
+
+    pub(super) fn begin(&mut self) -> Xid {
+        let xid = self.next_xid();
+        assert_eq!(self.begin_reply(xid, 60_000, None), Reply::Ok);
+        xid
+    }
+
+    pub(super) fn request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId {
+            process: AGENT,
+            sequence: self.requests,
+        }
+    }
+
+    pub(super) fn registration(
+        &mut self,
+        xid: Xid,
+        resource: &str,
+        keys: &[&str],
+    ) -> RegisterBranch {
+        RegisterBranch {
+            xid,
+            request: self.request(),
+            agent: AGENT,
+            resource: resource.into(),
+            mode: Mode::At,
+            locks: keys.iter().map(|k| LockKey::from(k.as_bytes())).collect(),
+            wait_limit_ms: 1_000,
+            holds_local_locks: true,
+        }
+    }
+
+    /// Registers and expects to wait; returns who waits.
+    pub(super) fn queue(&mut self, xid: Xid, resource: &str, keys: &[&str]) -> RegisterBranch {
+        let registration = self.registration(xid, resource, keys);
+        let reply = self.apply(Command::RegisterBranch(registration.clone()));
+        assert_eq!(reply, Reply::Waiting(waiter(&registration)));
+        registration
+    }
+
+    pub(super) fn try_register(&mut self, xid: Xid, resource: &str, keys: &[&str]) -> Reply {
+        let registration = self.registration(xid, resource, keys);
+        self.apply(Command::RegisterBranch(registration))
+    }
+
+    pub(super) fn register(&mut self, xid: Xid, resource: &str, keys: &[&str]) -> BranchId {
+        match self.try_register(xid, resource, keys) {
+            Reply::Registered { branch, .. } => branch,
+            other => panic!("expected to be registered, got {other:?}"),
+        }
+    }
+
+    pub(super) fn done(&mut self, xid: Xid, branch: BranchId) -> Reply {
+        self.apply(Command::BranchDone(BranchDone { xid, branch }))
+    }
+
+    /// Registers a branch and commits it locally.
+    pub(super) fn branch(&mut self, xid: Xid, resource: &str, keys: &[&str]) -> BranchId {
+        let branch = self.register(xid, resource, keys);
+        assert_eq!(self.done(xid, branch), Reply::Ok);
+        branch
+    }
+
+    pub(super) fn commit(&mut self, xid: Xid) -> Reply {
+        self.apply(Command::Commit(Commit { xid }))
+    }
+
+    pub(super) fn roll_back(&mut self, xid: Xid) -> Reply {
+        self.apply(Command::RollBack(RollBack {
+            xid,
+            detail: "sold out".into(),
+        }))
+    }
+
+    /// Reports the outcome of the newest order for a branch.
+    pub(super) fn finish(&mut self, xid: Xid, branch: BranchId, outcome: Outcome) -> Reply {
+        let attempt = self.branch_of(xid, branch).attempt();
+        self.apply(Command::FinishBranch(FinishBranch {
+            xid,
+            branch,
+            attempt,
+            epoch: self.state.epoch(),
+            outcome,
+        }))
+    }
+
+    pub(super) fn branch_of(&self, xid: Xid, branch: BranchId) -> &Branch {
+        let transaction = self.state.transaction(xid).expect("it is known");
+        &transaction.branches()[branch.0 as usize - 1]
+    }
+
+    pub(super) fn status(&self, xid: Xid) -> Status {
+        self.state.transaction(xid).expect("it is known").status()
+    }
+
+    /// The branches ordered by the last command, with what they shall do.
+    pub(super) fn orders(&self) -> Vec<(Xid, u32, Action, u32)> {
+        orders(&self.effects)
+    }
+
+    /// What the last command answered to those who wait.
+    pub(super) fn answers(&self) -> Vec<(Waiter, Reply)> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Answer { waiter, reply } => Some((*waiter, reply.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub(super) fn orders(effects: &Effects) -> Vec<(Xid, u32, Action, u32)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order(o) => Some((o.xid, o.branch.0, o.action, o.attempt.0)),
+            _ => None,
+        })
+        .collect()
+}
+
+pub(super) fn waiter(registration: &RegisterBranch) -> Waiter {
+    Waiter::Request(registration.xid, registration.request)
+}
+
+pub(super) fn registered(reply: &Reply) -> bool {
+    matches!(reply, Reply::Registered { .. })
+}
+
+pub(super) fn problem(reason: &str) -> Problem {
+    Problem {
+        reason: reason.to_string(),
+        difference: String::new(),
+        repair_statement: String::new(),
+    }
+}
+
+/// What holds after every entry.
+pub(super) fn check_always(state: &State) {
+    let mut read_back = State::from_snapshot(&state.to_snapshot()).expect("its own bytes");
+    let mut original = state.clone();
+    original.locks = original.locks.tidied();
+    read_back.locks = read_back.locks.tidied();
+    assert_eq!(original, read_back, "a snapshot keeps everything");
+
+    let mut expected = BTreeMap::new();
+    for transaction in state.transactions_after(None) {
+        let decided_commit = transaction.decision() == Some(Decision::Commit);
+        for branch in transaction.branches() {
+            if decided_commit || branch.status().is_over() {
+                assert_eq!(
+                    branch.row_locks(),
+                    0,
+                    "locks end with the decision or the branch"
+                );
+            }
+            for key in &branch.locks {
+                let row = (branch.resource().clone(), key.clone());
+                let holder = expected.entry(row).or_insert((transaction.xid(), 0));
+                assert_eq!(holder.0, transaction.xid(), "two transactions hold one row");
+                holder.1 += 1;
+            }
+        }
+        assert_eq!(
+            transaction.reason().is_some(),
+            transaction.decision() == Some(Decision::RollBack)
+        );
+        let over = transaction.branches().iter().all(|b| b.status().is_over());
+        assert_eq!(
+            transaction.status().has_ended(),
+            transaction.decision().is_some() && over
+        );
+        let stuck = transaction
+            .branches()
+            .iter()
+            .any(|b| b.status() == BranchStatus::Stuck);
+        assert_eq!(matches!(transaction.status(), Status::Stuck(_)), stuck);
+    }
+    let held: BTreeMap<_, _> = state
+        .locks
+        .holders_of_rows()
+        .into_iter()
+        .map(|(resource, key, xid, branches)| ((resource, key), (xid, branches)))
+        .collect();
+    assert_eq!(held, expected, "the lock table and the branches agree");
+    for (id, ticket) in state.locks.tickets() {
+        assert!(
+            !state.locks.is_free(&ticket.wanted, Some(id)),
+            "nobody waits for nothing"
+        );
+        let transaction = state
+            .transaction(ticket.wanted.xid())
+            .expect("waiters are known");
+        assert_eq!(
+            transaction.status(),
+            Status::Active,
+            "the decided do not wait"
+        );
+    }
+}
