@@ -106,7 +106,10 @@ impl State {
             .map(|(id, w)| (*id, w.lease.clone()))
             .collect();
         for (id, lease) in workers {
-            let Some(holder) = lease else { continue };
+            let Some(holder) = lease else {
+                self.free_workers.insert(id);
+                continue;
+            };
             self.arm(holder.until, Timer::Lease(id))?;
             sound(self.leased.insert(holder.process, id).is_none(), "lease")?;
         }

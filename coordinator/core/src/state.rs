@@ -27,6 +27,8 @@ pub struct State {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// The worker ids under lease, by their holders.
     pub(crate) leased: BTreeMap<ProcessId, WorkerId>,
+    /// Known worker ids that are not under lease. Ids are made without gaps.
+    pub(crate) free_workers: BTreeSet<WorkerId>,
     pub(crate) databases: BTreeMap<Resource, DatabaseId>,
     pub(crate) transactions: BTreeMap<Xid, Transaction>,
     /// Open transactions and those nested in them that are undecided.

@@ -34,6 +34,7 @@ impl Context<'_> {
         let holder = worker.lease.take().expect("a leased worker has a holder");
         let undecided = worker.undecided.clone();
         self.state.leased.remove(&holder.process);
+        self.state.free_workers.insert(id);
         // There may be very many: each becomes due now, and `Expire` takes them in portions.
         let now = self.state.now;
         for xid in undecided {

@@ -53,11 +53,14 @@ impl Context<'_> {
     }
 
     fn grant_lease(&mut self, command: &LeaseWorker) -> Result<Lease, Rejection> {
-        let free = |id: &WorkerId| self.state.workers.get(id).is_none_or(|w| w.lease.is_none());
-        let id = (0..=WorkerId::MAX.0)
-            .map(WorkerId)
-            .find(free)
-            .ok_or(Rejection::NoWorkerLeft)?;
+        let id = match self.state.free_workers.pop_first() {
+            Some(id) => id,
+            None => u16::try_from(self.state.workers.len())
+                .map(WorkerId)
+                .ok()
+                .filter(|id| *id <= WorkerId::MAX)
+                .ok_or(Rejection::NoWorkerLeft)?,
+        };
         let until = self.state.now.plus(u64::from(LEASE_TTL_MS));
         let worker = self.state.workers.entry(id).or_default();
         // Never below what an earlier holder could have used, whatever the clocks say.

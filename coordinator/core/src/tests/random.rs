@@ -227,7 +227,7 @@ impl Run {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        std::env::var("ACCEDE_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+        std::env::var("ACCEDE_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
     ))]
 
     #[test]
