@@ -1,0 +1,299 @@
+//! The service of operators: what the command line asks.
+
+use std::{collections::HashMap, sync::Arc};
+
+use accede_core::{self as core, BranchId, Reply, State, Timestamp, Transaction, Xid};
+use accede_proto::v1::{
+    self, AttachedAgent, BranchDetail, CoordinatorStatus, GetStatusRequest, GetTransactionRequest,
+    ListTransactionsRequest, ListTransactionsResponse, PhaseTwoProblem, RepairRequest,
+    RepairResponse, ResourceStatus, TransactionDetail, TransactionSummary,
+    operator_server::Operator,
+};
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+
+use super::refused;
+use crate::{
+    clock::{self, millis},
+    convert,
+    hub::Hub,
+    limits::{LIST_DEFAULT, LIST_MOST, SCAN_CHUNK},
+    metrics::{STATUSES, by_status},
+    orders::Whereabouts,
+    refusal,
+};
+
+/// The `Operator` service.
+pub(crate) struct OperatorDoor {
+    hub: Arc<Hub>,
+}
+
+impl OperatorDoor {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    fn status(&self) -> CoordinatorStatus {
+        let hub = &self.hub;
+        let log = hub.log.stats();
+        let (counts, resources, epoch) = {
+            let state = hub.state.read();
+            let resources: Vec<(core::Resource, core::DatabaseId)> = state
+                .resources()
+                .map(|(name, database)| (name.clone(), *database))
+                .collect();
+            (state.counts(), resources, state.epoch())
+        };
+        let transactions: HashMap<String, u64> = STATUSES
+            .iter()
+            .zip(by_status(&counts))
+            .map(|(status, count)| ((*status).to_owned(), count))
+            .collect();
+        CoordinatorStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: hub.cluster.clone(),
+            data_dir: hub.config.data_dir.display().to_string(),
+            leader: hub.office().is_some(),
+            epoch: epoch.0,
+            uptime_ms: millis(clock::now() - hub.started),
+            log_index: log.durable_index,
+            applied_index: log.applied_index,
+            snapshot_index: log.snapshot_index,
+            forced_writes: log.forced_writes,
+            transactions,
+            row_locks: counts.row_locks,
+            waiting_requests: counts.waiting,
+            workers: counts.workers,
+            agents: self.agents(),
+            resources: resources
+                .into_iter()
+                .map(|(name, database)| self.resource(&name, database))
+                .collect(),
+            log_bytes: log.segments * hub.config.segment_bytes + log.snapshot_bytes,
+        }
+    }
+
+    fn agents(&self) -> Vec<AttachedAgent> {
+        let agents = self.hub.orders.agents().into_iter();
+        agents
+            .map(|agent| AttachedAgent {
+                name: agent.name,
+                agent: agent.agent.0,
+                resources: agent
+                    .resources
+                    .iter()
+                    .map(|name| (**name).to_owned())
+                    .collect(),
+                attached_for_ms: millis(agent.attached_for),
+                open_orders: agent.open_orders,
+            })
+            .collect()
+    }
+
+    fn resource(&self, name: &str, database: core::DatabaseId) -> ResourceStatus {
+        let (agents, waiting) = self.hub.orders.of_resource(name);
+        ResourceStatus {
+            name: name.to_owned(),
+            database_id: Bytes::copy_from_slice(&database),
+            attached_agents: u32::try_from(agents).unwrap_or(u32::MAX),
+            waiting_orders: u32::try_from(waiting).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Looks through the transactions in portions, so that others get at the state in between.
+    async fn list(&self, wanted: &ListTransactionsRequest) -> ListTransactionsResponse {
+        let limit = match wanted.limit {
+            0 => LIST_DEFAULT,
+            limit => (limit as usize).min(LIST_MOST),
+        };
+        let now = self.hub.clock.at();
+        let mut after = Xid::new(wanted.after);
+        let mut found = ListTransactionsResponse::default();
+        loop {
+            let mut looked_at = 0;
+            {
+                let state = self.hub.state.read();
+                for transaction in state.transactions_after(after).take(SCAN_CHUNK) {
+                    looked_at += 1;
+                    after = Some(transaction.xid());
+                    if !matches(transaction, wanted, now) {
+                        continue;
+                    }
+                    if found.transactions.len() >= limit {
+                        found.more = true;
+                        return found;
+                    }
+                    found.transactions.push(summary(transaction, now));
+                }
+            }
+            if looked_at < SCAN_CHUNK {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn detail(&self, state: &State, xid: Xid) -> Option<TransactionDetail> {
+        let transaction = state.transaction(xid)?;
+        let now = self.hub.clock.at();
+        let waiting = state.waiting(xid).into_iter();
+        Some(TransactionDetail {
+            summary: Some(summary(transaction, now)),
+            branches: transaction
+                .branches()
+                .iter()
+                .map(|branch| self.branch(xid, branch, now))
+                .collect(),
+            waiting: waiting
+                .map(|request| v1::WaitingRequest {
+                    resource: (*request.resource).to_owned(),
+                    row_locks: u32::try_from(request.row_locks).unwrap_or(u32::MAX),
+                    blocked_by: request.blocked_by.iter().map(|xid| xid.get()).collect(),
+                    waiting_for_ms: now.since(request.since),
+                    gives_up_in_ms: request.until.since(now),
+                })
+                .collect(),
+            repairs: transaction
+                .repairs()
+                .iter()
+                .map(|repair| v1::RepairRecord {
+                    branch: repair.branch.0,
+                    verb: convert::repair_verb(repair.verb).into(),
+                    by: repair.by.clone(),
+                    reason: repair.reason.clone(),
+                    wall_ms: repair.wall.0,
+                })
+                .collect(),
+            parent: transaction.parent().map_or(0, Xid::get),
+            commit_waiting: transaction.commit_asked() && transaction.decision().is_none(),
+            worker: u32::from(xid.worker().0),
+        })
+    }
+
+    fn branch(&self, xid: Xid, branch: &core::Branch, now: Timestamp) -> BranchDetail {
+        let (agent, waits) = match self.hub.orders.whereabouts(xid, branch.id()) {
+            Whereabouts::Sent(agent) => (agent, false),
+            Whereabouts::Waits => (String::new(), true),
+            Whereabouts::None => (String::new(), false),
+        };
+        BranchDetail {
+            branch: branch.id().0,
+            resource: (**branch.resource()).to_owned(),
+            mode: convert::mode(branch.mode()).into(),
+            status: branch.status().as_str().to_owned(),
+            row_locks: u32::try_from(branch.row_locks()).unwrap_or(u32::MAX),
+            attempt: branch.attempt().0,
+            failures: branch.failures(),
+            next_attempt_in_ms: branch.next_attempt_at().map_or(0, |at| at.since(now)),
+            problem: branch.problem().map(|problem| PhaseTwoProblem {
+                kind: branch.status().as_str().to_owned(),
+                reason: problem.reason.clone(),
+                difference: problem.difference.clone(),
+                repair_statement: problem.repair_statement.clone(),
+            }),
+            waiting_for_agent: waits,
+            agent,
+        }
+    }
+}
+
+fn matches(transaction: &Transaction, wanted: &ListTransactionsRequest, now: Timestamp) -> bool {
+    let status = i32::from(convert::status(transaction.status()));
+    (wanted.statuses.is_empty() || wanted.statuses.contains(&status))
+        && now.since(transaction.began_at()) >= wanted.older_than_ms
+}
+
+fn summary(transaction: &Transaction, now: Timestamp) -> TransactionSummary {
+    let unfinished = transaction
+        .branches()
+        .iter()
+        .filter(|branch| !branch.status().is_over())
+        .count();
+    let decision = transaction.decision();
+    TransactionSummary {
+        xid: transaction.xid().get(),
+        name: transaction.name().to_owned(),
+        status: convert::status(transaction.status()).into(),
+        decision: decision
+            .map_or(v1::Decision::Unspecified, convert::decision)
+            .into(),
+        reason: transaction.reason().map(convert::reason),
+        age_ms: now.since(transaction.began_at()),
+        branches: u32::try_from(transaction.branches().len()).unwrap_or(u32::MAX),
+        unfinished_branches: u32::try_from(unfinished).unwrap_or(u32::MAX),
+        began_wall_ms: transaction.began_wall().0,
+        remaining_ms: if decision.is_some() {
+            0
+        } else {
+            transaction.deadline().since(now)
+        },
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorDoor {
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<CoordinatorStatus>, Status> {
+        Ok(Response::new(self.status()))
+    }
+
+    async fn list_transactions(
+        &self,
+        request: Request<ListTransactionsRequest>,
+    ) -> Result<Response<ListTransactionsResponse>, Status> {
+        Ok(Response::new(self.list(request.get_ref()).await))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<GetTransactionRequest>,
+    ) -> Result<Response<TransactionDetail>, Status> {
+        let xid = convert::xid(request.into_inner().xid).map_err(refused)?;
+        // Everything that was asked before is in the answer.
+        self.hub
+            .read(|_| ())
+            .await
+            .map_err(|trouble| refusal::status(&refusal::of_trouble(&trouble)))?;
+        let state = self.hub.state.read();
+        match self.detail(&state, xid) {
+            Some(detail) => Ok(Response::new(detail)),
+            None => Err(match convert::outcome(&state, xid) {
+                Err(refusal) => refusal::status(&refusal),
+                Ok(_) => Status::internal("the transaction is there and is not, which is a bug"),
+            }),
+        }
+    }
+
+    async fn repair(
+        &self,
+        request: Request<RepairRequest>,
+    ) -> Result<Response<RepairResponse>, Status> {
+        let repair = convert::repair(request.into_inner()).map_err(refused)?;
+        let xid = repair.xid;
+        tracing::info!(
+            %xid,
+            branch = repair.branch.map(|branch| branch.0),
+            verb = ?repair.verb,
+            by = %repair.by,
+            reason = %repair.reason,
+            "an operator repairs a transaction"
+        );
+        let take = |reply| match reply {
+            Reply::Repaired(branches) => Ok(branches),
+            other => Err(other),
+        };
+        let repaired = self
+            .hub
+            .ask_for(core::Command::Repair(repair), (Some(xid), None), take)
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(RepairResponse {
+            branches: repaired
+                .into_iter()
+                .map(|BranchId(number)| number)
+                .collect(),
+        }))
+    }
+}

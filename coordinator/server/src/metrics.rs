@@ -1,0 +1,539 @@
+//! What the daemon counts. [`TABLE`] is the one list of all metrics: `/metrics` and the
+//! documentation are made from it.
+
+use accede_core::{Command, Counts, Decision, RollBackReason};
+use accede_log::LogStats;
+use accede_proto::v1::refusal::Code;
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::orders::OrderCounts;
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from zero at each start of the daemon.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One line of the list of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name on `/metrics`.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// The label that tells its series apart; empty if there is one series.
+    pub label: &'static str,
+    /// What one stands for.
+    pub unit: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+const fn counter(
+    name: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        label,
+        unit,
+        meaning,
+    }
+}
+
+const fn gauge(
+    name: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        label,
+        unit,
+        meaning,
+    }
+}
+
+const TRANSACTIONS: Metric = gauge(
+    "accede_transactions",
+    "status",
+    "transactions",
+    "Known transactions by status; ended ones until they are forgotten.",
+);
+const BEGUN: Metric = counter(
+    "accede_begun_total",
+    "",
+    "transactions",
+    "Transactions begun.",
+);
+const DECIDED: Metric = counter(
+    "accede_decided_total",
+    "decision",
+    "transactions",
+    "Transactions decided: commit or roll_back.",
+);
+const ROLLED_BACK: Metric = counter(
+    "accede_rolled_back_total",
+    "reason",
+    "transactions",
+    "Transactions decided to roll back, by reason.",
+);
+const STUCK: Metric = counter(
+    "accede_stuck_total",
+    "",
+    "branches",
+    "Branches that came to need a person.",
+);
+const COMMANDS: Metric = counter(
+    "accede_commands_total",
+    "verb",
+    "commands",
+    "Commands logged and applied, by verb.",
+);
+const REFUSALS: Metric = counter(
+    "accede_refusals_total",
+    "code",
+    "requests",
+    "Requests refused, by code.",
+);
+const ENTRIES: Metric = counter(
+    "accede_log_entries_total",
+    "",
+    "entries",
+    "Log entries written; commands per entry is the quotient.",
+);
+const FORCED: Metric = counter(
+    "accede_log_forced_writes_total",
+    "",
+    "writes",
+    "Forced writes (fdatasync) on the path of a request.",
+);
+const LOG_BYTES: Metric = counter(
+    "accede_log_bytes_total",
+    "",
+    "bytes",
+    "Bytes written to log segments.",
+);
+const FLUSH: Metric = gauge(
+    "accede_log_flush_seconds_sum",
+    "",
+    "seconds",
+    "Time spent writing and forcing since the start.",
+);
+const FLUSH_MAX: Metric = gauge(
+    "accede_log_flush_seconds_max",
+    "",
+    "seconds",
+    "The longest single write with its force since the start.",
+);
+const PREPARE_FAILURES: Metric = counter(
+    "accede_log_prepare_failures_total",
+    "",
+    "times",
+    "Times the next segment could not be prepared: the disk is nearly full.",
+);
+const LOG_INDEX: Metric = gauge(
+    "accede_log_applied_index",
+    "",
+    "index",
+    "Index of the last applied log entry.",
+);
+const SNAPSHOT_INDEX: Metric = gauge(
+    "accede_log_snapshot_index",
+    "",
+    "index",
+    "Index that the newest snapshot covers.",
+);
+const SEGMENTS: Metric = gauge("accede_log_segments", "", "files", "Log segments in use.");
+const ROW_LOCKS: Metric = gauge("accede_row_locks", "", "locks", "Row locks held.");
+const WAITING: Metric = gauge(
+    "accede_waiting_requests",
+    "",
+    "requests",
+    "Requests that wait for row locks.",
+);
+const WORKERS: Metric = gauge(
+    "accede_workers",
+    "",
+    "processes",
+    "Client processes with a lease.",
+);
+const AGENTS: Metric = gauge("accede_agents", "", "processes", "Attached agents.");
+const SESSIONS: Metric = gauge(
+    "accede_sessions",
+    "kind",
+    "sessions",
+    "Open sessions: transactions or branches.",
+);
+const OPEN_ORDERS: Metric = gauge(
+    "accede_open_orders",
+    "",
+    "orders",
+    "Orders to finish a branch whose outcome is not logged yet.",
+);
+const UNATTACHED: Metric = gauge(
+    "accede_unattached_orders",
+    "",
+    "orders",
+    "Orders that wait because no agent of their resource is attached.",
+);
+const QUEUE: Metric = gauge(
+    "accede_queued_commands",
+    "",
+    "commands",
+    "Commands that wait to be logged.",
+);
+const LEADER: Metric = gauge("accede_leader", "", "0 or 1", "Whether this daemon leads.");
+const UPTIME: Metric = gauge(
+    "accede_uptime_seconds",
+    "",
+    "seconds",
+    "Time since the daemon started.",
+);
+
+/// All metrics of the daemon.
+pub const TABLE: &[Metric] = &[
+    TRANSACTIONS,
+    BEGUN,
+    DECIDED,
+    ROLLED_BACK,
+    STUCK,
+    COMMANDS,
+    REFUSALS,
+    ENTRIES,
+    FORCED,
+    LOG_BYTES,
+    FLUSH,
+    FLUSH_MAX,
+    PREPARE_FAILURES,
+    LOG_INDEX,
+    SNAPSHOT_INDEX,
+    SEGMENTS,
+    ROW_LOCKS,
+    WAITING,
+    WORKERS,
+    AGENTS,
+    SESSIONS,
+    OPEN_ORDERS,
+    UNATTACHED,
+    QUEUE,
+    LEADER,
+    UPTIME,
+];
+
+/// The verbs of commands, in the order of [`verb`].
+const VERBS: [&str; 15] = [
+    "take_office",
+    "lease_worker",
+    "end_lease",
+    "begin",
+    "bind_resource",
+    "register_branch",
+    "check_locks",
+    "branch_done",
+    "withdraw_branch",
+    "doom_branch",
+    "commit",
+    "roll_back",
+    "finish_branch",
+    "expire",
+    "repair",
+];
+
+fn verb(command: &Command) -> usize {
+    match command {
+        Command::TakeOffice => 0,
+        Command::LeaseWorker(_) => 1,
+        Command::EndLease(_) => 2,
+        Command::Begin(_) => 3,
+        Command::BindResource(_) => 4,
+        Command::RegisterBranch(_) => 5,
+        Command::CheckLocks(_) => 6,
+        Command::BranchDone(_) => 7,
+        Command::WithdrawBranch(_) => 8,
+        Command::DoomBranch(_) => 9,
+        Command::Commit(_) => 10,
+        Command::RollBack(_) => 11,
+        Command::FinishBranch(_) => 12,
+        Command::Expire => 13,
+        Command::Repair(_) => 14,
+    }
+}
+
+/// The reasons of rollbacks, in the order of [`reason`].
+const REASONS: [&str; 5] = [
+    "requested",
+    "timed_out",
+    "branch_unfinished",
+    "lease_ended",
+    "local_commit_unknown",
+];
+
+fn reason(reason: &RollBackReason) -> usize {
+    match reason {
+        RollBackReason::Requested(_) => 0,
+        RollBackReason::TimedOut => 1,
+        RollBackReason::BranchUnfinished(_) => 2,
+        RollBackReason::LeaseEnded => 3,
+        RollBackReason::LocalCommitUnknown(..) => 4,
+    }
+}
+
+/// Codes of refusals count from 0 to this.
+const LAST_CODE: Code = Code::OtherCluster;
+
+/// Statuses, in the order in which [`Reading`] fills them.
+pub(crate) const STATUSES: [&str; 6] = [
+    "active",
+    "committing",
+    "committed",
+    "rolling_back",
+    "rolled_back",
+    "stuck",
+];
+
+/// Counts by status, in the order of [`STATUSES`].
+pub(crate) fn by_status(counts: &Counts) -> [u64; 6] {
+    [
+        counts.active,
+        counts.committing,
+        counts.committed,
+        counts.rolling_back,
+        counts.rolled_back,
+        counts.stuck,
+    ]
+}
+
+/// The counters of one daemon. Several daemons in one process count apart.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    render: PrometheusHandle,
+    commands: Vec<Counter>,
+    refusals: Vec<Counter>,
+    rolled_back: Vec<Counter>,
+    committed: Counter,
+    decided_roll_back: Counter,
+    pub(crate) begun: Counter,
+    pub(crate) stuck: Counter,
+    pub(crate) transaction_sessions: Gauge,
+    pub(crate) branch_sessions: Gauge,
+}
+
+/// What is only looked at when somebody asks for the metrics.
+pub(crate) struct Reading {
+    pub(crate) counts: Counts,
+    pub(crate) orders: OrderCounts,
+    pub(crate) log: LogStats,
+    pub(crate) queued: usize,
+    pub(crate) leader: bool,
+    pub(crate) uptime_seconds: f64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        for metric in TABLE {
+            let text = format!("{} Unit: {}.", metric.meaning, metric.unit).into();
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(metric.name.into(), None, text),
+                Kind::Gauge => recorder.describe_gauge(metric.name.into(), None, text),
+            }
+        }
+        let series = |metric: &Metric, values: &[&'static str]| -> Vec<Counter> {
+            values
+                .iter()
+                .map(|value| recorder.register_counter(&key(metric, value), &METADATA))
+                .collect()
+        };
+        let codes: Vec<&'static str> = (0..=LAST_CODE as i32)
+            .filter_map(|code| Code::try_from(code).ok())
+            .map(|code| code.as_str_name())
+            .collect();
+        let mut decided = series(&DECIDED, &["commit", "roll_back"]).into_iter();
+        let one = |metric: &Metric| recorder.register_counter(&key(metric, ""), &METADATA);
+        Self {
+            commands: series(&COMMANDS, &VERBS),
+            refusals: series(&REFUSALS, &codes),
+            rolled_back: series(&ROLLED_BACK, &REASONS),
+            committed: decided.next().unwrap_or_else(Counter::noop),
+            decided_roll_back: decided.next().unwrap_or_else(Counter::noop),
+            begun: one(&BEGUN),
+            stuck: one(&STUCK),
+            transaction_sessions: recorder
+                .register_gauge(&key(&SESSIONS, "transactions"), &METADATA),
+            branch_sessions: recorder.register_gauge(&key(&SESSIONS, "branches"), &METADATA),
+            render: recorder.handle(),
+            recorder,
+        }
+    }
+
+    /// Commands of one entry, which is about to be proposed.
+    pub(crate) fn commands(&self, commands: &[Command]) {
+        let mut counts = [0_u64; VERBS.len()];
+        for command in commands {
+            counts[verb(command)] += 1;
+        }
+        for (counter, count) in self.commands.iter().zip(counts) {
+            if count > 0 {
+                counter.increment(count);
+            }
+        }
+    }
+
+    pub(crate) fn refused(&self, code: Code) {
+        if let Some(counter) = self.refusals.get(code as usize) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn decided(&self, decision: Decision, why: Option<&RollBackReason>) {
+        match decision {
+            Decision::Commit => self.committed.increment(1),
+            Decision::RollBack => {
+                self.decided_roll_back.increment(1);
+                if let Some(why) = why {
+                    self.rolled_back[reason(why)].increment(1);
+                }
+            }
+        }
+    }
+
+    /// The text for `/metrics`.
+    pub(crate) fn render(&self, reading: &Reading) -> String {
+        for (status, count) in STATUSES.iter().zip(by_status(&reading.counts)) {
+            self.gauge(&TRANSACTIONS, status, count as f64);
+        }
+        let log = &reading.log;
+        for (metric, value) in [
+            (&ENTRIES, log.entries),
+            (&FORCED, log.forced_writes),
+            (&LOG_BYTES, log.bytes),
+            (&PREPARE_FAILURES, log.prepare_failures),
+        ] {
+            let counter = self.recorder.register_counter(&key(metric, ""), &METADATA);
+            counter.absolute(value);
+        }
+        for (metric, value) in [
+            (&FLUSH, log.flush_time.as_secs_f64()),
+            (&FLUSH_MAX, log.flush_time_max.as_secs_f64()),
+            (&LOG_INDEX, log.applied_index as f64),
+            (&SNAPSHOT_INDEX, log.snapshot_index as f64),
+            (&SEGMENTS, log.segments as f64),
+            (&ROW_LOCKS, reading.counts.row_locks as f64),
+            (&WAITING, reading.counts.waiting as f64),
+            (&WORKERS, reading.counts.workers as f64),
+            (&AGENTS, reading.orders.agents as f64),
+            (&OPEN_ORDERS, reading.orders.open as f64),
+            (&UNATTACHED, reading.orders.unattached as f64),
+            (&QUEUE, reading.queued as f64),
+            (&LEADER, f64::from(u8::from(reading.leader))),
+            (&UPTIME, reading.uptime_seconds),
+        ] {
+            self.gauge(metric, "", value);
+        }
+        self.render.render()
+    }
+
+    fn gauge(&self, metric: &Metric, value: &'static str, to: f64) {
+        self.recorder
+            .register_gauge(&key(metric, value), &METADATA)
+            .set(to);
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+fn key(metric: &Metric, value: &'static str) -> Key {
+    if metric.label.is_empty() {
+        return Key::from_static_name(metric.name);
+    }
+    Key::from_parts(
+        metric.name,
+        vec![Label::from_static_parts(metric.label, value)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn reading() -> Reading {
+        Reading {
+            counts: Counts {
+                stuck: 3,
+                ..Counts::default()
+            },
+            orders: OrderCounts::default(),
+            log: LogStats::default(),
+            queued: 7,
+            leader: true,
+            uptime_seconds: 1.5,
+        }
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_rendered_and_no_other() {
+        let metrics = Metrics::new();
+        metrics.begun.increment(2);
+        metrics.refused(Code::Deadlock);
+        metrics.commands(&[Command::Expire, Command::Expire]);
+        metrics.decided(Decision::RollBack, Some(&RollBackReason::TimedOut));
+        metrics.stuck.increment(0);
+        metrics.transaction_sessions.set(1.0);
+        metrics.branch_sessions.set(0.0);
+        let text = metrics.render(&reading());
+        let names: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|rest| rest.split(' ').next())
+            .collect();
+        let table: BTreeSet<&str> = TABLE.iter().map(|metric| metric.name).collect();
+        assert_eq!(names, table);
+        for line in [
+            "accede_begun_total 2",
+            "accede_transactions{status=\"stuck\"} 3",
+            "accede_commands_total{verb=\"expire\"} 2",
+            "accede_refusals_total{code=\"DEADLOCK\"} 1",
+            "accede_rolled_back_total{reason=\"timed_out\"} 1",
+            "accede_decided_total{decision=\"roll_back\"} 1",
+            "accede_queued_commands 7",
+            "accede_leader 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_metric_says_what_it_means() {
+        let names: BTreeSet<&str> = TABLE.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        for metric in TABLE {
+            assert!(metric.name.starts_with("accede_"), "{metric:?}");
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == Kind::Counter,
+                "{metric:?}"
+            );
+            assert!(
+                metric.meaning.ends_with('.') && !metric.unit.is_empty(),
+                "{metric:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_code_is_the_last() {
+        assert!(Code::try_from(LAST_CODE as i32).is_ok());
+        assert!(Code::try_from(LAST_CODE as i32 + 1).is_err());
+    }
+}

@@ -1,0 +1,289 @@
+//! Rejections and troubles as the wire tells them: a code for programs, a sentence for people.
+
+use accede_core::{Decision, Rejection, Reply, Xid};
+use accede_proto::v1::{self, Refusal, refusal::Code};
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::{Status, metadata::MetadataValue};
+
+use crate::{
+    limits::{RETRY_AFTER_LIMIT_MS, RETRY_AFTER_MS},
+    trouble::{Answer, Trouble},
+};
+
+/// The metadata key that names the refusal's code in the status of a unary call; the same key
+/// with `-bin` appended holds the whole `Refusal` message.
+pub const REFUSAL_KEY: &str = "accede-refusal";
+const REFUSAL_KEY_BIN: &str = "accede-refusal-bin";
+
+/// A refusal of the doors themselves.
+pub(crate) fn new(code: Code, message: impl Into<String>) -> Refusal {
+    Refusal {
+        code: code.into(),
+        message: message.into(),
+        ..Refusal::default()
+    }
+}
+
+/// Breaks a rule of the protocol.
+pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
+    new(Code::Invalid, message)
+}
+
+/// Over a limit.
+pub(crate) fn too_large(what: &str, found: usize, limit: usize) -> Refusal {
+    new(
+        Code::TooLarge,
+        format!("{what} is too large: {found}, at most {limit} are allowed; make it smaller"),
+    )
+}
+
+/// What a caller is told whose answer is no good one.
+pub(crate) fn of_answer(answer: Answer, xid: Option<Xid>, resource: Option<&str>) -> Refusal {
+    match answer {
+        Ok(Reply::Refused(rejection)) => of_rejection(&rejection, xid, resource),
+        Ok(other) => {
+            tracing::error!(
+                ?xid,
+                ?other,
+                "the state machine's reply does not fit the request"
+            );
+            let text = "the coordinator's answer does not fit the request, which is a bug in it";
+            new(Code::UnknownOutcome, text)
+        }
+        Err(trouble) => of_trouble(&trouble),
+    }
+}
+
+/// Why a request did not get through.
+pub(crate) fn of_trouble(trouble: &Trouble) -> Refusal {
+    match trouble {
+        Trouble::Overloaded => Refusal {
+            retry_after_ms: RETRY_AFTER_MS,
+            ..new(
+                Code::Overloaded,
+                "the coordinator has too much to do and finishes what is begun first; nothing \
+                 was done, try again later",
+            )
+        },
+        Trouble::Unknown(reason) => new(
+            Code::UnknownOutcome,
+            format!(
+                "whether the request was logged is not known ({reason}); ask again with the same id"
+            ),
+        ),
+        Trouble::NotLeader(Some(leader)) => new(
+            Code::NotLeader,
+            format!("this coordinator does not lead its cluster, node {leader} does; ask there"),
+        ),
+        Trouble::NotLeader(None) => new(
+            Code::NotLeader,
+            "this coordinator does not lead its cluster; ask another one, or again in a moment",
+        ),
+        Trouble::ShuttingDown => new(
+            Code::ShuttingDown,
+            "the coordinator is shutting down; connect to another one, or again when it is back",
+        ),
+    }
+}
+
+/// The state machine's rejection. `xid` and `resource` are those of the request.
+pub(crate) fn of_rejection(
+    rejection: &Rejection,
+    xid: Option<Xid>,
+    resource: Option<&str>,
+) -> Refusal {
+    let it = xid.map_or_else(
+        || "the request".to_owned(),
+        |xid| format!("transaction {xid}"),
+    );
+    let resource = resource.unwrap_or("the resource");
+    let (code, message) = match rejection {
+        Rejection::TooLarge { what, found, limit } => (
+            Code::TooLarge,
+            format!(
+                "{it}: {what} is too large: {found}, at most {limit} are allowed; make it smaller"
+            ),
+        ),
+        Rejection::Malformed(what) => (
+            Code::Invalid,
+            format!("{it}: the request makes no sense: {what}"),
+        ),
+        Rejection::LeaseEnded => (
+            Code::LeaseEnded,
+            format!(
+                "{it}: the worker's lease has ended or belongs to another process; take a new one"
+            ),
+        ),
+        Rejection::NoWorkerLeft => (
+            Code::LimitReached,
+            "all worker ids are leased; try again when a client process has ended".to_owned(),
+        ),
+        Rejection::OutsideLease => (
+            Code::Invalid,
+            format!(
+                "{it}: the id lies outside its worker's lease or not above its earlier ones; is the client's id maker sound?"
+            ),
+        ),
+        Rejection::TooManyOpen { limit } => (
+            Code::LimitReached,
+            format!(
+                "{it}: {limit} transactions are open, more are not allowed; try again when some have ended"
+            ),
+        ),
+        Rejection::NotBegun => (
+            Code::NotBegun,
+            format!("{it} was never begun here; begin it first, over the same session"),
+        ),
+        Rejection::Forgotten => (
+            Code::Forgotten,
+            format!("{it} ended so long ago that its outcome is forgotten"),
+        ),
+        Rejection::DifferentContent => (
+            Code::DifferentContent,
+            format!(
+                "{it}: the same request id came before with other content; number requests anew"
+            ),
+        ),
+        Rejection::Withdrawn => (
+            Code::Withdrawn,
+            format!("{it}: this request was withdrawn before; send a new one with a new id"),
+        ),
+        Rejection::AlreadyDecided(decision) => (
+            Code::AlreadyDecided,
+            format!(
+                "{it} is decided already: it {}; roll back the local transaction",
+                went(*decision)
+            ),
+        ),
+        Rejection::CommitAsked => (
+            Code::AlreadyDecided,
+            format!(
+                "{it}: its commit was asked for, so no branch can join; roll back the local transaction and finish all calls before the commit"
+            ),
+        ),
+        Rejection::ResourceUnknown => (
+            Code::ResourceUnknown,
+            format!(
+                "{it}: resource {resource:?} is not known here; attach an agent that serves it first"
+            ),
+        ),
+        Rejection::ResourceMismatch {
+            resource: bound,
+            database,
+        } => (
+            Code::ResourceMismatch,
+            format!(
+                "resource {resource:?} does not fit: the name {bound:?} belongs to database {}; give each database a name of its own, the same in all services",
+                uuid::Uuid::from_bytes(*database)
+            ),
+        ),
+        Rejection::TooManyBranches { limit } => (
+            Code::LimitReached,
+            format!(
+                "{it} has {limit} branches or requests, more are not allowed; split the work into smaller transactions"
+            ),
+        ),
+        Rejection::TooManyWaiting { limit } => (
+            Code::LimitReached,
+            format!("{it}: {limit} requests wait already, more are not allowed; try again later"),
+        ),
+        Rejection::HolderRollingBack { holder } => (
+            Code::HolderRollingBack,
+            format!(
+                "{it}: a row is locked by transaction {holder}, which rolls back and needs the row; roll back locally and try again"
+            ),
+        ),
+        Rejection::Deadlock { cycle } => (Code::Deadlock, deadlock(&it, cycle)),
+        Rejection::LockWaitTimedOut { holder } => (
+            Code::LockWaitTimedOut,
+            format!(
+                "{it}: a row is locked by transaction {holder} and was not free within the wait limit; roll back locally and try again"
+            ),
+        ),
+        Rejection::BranchUnknown => (Code::BranchState, format!("{it} has no such branch")),
+        Rejection::BranchState(state) => (
+            Code::BranchState,
+            format!("{it}: the branch does not allow this: {state}"),
+        ),
+        Rejection::NotStuck => (
+            Code::BranchState,
+            format!("{it}: there is nothing stuck to repair"),
+        ),
+    };
+    Refusal {
+        retry_after_ms: retry_after(rejection),
+        holder: holder(rejection),
+        decision: match rejection {
+            Rejection::AlreadyDecided(decision) => crate::convert::decision(*decision).into(),
+            _ => v1::Decision::Unspecified.into(),
+        },
+        ..new(code, message)
+    }
+}
+
+fn went(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Commit => "commits",
+        Decision::RollBack => "rolls back",
+    }
+}
+
+fn deadlock(it: &str, cycle: &[Xid]) -> String {
+    let mut path: Vec<String> = cycle.iter().map(ToString::to_string).collect();
+    path.extend(cycle.first().map(ToString::to_string));
+    format!(
+        "{it}: waiting for the row would be a deadlock: {}; roll back and try again",
+        path.join(" waits for ")
+    )
+}
+
+fn retry_after(rejection: &Rejection) -> u32 {
+    match rejection {
+        Rejection::NoWorkerLeft
+        | Rejection::TooManyOpen { .. }
+        | Rejection::TooManyWaiting { .. } => RETRY_AFTER_LIMIT_MS,
+        Rejection::HolderRollingBack { .. } => RETRY_AFTER_MS,
+        _ => 0,
+    }
+}
+
+fn holder(rejection: &Rejection) -> u64 {
+    match rejection {
+        Rejection::HolderRollingBack { holder } | Rejection::LockWaitTimedOut { holder } => {
+            holder.get()
+        }
+        Rejection::Deadlock { cycle } => cycle.get(1).map_or(0, |xid| xid.get()),
+        _ => 0,
+    }
+}
+
+/// A refusal as the status of a unary call.
+pub(crate) fn status(refusal: &Refusal) -> Status {
+    let mut status = Status::new(grpc_code(refusal.code()), refusal.message.clone());
+    let name = refusal.code().as_str_name();
+    status
+        .metadata_mut()
+        .insert(REFUSAL_KEY, MetadataValue::from_static(name));
+    let whole = MetadataValue::from_bytes(&Bytes::from(refusal.encode_to_vec()));
+    status.metadata_mut().insert_bin(REFUSAL_KEY_BIN, whole);
+    status
+}
+
+fn grpc_code(code: Code) -> tonic::Code {
+    match code {
+        Code::Invalid | Code::TooLarge | Code::DifferentContent => tonic::Code::InvalidArgument,
+        Code::NotBegun | Code::Forgotten | Code::ResourceUnknown => tonic::Code::NotFound,
+        Code::AlreadyDecided
+        | Code::LeaseEnded
+        | Code::ResourceMismatch
+        | Code::BranchState
+        | Code::OtherCluster => tonic::Code::FailedPrecondition,
+        Code::Withdrawn | Code::HolderRollingBack | Code::Deadlock | Code::LockWaitTimedOut => {
+            tonic::Code::Aborted
+        }
+        Code::Overloaded | Code::LimitReached => tonic::Code::ResourceExhausted,
+        Code::NotLeader | Code::ShuttingDown => tonic::Code::Unavailable,
+        Code::UnknownOutcome | Code::Unspecified => tonic::Code::Unknown,
+    }
+}

@@ -1,0 +1,142 @@
+//! What a daemon is started with.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use accede_log::{ClusterId, LogConfig, SnapshotEvery, fs::Fs};
+
+use crate::{Error, limits};
+
+/// The port unless configured.
+pub const DEFAULT_PORT: u16 = 7700;
+
+/// Everything that can be set. Start from [`ServerConfig::new`] and change what must differ.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The directory that holds the log; created if absent.
+    pub data_dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Listen also off loopback, where nothing protects the port.
+    pub insecure: bool,
+    /// Shown to operators, for example the host's name.
+    pub name: String,
+    /// The cluster the directory must belong to; `None`: the one on disk, or a new one.
+    pub cluster_id: Option<ClusterId>,
+    /// Bytes of one log segment; at least [`limits::MIN_SEGMENT_BYTES`].
+    pub segment_bytes: u64,
+    /// A snapshot is taken after this many log entries …
+    pub snapshot_entries: u64,
+    /// … or this many bytes of them.
+    pub snapshot_bytes: u64,
+    /// The file system below the log; crash tests put a simulated one here.
+    pub fs: Arc<dyn Fs>,
+}
+
+impl ServerConfig {
+    /// The defaults: loopback, port 7700.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let log = LogConfig::new("");
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            insecure: false,
+            name: "accede".to_owned(),
+            cluster_id: None,
+            segment_bytes: log.segment_bytes,
+            snapshot_entries: log.snapshot_every.entries,
+            snapshot_bytes: log.snapshot_every.bytes,
+            fs: log.fs,
+        }
+    }
+
+    /// Refuses what cannot work, before anything is touched.
+    ///
+    /// # Errors
+    /// [`Error::OffLoopback`] and [`Error::Setting`].
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.insecure && !self.listen.ip().is_loopback() {
+            return Err(Error::OffLoopback {
+                address: self.listen,
+            });
+        }
+        let range = limits::MIN_SEGMENT_BYTES..=accede_log::MAX_SEGMENT_BYTES;
+        if !range.contains(&self.segment_bytes) {
+            return Err(setting(
+                "segment_bytes",
+                self.segment_bytes,
+                format!("it must lie between {} and {}", range.start(), range.end()),
+            ));
+        }
+        for (name, value) in [
+            ("snapshot_entries", self.snapshot_entries),
+            ("snapshot_bytes", self.snapshot_bytes),
+        ] {
+            if value == 0 {
+                return Err(setting(name, value, "it must be at least 1".into()));
+            }
+        }
+        if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
+            let most = accede_core::limits::MAX_NAME_BYTES;
+            let reason = format!("it must have 1 to {most} bytes");
+            return Err(setting("name", format!("{:?}", self.name), reason));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn log(&self) -> LogConfig {
+        let mut log = LogConfig::new(&self.data_dir);
+        log.cluster_id = self.cluster_id;
+        log.segment_bytes = self.segment_bytes;
+        log.fs = Arc::clone(&self.fs);
+        log.snapshot_every = SnapshotEvery {
+            entries: self.snapshot_entries,
+            bytes: self.snapshot_bytes,
+        };
+        log
+    }
+}
+
+fn setting(setting: &'static str, value: impl ToString, reason: String) -> Error {
+    Error::Setting {
+        setting,
+        value: value.to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut ServerConfig)) -> String {
+        let mut config = ServerConfig::new("/d");
+        change(&mut config);
+        config.check().expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn defaults_can_work() {
+        ServerConfig::new("/d").check().expect("sound");
+        let mut open = ServerConfig::new("/d");
+        open.listen.set_ip([0, 0, 0, 0].into());
+        open.insecure = true;
+        open.check().expect("the operator said so");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let text = refused(|config| config.listen.set_ip([0, 0, 0, 0].into()));
+        assert!(text.contains("0.0.0.0:7700") && text.contains("--insecure"));
+        assert!(refused(|config| config.segment_bytes = 1).contains("segment_bytes"));
+        assert!(refused(|config| config.snapshot_entries = 0).contains("snapshot_entries"));
+        assert!(refused(|config| config.snapshot_bytes = 0).contains("snapshot_bytes"));
+        assert!(refused(|config| config.name.clear()).contains("name"));
+        assert!(refused(|config| config.name = "x".repeat(1000)).contains("name"));
+    }
+}
