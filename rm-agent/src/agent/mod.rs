@@ -28,7 +28,7 @@ pub use limits::AgentLimits;
 pub use resource::ResourceState;
 pub use status::{AgentStatus, ResourceStatus};
 
-use crate::{AtPool, Error};
+use crate::{AtPool, Error, Registrar};
 use running::Running;
 
 /// The resource manager of a process: its databases' branches register and are
@@ -92,6 +92,14 @@ impl RmAgent {
                 known.join(", ")
             ))
         })
+    }
+
+    /// What registers this agent's branches with the coordinator. The pools use
+    /// it by themselves; it is for branches that are worked on in another way and
+    /// keep their undo records in the same table.
+    #[must_use]
+    pub fn registrar(&self) -> Arc<dyn Registrar> {
+        self.inner.running.registrar()
     }
 
     /// Where the agent stands, for health checks and metrics.

@@ -18,7 +18,7 @@ use super::{
     role::AgentRole,
     sweeper::Sweeper,
 };
-use crate::Error;
+use crate::{Error, Registrar};
 
 /// What must exist before the databases' pools can: they hold the registrar.
 pub(super) struct Prepared {
@@ -146,6 +146,10 @@ async fn first_look(
 }
 
 impl Running {
+    pub(super) fn registrar(&self) -> Arc<dyn Registrar> {
+        Arc::clone(&self.registrar) as _
+    }
+
     fn session(&self) -> Option<Session<BranchFrames>> {
         self.hub.session.borrow().clone()
     }
