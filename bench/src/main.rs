@@ -1,0 +1,76 @@
+//! How fast Accede is, and against what.
+
+mod at;
+mod child;
+mod clock;
+mod coordinator;
+mod quiet;
+mod report;
+mod tc;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Measures Accede on this machine. Everything listens on 127.0.0.1 only, stops by itself and
+/// leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(name = "accede-bench", version)]
+struct Arguments {
+    /// Print one line of JSON last instead of a table. Progress goes to stderr either way.
+    #[arg(long, global = true)]
+    json: bool,
+    /// The `accede` program that is measured; beside this one unless given.
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    accede: Option<PathBuf>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The coordinator: durable two-branch transactions through the wire.
+    Tc(tc::Options),
+    /// AT branches beside plain and hand-made transactions on a throw-away PostgreSQL.
+    At(at::Options),
+    /// The server that only answers; started by `tc`.
+    #[command(hide = true)]
+    Echo {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = tokio::select! {
+        result = run(&arguments) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::progress(format!("accede-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.what {
+        What::Tc(options) => tc::run(options, &accede(arguments)?, arguments.json).await,
+        What::At(options) => at::run(options, &accede(arguments)?, arguments.json).await,
+        What::Echo { address } => tc::echo(*address).await,
+    }
+}
+
+/// The program that is measured.
+fn accede(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    if let Some(program) = &arguments.accede {
+        return Ok(program.clone());
+    }
+    let own = std::env::current_exe().context("this program has no path")?;
+    Ok(own.with_file_name("accede"))
+}
