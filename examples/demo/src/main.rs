@@ -65,9 +65,8 @@ async fn run(args: &Args, databases: Option<DatabaseUrls>) -> Result<bool> {
         keep: args.keep,
         reset: args.reset,
     };
-    let doing = |text: &str| progress.doing(text);
     let started = tokio::select! {
-        started = Shop::start(databases, choices, &doing) => started,
+        started = Shop::start(databases, choices, &progress) => started,
         name = &mut interrupted => Err(anyhow::anyhow!("{name}: everything is stopped")),
     };
     let mut shop = match started {
@@ -128,13 +127,7 @@ async fn play(shop: &mut Shop, chosen: &[&Scenario], report: &mut Report, progre
         ));
         if let Err(error) = &ran {
             progress.say(&format!("{error:#}"));
-            for process in shop.running() {
-                progress.say(&format!(
-                    "--- {} ---\n{}",
-                    process.name(),
-                    process.log_tail()
-                ));
-            }
+            shop.show_logs(progress);
         }
         let (reason, note) = match ran {
             Ok(note) => (None, note),

@@ -25,6 +25,7 @@ use crate::{
     operator::Operator,
     postgres,
     process::{Process, Start},
+    report::Progress,
     wait::until,
 };
 
@@ -103,7 +104,7 @@ impl Shop {
     pub(crate) async fn start(
         own: Option<DatabaseUrls>,
         choices: Choices,
-        progress: &dyn Fn(&str),
+        progress: &Progress,
     ) -> Result<Self> {
         let programs = programs()?;
         let home = tempfile::Builder::new().prefix("accede-demo-").tempdir()?;
@@ -113,7 +114,7 @@ impl Shop {
         let (databases, postgres) = match own {
             Some(urls) => (urls, None),
             None => {
-                progress("starting PostgreSQL");
+                progress.doing("starting PostgreSQL");
                 let port = free_port()?;
                 let log = log_of(home.path(), "postgres");
                 let server = postgres::start(home.path(), port, log, choices.keep).await?;
@@ -156,18 +157,21 @@ impl Shop {
             home,
             plan,
         };
-        shop.open(progress).await?;
-        Ok(shop)
+        let opened = shop.open(progress).await;
+        if opened.is_err() {
+            shop.show_logs(progress);
+        }
+        opened.map(|()| shop)
     }
 
-    async fn open(&mut self, progress: &dyn Fn(&str)) -> Result<()> {
-        progress("creating the schemas");
+    async fn open(&mut self, progress: &Progress) -> Result<()> {
+        progress.doing("creating the schemas");
         let databases = &self.plan.databases;
         for url in [&databases.order, &databases.stock, &databases.account] {
             self.plan.create_schema(url).await?;
         }
         // The services need not wait for the coordinator, so all start at once.
-        progress("starting the coordinator and the services");
+        progress.doing("starting the coordinator and the services");
         for part in Part::ALL {
             self.processes[part as usize] = Some(self.plan.start(part)?);
         }
@@ -285,6 +289,14 @@ impl Shop {
         }
         if let Some(mut server) = self.postgres.take() {
             let _ = server.quit();
+        }
+    }
+
+    /// What each process said last.
+    pub(crate) fn show_logs(&self, progress: &Progress) {
+        for process in self.running() {
+            let (name, tail) = (process.name(), process.log_tail());
+            progress.say(&format!("--- the end of {name}'s log ---\n{tail}"));
         }
     }
 
