@@ -1,0 +1,158 @@
+//! The coordinator as its users run it: a process.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use accede_proto::v1::{GetStatusRequest, operator_client::OperatorClient};
+use anyhow::{Context as _, bail};
+
+/// How long a start may take on a loaded machine.
+const START: Duration = Duration::from_secs(30);
+
+/// A running `accede serve`; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    log: PathBuf,
+}
+
+/// The `accede` binary beside this test, built if it is not there.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows its own file");
+        let folder = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("tests lie in target/*/deps");
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let built = Command::new(cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "-p",
+                "accede-cli",
+                "--bin",
+                "accede",
+            ])
+            .arg("--target-dir")
+            .arg(folder.parent().expect("target/*/deps has two parents"))
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "the daemon could not be built"
+        );
+        folder.join("accede")
+    })
+}
+
+/// A loopback port that was free a moment ago; the daemon keeps it across restarts.
+///
+/// # Panics
+/// If no port is free.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port on loopback")
+        .port()
+}
+
+impl Daemon {
+    /// Starts it and waits until it serves.
+    ///
+    /// # Errors
+    /// If it ends or does not serve in time; the error holds what it wrote.
+    pub async fn start(data_dir: &Path, port: u16) -> anyhow::Result<Self> {
+        let mut daemon = Self::spawn(data_dir, port)?;
+        let serving = crate::eventually("the daemon serves", START, async || {
+            OperatorClient::connect(daemon.url())
+                .await
+                .ok()?
+                .get_status(GetStatusRequest {})
+                .await
+                .ok()
+        });
+        let served = serving.await;
+        match (served, daemon.child.try_wait()?) {
+            (Ok(_), None) => Ok(daemon),
+            (_, ended) => bail!("{ended:?}: {}", daemon.output()),
+        }
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Errors
+    /// If the process cannot be made.
+    pub fn spawn(data_dir: &Path, port: u16) -> anyhow::Result<Self> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let log = data_dir.with_extension("log");
+        let output = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)?;
+        let child = Command::new(binary())
+            .args(["serve", "--listen", &addr.to_string(), "--data-dir"])
+            .arg(data_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .context("starting the daemon")?;
+        Ok(Self { child, addr, log })
+    }
+
+    /// Where clients connect to.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Everything it has written.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL, as by a power button.
+    ///
+    /// # Errors
+    /// If the process cannot be ended.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it ends by itself; true if it ended in order.
+    ///
+    /// # Errors
+    /// If it still runs after `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<bool> {
+        let child = &mut self.child;
+        let status = crate::eventually("the daemon ends", limit, || {
+            let ended = child.try_wait().ok().flatten();
+            std::future::ready(ended)
+        });
+        Ok(status.await?.success())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
