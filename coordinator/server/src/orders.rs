@@ -98,18 +98,18 @@ impl Orders {
         &self,
         session: &Arc<BranchSession>,
         name: String,
-        resources: Vec<Resource>,
+        resources: &[Resource],
     ) {
         let mut table = self.table.lock();
         let former = table.remove_agent(session.agent);
-        for resource in &resources {
+        for resource in resources {
             let agents = table.by_resource.entry(Arc::clone(resource)).or_default();
             agents.push(session.agent);
         }
         let agent = Agent {
             session: Arc::clone(session),
             name,
-            resources: resources.clone(),
+            resources: resources.to_vec(),
             since: clock::now(),
             open: 0,
         };
@@ -120,7 +120,7 @@ impl Orders {
                 table.send_unsent(resource);
             }
         }
-        for resource in &resources {
+        for resource in resources {
             table.send_unsent(resource);
         }
         drop(table);

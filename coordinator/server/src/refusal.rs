@@ -287,3 +287,161 @@ fn grpc_code(code: Code) -> tonic::Code {
         Code::UnknownOutcome | Code::Unspecified => tonic::Code::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn xid(n: u64) -> Xid {
+        Xid::new(n).expect("an id")
+    }
+
+    fn every_rejection() -> Vec<(Rejection, Code, &'static str)> {
+        let (holder, resource) = (xid(0xabc), "other".into());
+        let cycle = vec![xid(1), xid(2)];
+        let database = [7; 16];
+        let large = Rejection::TooLarge {
+            what: "a name",
+            found: 9,
+            limit: 8,
+        };
+        let mismatch = Rejection::ResourceMismatch { resource, database };
+        vec![
+            (large, Code::TooLarge, "9, at most 8"),
+            (Rejection::Malformed("unsorted"), Code::Invalid, "unsorted"),
+            (Rejection::LeaseEnded, Code::LeaseEnded, "take a new one"),
+            (Rejection::NoWorkerLeft, Code::LimitReached, "try again"),
+            (Rejection::OutsideLease, Code::Invalid, "outside"),
+            (
+                Rejection::TooManyOpen { limit: 5 },
+                Code::LimitReached,
+                "5 transactions",
+            ),
+            (Rejection::NotBegun, Code::NotBegun, "never begun"),
+            (Rejection::Forgotten, Code::Forgotten, "forgotten"),
+            (
+                Rejection::DifferentContent,
+                Code::DifferentContent,
+                "other content",
+            ),
+            (Rejection::Withdrawn, Code::Withdrawn, "withdrawn"),
+            (
+                Rejection::AlreadyDecided(Decision::Commit),
+                Code::AlreadyDecided,
+                "commits",
+            ),
+            (
+                Rejection::AlreadyDecided(Decision::RollBack),
+                Code::AlreadyDecided,
+                "rolls back",
+            ),
+            (
+                Rejection::CommitAsked,
+                Code::AlreadyDecided,
+                "commit was asked",
+            ),
+            (
+                Rejection::ResourceUnknown,
+                Code::ResourceUnknown,
+                "\"stock\"",
+            ),
+            (mismatch, Code::ResourceMismatch, "07070707-0707"),
+            (
+                Rejection::TooManyBranches { limit: 6 },
+                Code::LimitReached,
+                "6 branches",
+            ),
+            (
+                Rejection::TooManyWaiting { limit: 7 },
+                Code::LimitReached,
+                "7 requests",
+            ),
+            (
+                Rejection::HolderRollingBack { holder },
+                Code::HolderRollingBack,
+                "0000abc",
+            ),
+            (
+                Rejection::Deadlock { cycle },
+                Code::Deadlock,
+                "0002 waits for 0000000000000001",
+            ),
+            (
+                Rejection::LockWaitTimedOut { holder },
+                Code::LockWaitTimedOut,
+                "0000abc",
+            ),
+            (
+                Rejection::BranchUnknown,
+                Code::BranchState,
+                "no such branch",
+            ),
+            (
+                Rejection::BranchState("it is done"),
+                Code::BranchState,
+                "it is done",
+            ),
+            (Rejection::NotStuck, Code::BranchState, "nothing stuck"),
+        ]
+    }
+
+    #[test]
+    fn every_rejection_has_its_code_and_says_why() {
+        for (rejection, code, words) in every_rejection() {
+            let refusal = of_rejection(&rejection, Some(xid(0x77)), Some("stock"));
+            assert_eq!(refusal.code(), code, "{rejection:?}");
+            assert!(
+                refusal.message.contains(words),
+                "{words}: {}",
+                refusal.message
+            );
+            let status = status(&refusal);
+            assert_ne!(status.code(), tonic::Code::Ok);
+            assert_ne!(status.code(), tonic::Code::Unknown, "{rejection:?}");
+            let named = status.metadata().get(REFUSAL_KEY).expect("named");
+            assert_eq!(named, code.as_str_name());
+            let whole = status.metadata().get_bin(REFUSAL_KEY_BIN).expect("whole");
+            let whole = whole.to_bytes().expect("sound");
+            assert_eq!(Refusal::decode(whole).expect("sound"), refusal);
+        }
+    }
+
+    #[test]
+    fn what_programs_need_stands_in_fields() {
+        let decided = of_rejection(&Rejection::AlreadyDecided(Decision::RollBack), None, None);
+        assert_eq!(decided.decision(), v1::Decision::RollBack);
+        let holder = Rejection::HolderRollingBack { holder: xid(5) };
+        let held = of_rejection(&holder, None, None);
+        assert_eq!((held.holder, held.retry_after_ms), (5, RETRY_AFTER_MS));
+        let cycle = vec![xid(1), xid(2), xid(3)];
+        assert_eq!(
+            of_rejection(&Rejection::Deadlock { cycle }, None, None).holder,
+            2
+        );
+        let full = of_rejection(&Rejection::TooManyOpen { limit: 1 }, None, None);
+        assert_eq!(full.retry_after_ms, RETRY_AFTER_LIMIT_MS);
+    }
+
+    #[test]
+    fn every_trouble_says_what_to_do() {
+        let cases = [
+            (Trouble::Overloaded, Code::Overloaded, "try again later"),
+            (
+                Trouble::Unknown("cut".into()),
+                Code::UnknownOutcome,
+                "(cut); ask again",
+            ),
+            (Trouble::NotLeader(Some(3)), Code::NotLeader, "node 3 does"),
+            (Trouble::NotLeader(None), Code::NotLeader, "ask another"),
+            (Trouble::ShuttingDown, Code::ShuttingDown, "shutting down"),
+        ];
+        for (trouble, code, words) in cases {
+            let refusal = of_answer(Err(trouble), None, None);
+            assert_eq!(refusal.code(), code);
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+            assert!(status(&refusal).code() != tonic::Code::Ok);
+        }
+        let odd = of_answer(Ok(Reply::LocksFree), Some(xid(1)), None);
+        assert_eq!(odd.code(), Code::UnknownOutcome);
+    }
+}

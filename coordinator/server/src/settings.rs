@@ -69,7 +69,7 @@ impl ServerConfig {
         if !range.contains(&self.segment_bytes) {
             return Err(setting(
                 "segment_bytes",
-                self.segment_bytes,
+                &self.segment_bytes,
                 format!("it must lie between {} and {}", range.start(), range.end()),
             ));
         }
@@ -78,13 +78,13 @@ impl ServerConfig {
             ("snapshot_bytes", self.snapshot_bytes),
         ] {
             if value == 0 {
-                return Err(setting(name, value, "it must be at least 1".into()));
+                return Err(setting(name, &value, "it must be at least 1".into()));
             }
         }
         if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
             let most = accede_core::limits::MAX_NAME_BYTES;
             let reason = format!("it must have 1 to {most} bytes");
-            return Err(setting("name", format!("{:?}", self.name), reason));
+            return Err(setting("name", &format!("{:?}", self.name), reason));
         }
         Ok(())
     }
@@ -102,7 +102,7 @@ impl ServerConfig {
     }
 }
 
-fn setting(setting: &'static str, value: impl ToString, reason: String) -> Error {
+fn setting(setting: &'static str, value: &dyn ToString, reason: String) -> Error {
     Error::Setting {
         setting,
         value: value.to_string(),

@@ -86,7 +86,7 @@ async fn open(
     let names: Vec<&str> = resources.iter().map(|resource| &**resource).collect();
     tracing::info!(name, agent = agent.0, resources = ?names, "an agent attached");
     // After the answer is queued: what waits for the agent comes behind it.
-    hub.orders.attach(&session, name, resources.clone());
+    hub.orders.attach(&session, name, &resources);
     Some((session, resources))
 }
 

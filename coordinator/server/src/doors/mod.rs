@@ -25,6 +25,10 @@ use crate::{
 };
 
 /// A refusal as a unary call's answer.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "handed to map_err, which gives the error away"
+)]
 pub(crate) fn refused(refusal: Box<Refusal>) -> Status {
     refusal::status(&refusal)
 }

@@ -72,7 +72,6 @@ impl OwnWorker {
 
     /// Makes an id and queues its begin in one step: begins stand in the order of their ids.
     /// `None`: a lease is needed first.
-    #[expect(clippy::type_complexity, reason = "used once")]
     fn queue(
         &self,
         wire: &BeginRequest,

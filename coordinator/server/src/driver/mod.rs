@@ -271,7 +271,7 @@ impl Driver {
         let mut start = 0;
         for (place, (reply, end)) in applied.replies.into_iter().zip(applied.ends).enumerate() {
             if place == 0 && kind != Kind::Callers {
-                self.own_reply(reply);
+                self.own_reply(&reply);
             } else if let Some(to) = callers.next() {
                 self.settle(reply, to);
             }
@@ -295,11 +295,11 @@ impl Driver {
         }
     }
 
-    fn own_reply(&mut self, reply: Reply) {
+    fn own_reply(&mut self, reply: &Reply) {
         match reply {
             Reply::InOffice(epoch) => {
                 self.in_office = true;
-                self.hub.set_office(Some(epoch));
+                self.hub.set_office(Some(*epoch));
                 self.hub.orders.clear();
                 let owed = self.hub.state.read().resume();
                 tracing::info!(epoch = epoch.0, owed = owed.len(), "in office");

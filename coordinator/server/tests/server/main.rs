@@ -1,4 +1,7 @@
 //! The daemon as its clients see it, over real sockets and a real directory.
 
+mod bad_input;
+mod orders;
+mod plain;
 mod support;
 mod whole;
