@@ -203,7 +203,7 @@ pub fn load(inputs: &Inputs) -> Result<Settings, ConfigError> {
         server,
     };
     for (place, name, raw) in collect(inputs)? {
-        settings.take(place, &name, &raw)?;
+        settings.take(&place, &name, &raw)?;
     }
     settings
         .server
@@ -291,11 +291,11 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 impl Settings {
-    fn take(&mut self, place: Place, name: &str, raw: &Raw) -> Result<(), ConfigError> {
+    fn take(&mut self, place: &Place, name: &str, raw: &Raw) -> Result<(), ConfigError> {
         let setting = SETTINGS
             .iter()
-            .find(|setting| name_in(setting, &place) == name)
-            .ok_or_else(|| unknown(&place, name))?;
+            .find(|setting| name_in(setting, place) == name)
+            .ok_or_else(|| unknown(place, name))?;
         let value = setting
             .read(raw)
             .and_then(|value| self.assign(setting.key, &value).map(|()| value));
