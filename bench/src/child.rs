@@ -11,13 +11,15 @@ use crate::report;
 /// Runs the program and waits at its own standard input: when the pipe closes, because this
 /// process closes it or is no more, the program is asked to end and its folder is removed.
 const WATCH: &str = r#"
+signal=$1 folder=$2
+shift 2
 "$@" </dev/null &
 program=$!
 read -r _ || true
-kill -s "$ACCEDE_BENCH_SIGNAL" "$program" 2>/dev/null || true
+kill -s "$signal" "$program" 2>/dev/null || true
 code=0
 wait "$program" || code=$?
-rm -rf -- "$ACCEDE_BENCH_FOLDER"
+rm -rf -- "$folder"
 exit $code
 "#;
 
@@ -49,10 +51,9 @@ impl Running {
         let file = File::create(&output)
             .with_context(|| format!("cannot write {name}'s output to {}", output.display()))?;
         let watcher = Command::new("sh")
-            .args(["-c", WATCH, "sh"])
+            .args(["-c", WATCH, "sh", signal])
+            .arg(folder.path())
             .args(words)
-            .env("ACCEDE_BENCH_SIGNAL", signal)
-            .env("ACCEDE_BENCH_FOLDER", folder.path())
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -21,7 +21,7 @@ const BURST: Duration = Duration::from_millis(150);
 /// Bursts at the start, to learn what the disk can do.
 const FIRST_BURSTS: u32 = 5;
 /// A disk is quiet when a burst reaches this part of the best one.
-const QUIET_SHARE: f64 = 0.6;
+const QUIET_SHARE: f64 = 0.5;
 /// Bytes of one write.
 const WRITE_BYTES: usize = 4096;
 /// Writes before the file starts over.
@@ -33,7 +33,7 @@ pub(crate) struct Gate {
     best: f64,
     patience: Duration,
     noisy: u32,
-    rounds: u32,
+    waits: u32,
 }
 
 impl Gate {
@@ -53,7 +53,7 @@ impl Gate {
             best: 0.0,
             patience,
             noisy: 0,
-            rounds: 0,
+            waits: 0,
         };
         for _ in 0..FIRST_BURSTS {
             gate.burst().await?;
@@ -68,7 +68,7 @@ impl Gate {
     /// When the disk cannot be written.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<bool> {
         let until = clock::now() + self.patience;
-        self.rounds += 1;
+        self.waits += 1;
         loop {
             let rate = self.burst().await?;
             if rate >= QUIET_SHARE * self.best {
@@ -89,9 +89,9 @@ impl Gate {
     pub(crate) fn summary(&self) {
         if self.noisy > 0 {
             report::progress(format!(
-                "the disk was noisy before {} of {} rounds; they count only where no quiet round \
-                 exists",
-                self.noisy, self.rounds
+                "the disk was noisy before {} of {} measurements; their rounds count only where no \
+                 quiet one exists",
+                self.noisy, self.waits
             ));
         }
     }

@@ -80,8 +80,8 @@ directory in the system's temporary folder; client and server share this machine
                                 echo_messages_per_s / messages_per_transaction and
                                 log_entries_per_s / 4
 
-Rounds of the three measurements take turns; figures are medians. Rounds that started on a noisy
-disk count only where there is no other.";
+The three measurements take turns; figures are medians of rounds. Rounds in which one started on a
+noisy disk count only where there is no other.";
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -165,11 +165,12 @@ pub(crate) async fn run(options: &Options, accede: &Path, json: bool) -> anyhow:
         let mut coordinator = Coordinator::start(accede).await?;
         let mut rounds = Vec::new();
         for round in 1..=options.rounds {
-            let noisy = gate.wait().await?;
+            let mut noisy = gate.wait().await?;
             let time = Duration::from_secs(options.seconds);
             let measured = with_coordinator(&mut coordinator, places, time).await;
             let measured = measured.with_context(|| coordinator.tail())?;
             let echoed = with_load(&echo_address, places, time / 2, None).await?;
+            noisy |= gate.wait().await?;
             let appended = appends::measure(places, time / 2).await?;
             progress(format!(
                 "tc, {in_flight} in flight, round {round} of {}: {:.0} transactions/s, echo {:.0} \
