@@ -53,7 +53,7 @@ pub(crate) async fn stop(folder: &Path) -> Result<()> {
     })?;
     let kept: Vec<Kept> =
         serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
-    // Services first, the database server last: in the order in which they were written.
+    // In the order in which they were written: the services before what they need.
     for process in &kept {
         process.stop().await?;
     }

@@ -56,7 +56,8 @@ pub(crate) async fn start(home: &Path, port: u16, log: PathBuf, keep: bool) -> R
         command: server,
         user,
         log,
-        stop: Signal::INT,
+        // Its files go with it: there is no use in writing them out first.
+        stop: Signal::QUIT,
         end: Signal::QUIT,
         keep,
     })?;

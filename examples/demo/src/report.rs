@@ -9,6 +9,9 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CON
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+/// How wide the table is in a file, in characters.
+const WIDTH: u16 = 120;
+
 /// What became of one scenario.
 #[derive(Debug, Serialize)]
 pub(crate) struct Detail {
@@ -72,7 +75,13 @@ impl Report {
     pub(crate) fn print(&self, json: bool) -> io::Result<()> {
         let mut table = self.table();
         if json {
-            writeln!(io::stderr(), "{}", table.use_stderr())?;
+            table.use_stderr();
+        }
+        if !table.is_tty() {
+            table.set_width(WIDTH);
+        }
+        if json {
+            writeln!(io::stderr(), "{table}")?;
             writeln!(io::stdout(), "{}", serde_json::to_string(self)?)?;
         } else {
             writeln!(io::stdout(), "{table}")?;

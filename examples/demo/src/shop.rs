@@ -300,9 +300,9 @@ impl Shop {
         }
     }
 
-    /// Every running process.
+    /// Every running process, in the order in which they stop best.
     pub(crate) fn running(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().flatten().chain(&self.postgres)
+        self.processes.iter().rev().flatten().chain(&self.postgres)
     }
 
     /// Leaves the processes running and the files where they are.

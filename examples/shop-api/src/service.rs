@@ -55,7 +55,8 @@ pub async fn report_health(reporter: HealthReporter, agent: RmAgent) {
 /// `ABORTED` when the whole transaction may succeed if it is run again.
 #[must_use]
 pub fn database_status(error: &sqlx::Error) -> Status {
-    let code = match AgentError::from_sqlx(error) {
+    let own = AgentError::from_sqlx(error);
+    let code = match own {
         Some(
             AgentError::Refused(_)
             | AgentError::LocalLockTimedOut { .. }
@@ -68,6 +69,7 @@ pub fn database_status(error: &sqlx::Error) -> Status {
         None if error.as_database_error().is_some() => Code::Internal,
         None => Code::Unavailable,
     };
-    tracing::warn!(%error, "the local transaction failed");
-    Status::new(code, error.to_string())
+    let text = own.map_or_else(|| error.to_string(), ToString::to_string);
+    tracing::warn!(error = text, "the local transaction failed");
+    Status::new(code, text)
 }
