@@ -22,7 +22,7 @@ struct Answer {
 pub(crate) async fn run(what: &Schema, output: Output) -> Result<(), Failure> {
     let (done, sql, text) = match what {
         Schema::Create { url } => {
-            schema::create(url).await.map_err(failure)?;
+            schema::create(url).await.map_err(|error| failure(&error))?;
             (
                 "create",
                 None,
@@ -30,11 +30,11 @@ pub(crate) async fn run(what: &Schema, output: Output) -> Result<(), Failure> {
             )
         }
         Schema::Check { url } => {
-            schema::check(url).await.map_err(failure)?;
+            schema::check(url).await.map_err(|error| failure(&error))?;
             ("check", None, "The database is prepared for AT mode.")
         }
         Schema::Print { url } => {
-            let sql = schema::print(url).map_err(failure)?;
+            let sql = schema::print(url).map_err(|error| failure(&error))?;
             ("print", Some(sql), sql)
         }
     };
@@ -42,8 +42,8 @@ pub(crate) async fn run(what: &Schema, output: Output) -> Result<(), Failure> {
 }
 
 /// A URL that cannot be used is wrong use; all else is a failure.
-fn failure(error: Error) -> Failure {
-    let text = sentence(&error);
+fn failure(error: &Error) -> Failure {
+    let text = sentence(error);
     match error {
         Error::Configuration(_) => Failure::usage(text),
         _ => Failure::failed(text),
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(failure.code(), 1);
         let text = failure.to_string();
         assert!(
-            text.contains("connecting to the database") && !text.contains("os error"),
+            text.contains("Connection refused") && !text.contains("os error"),
             "{text}"
         );
     }
