@@ -3,7 +3,7 @@
 use std::str::FromStr as _;
 
 use sqlx::{
-    PgPool,
+    Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -17,6 +17,18 @@ async fn connect(url: &str) -> Result<PgPool, Error> {
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         Error::Configuration(format!("the database URL cannot be used: {error}"))
     })?;
+    // A pool tries until its time is up and then only says so; one connection says why.
+    let first = tokio::time::timeout(
+        limits::START_CHECK_TIMEOUT,
+        PgConnection::connect_with(&options),
+    );
+    first
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(Error::database("connecting to the database"))?
+        .close()
+        .await
+        .map_err(Error::database("connecting to the database"))?;
     PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(limits::START_CHECK_TIMEOUT)
