@@ -37,8 +37,6 @@ pub const OPENING: Duration = Duration::from_secs(10);
 
 /// Bytes of the text that says why a transaction rolls back or is doomed; more is cut off.
 pub const DETAIL_BYTES: usize = 1024;
-/// Bytes of each text in a report of a failed phase two; more is cut off.
-pub const PROBLEM_BYTES: usize = 64 * 1024;
 /// Resources of one agent.
 pub const RESOURCES_PER_AGENT: usize = 64;
 /// Transactions in one question of a sweeper.

@@ -178,6 +178,8 @@ impl Server {
             tracing::warn!("still busy after {DRAIN:?}; callers will ask again");
         }
         self.hub.intake.narrow(Gate::Shut);
+        // Whoever waits for a row or a decision is told to ask the next daemon.
+        self.stop_driver.cancel();
         self.hub.end_sessions.cancel();
         self.ending.graceful.cancel();
         if timeout(DRAIN, self.ending.connections.wait())
@@ -188,7 +190,6 @@ impl Server {
             self.ending.abrupt.cancel();
             self.ending.connections.wait().await;
         }
-        self.stop_driver.cancel();
         let part = |part| move |_| Error::Ended { part };
         let driver = timeout(DRAIN, &mut self.driver).await;
         self.acceptor.await.map_err(part("acceptor"))?;

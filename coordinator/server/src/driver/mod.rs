@@ -261,6 +261,11 @@ impl Driver {
                 tracing::warn!(%error, callers = callers.len(), "an entry was not logged");
                 let trouble = Trouble::from(error);
                 refuse(callers, reads, &trouble);
+                // What this daemon itself wanted is tried again, unless it is about to end.
+                if kind == Kind::TakeOffice && self.hub.log.failure().is_none() {
+                    self.leadership.mark_changed();
+                }
+                self.arm();
             }
         }
     }

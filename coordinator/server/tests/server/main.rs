@@ -1,6 +1,7 @@
 //! The daemon as its clients see it, over real sockets and a real directory.
 
 mod bad_input;
+mod clients;
 mod orders;
 mod plain;
 mod support;
