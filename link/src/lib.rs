@@ -6,4 +6,3 @@ mod clock;
 pub mod context;
 pub mod propagate;
 pub mod session;
-
