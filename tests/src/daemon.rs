@@ -76,18 +76,24 @@ impl Daemon {
     /// If it ends or does not serve in time; the error holds what it wrote.
     pub async fn start(data_dir: &Path, port: u16) -> anyhow::Result<Self> {
         let mut daemon = Self::spawn(data_dir, port)?;
-        let serving = crate::eventually("the daemon serves", START, async || {
-            OperatorClient::connect(daemon.url())
-                .await
-                .ok()?
-                .get_status(GetStatusRequest {})
-                .await
-                .ok()
+        let url = daemon.url();
+        // Ends the wait too when the process ends.
+        let serving = crate::eventually("the daemon serves", START, || {
+            let runs = matches!(daemon.child.try_wait(), Ok(None));
+            let url = url.clone();
+            async move {
+                if !runs {
+                    return Some(false);
+                }
+                let mut client = OperatorClient::connect(url).await.ok()?;
+                let status = client.get_status(GetStatusRequest {}).await.ok()?;
+                status.get_ref().leader.then_some(true)
+            }
         });
-        let served = serving.await;
-        match (served, daemon.child.try_wait()?) {
-            (Ok(_), None) => Ok(daemon),
-            (_, ended) => bail!("{ended:?}: {}", daemon.output()),
+        let serves = serving.await;
+        match serves {
+            Ok(true) => Ok(daemon),
+            other => bail!("{other:?}: {}", daemon.output()),
         }
     }
 
@@ -102,8 +108,23 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(&log)?;
-        let child = Command::new(binary())
-            .args(["serve", "--listen", &addr.to_string(), "--data-dir"])
+        let mut command = Command::new(binary());
+        // Settings of the tests are none of the daemon's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ACCEDE_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            // Snapshots are taken and segments recycled within seconds.
+            .args([
+                "serve",
+                "--snapshot-entries",
+                "2000",
+                "--segment-bytes",
+                "8388608",
+            ])
+            .args(["--listen", &addr.to_string(), "--data-dir"])
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -159,6 +159,9 @@ impl Client {
     }
 }
 
+/// Questions that are open at the same time.
+const ASKERS: usize = 32;
+
 /// Every promise that the coordinator does not keep.
 ///
 /// # Errors
@@ -167,18 +170,25 @@ pub async fn broken_promises(
     url: &str,
     promises: &[(u64, Decision)],
 ) -> anyhow::Result<Vec<String>> {
-    let mut client = TransactionsClient::connect(url.to_owned()).await?;
-    let mut broken = Vec::new();
-    for (xid, promised) in promises {
-        let outcome = client.get_outcome(GetOutcomeRequest { xid: *xid }).await;
-        match outcome {
-            Ok(found) if found.get_ref().decision() == *promised => {}
-            other => broken.push(format!(
-                "{xid:016x}: promised {promised:?}, found {other:?}"
-            )),
-        }
+    let client = TransactionsClient::connect(url.to_owned()).await?;
+    let mut askers = JoinSet::new();
+    for part in promises.chunks(promises.len().div_ceil(ASKERS).max(1)) {
+        let (mut client, part) = (client.clone(), part.to_vec());
+        askers.spawn(async move {
+            let mut broken = Vec::new();
+            for (xid, promised) in part {
+                let outcome = client.get_outcome(GetOutcomeRequest { xid }).await;
+                match outcome {
+                    Ok(found) if found.get_ref().decision() == promised => {}
+                    other => broken.push(format!(
+                        "{xid:016x}: promised {promised:?}, found {other:?}"
+                    )),
+                }
+            }
+            broken
+        });
     }
-    Ok(broken)
+    Ok(askers.join_all().await.into_iter().flatten().collect())
 }
 
 /// Every branch that was finished against what its client was told.
