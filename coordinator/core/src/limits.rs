@@ -8,8 +8,9 @@ pub const MAX_TEXT_BYTES: usize = 1_024;
 pub const MAX_PROBLEM_BYTES: usize = 8_192;
 /// Milliseconds a transaction may stay undecided: one day. Locks are held that long.
 pub const MAX_TIMEOUT_MS: u32 = 86_400_000;
-/// Row locks of one branch: at about 60 bytes each they still fit one log entry.
-pub const MAX_LOCKS_PER_BRANCH: usize = 10_000;
+/// Row locks of one branch: two for each of ten thousand rows. At 50 bytes each they fill
+/// [`MAX_LOCK_BYTES_PER_BRANCH`].
+pub const MAX_LOCKS_PER_BRANCH: usize = 20_000;
 /// Bytes of one lock key: a resource's widest sensible key.
 pub const MAX_LOCK_KEY_BYTES: usize = 1_024;
 /// Bytes of all lock keys of one branch: what one log entry takes with room for others.
