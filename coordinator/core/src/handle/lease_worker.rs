@@ -45,10 +45,11 @@ impl Context<'_> {
             .expect("a lease names a known worker");
         let holder = worker.lease.as_mut().expect("a leased worker has a holder");
         self.state.deadlines.disarm(holder.until, Timer::Lease(id));
-        holder.until = until;
+        let until_before = core::mem::replace(&mut holder.until, until);
         self.state.deadlines.arm(until, Timer::Lease(id));
         let reach = self.wall.since_xid_epoch() + LEASE_RANGE_MS;
-        worker.ceiling_ms = worker.ceiling_ms.max(reach);
+        // Where the wall clock was set back, the range still grows as fast as time passes.
+        worker.ceiling_ms = reach.max(worker.ceiling_ms + until.since(until_before));
         lease(id, worker)
     }
 

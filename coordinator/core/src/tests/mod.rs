@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) state: State,
     index: u64,
     at: u64,
+    /// Milliseconds by which the leader's wall clock was set back.
+    pub(super) clock_set_back: u64,
     pub(super) effects: Effects,
     lease: Lease,
     begun: u64,
@@ -46,6 +48,7 @@ impl World {
             state: State::new(),
             index: 0,
             at: 1_000,
+            clock_set_back: 0,
             effects: Vec::new(),
             lease,
             begun: 0,
@@ -70,7 +73,7 @@ impl World {
         let entry = Entry {
             index: self.index,
             at: Timestamp(self.at),
-            wall: WallTime(WallTime::XID_EPOCH.0 + self.at),
+            wall: WallTime(WallTime::XID_EPOCH.0 + self.at - self.clock_set_back),
             command,
         };
         self.effects.clear();

@@ -61,6 +61,25 @@ fn a_renewal_reaches_further() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_neither_repeats_ids_nor_runs_out_of_them() {
+    let mut w = World::new();
+    w.pass(100_000);
+    let first = granted(lease(&mut w, 10, None));
+    w.clock_set_back = 90_000;
+    w.pass(10_000);
+    let renewed = granted(lease(&mut w, 10, Some(first.worker)));
+    assert_eq!(renewed.ceiling_ms, first.ceiling_ms + 10_000);
+    let end = Command::EndLease(EndLease {
+        process: ProcessId(10),
+        worker: first.worker,
+    });
+    w.apply(end);
+    let next = granted(lease(&mut w, 11, None));
+    assert_eq!(next.worker, first.worker);
+    assert_eq!(next.floor_ms, renewed.ceiling_ms);
+}
+
+#[test]
 fn the_end_of_a_lease_rolls_back_what_is_undecided() {
     let mut w = World::new();
     let open = w.begin();
