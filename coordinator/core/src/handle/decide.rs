@@ -1,15 +1,16 @@
 //! The one moment at which a transaction becomes committing or rolling back.
 
-use alloc::collections::BTreeSet;
+use alloc::{collections::BTreeSet, vec::Vec};
 
 use crate::{
     deadline::Timer,
     effect::Effect,
     handle::Context,
-    id::Xid,
+    id::{BranchId, Xid},
     reply::{Decision, Rejection, Reply, RollBackReason, Waiter},
     row_lock::TicketId,
     status::{BranchStatus, Event},
+    transaction::Branch,
 };
 
 impl Context<'_> {
@@ -18,11 +19,12 @@ impl Context<'_> {
         let reply = Reply::Decided(Decision::Commit, None);
         self.decided(xid, Decision::Commit, &reply);
         let mut freed = BTreeSet::new();
-        for branch in &mut self.indexed(xid).branches.clone() {
-            if branch.status == BranchStatus::Done {
-                freed.extend(self.take_locks_of(xid, branch.id));
-                self.order(xid, branch.id);
-            }
+        let done = |branch: &&Branch| branch.status == BranchStatus::Done;
+        let branches = self.indexed(xid).branches.iter().filter(done);
+        let done: Vec<BranchId> = branches.map(|branch| branch.id).collect();
+        for id in done {
+            freed.extend(self.take_locks_of(xid, id));
+            self.order(xid, id);
         }
         self.serve(freed);
         self.end_if_over(xid);

@@ -18,8 +18,8 @@ impl Context<'_> {
             Whereabouts::Forgotten => return Reply::Ok,
             // The request itself may still be under way: it must find this when its turn comes.
             Whereabouts::NotBegun => {
-                let command = Command::WithdrawBranch(command.clone());
-                return match self.park(xid, command_request(&command), command) {
+                let parked = Command::WithdrawBranch(command.clone());
+                return match self.park(xid, command.request, parked) {
                     Reply::Waiting(_) => Reply::Ok,
                     refused => refused,
                 };
@@ -95,11 +95,4 @@ impl Context<'_> {
             | BranchStatus::Skipped => Reply::Ok,
         }
     }
-}
-
-fn command_request(command: &Command) -> crate::id::RequestId {
-    let Command::WithdrawBranch(withdraw) = command else {
-        unreachable!("made from a withdrawal")
-    };
-    withdraw.request
 }
