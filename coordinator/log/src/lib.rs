@@ -36,6 +36,7 @@ mod config;
 mod error;
 pub mod fs;
 mod identity;
+pub mod inline;
 mod log;
 mod raft;
 pub mod raw;

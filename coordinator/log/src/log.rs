@@ -30,6 +30,7 @@ use crate::start::{self, Recovered};
 use crate::stats::LogStats;
 use crate::wal::Failure;
 use crate::wal::queue::Wal;
+use crate::wal::recover::Drive;
 
 /// Milliseconds between two heartbeats of a leader. Nothing is sent while there are no peers.
 const HEARTBEAT_MS: u64 = 250;
@@ -130,8 +131,10 @@ impl<S: StateMachine> Log<S> {
     /// Every [`OpenError`] names the file, the reason and what to do. Nothing runs afterwards.
     pub async fn open(config: LogConfig, machine: S) -> Result<Self, OpenError> {
         let for_recovery = config.clone();
-        let recovered =
-            tokio::task::spawn_blocking(move || start::recover(&for_recovery, machine)).await;
+        let recovered = tokio::task::spawn_blocking(move || {
+            start::recover(&for_recovery, machine, Drive::Threads)
+        })
+        .await;
         let dir = config.data_dir.clone();
         let broken = |reason: String| OpenError::Replication { dir, reason };
         match recovered {

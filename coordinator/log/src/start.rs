@@ -34,11 +34,15 @@ pub(crate) struct Recovered<S> {
 pub(crate) fn recover<S: StateMachine>(
     config: &LogConfig,
     machine: S,
+    drive: Drive,
 ) -> Result<Recovered<S>, OpenError> {
-    let opened = recover::open(config, Drive::Threads)?;
+    let opened = recover::open(config, drive)?;
     let cluster = opened.cluster;
-    let wal = Wal::threaded(opened.writer)
-        .map_err(OpenError::io("start a thread for", &config.data_dir))?;
+    let wal = match drive {
+        Drive::Threads => Wal::threaded(opened.writer)
+            .map_err(OpenError::io("start a thread for", &config.data_dir))?,
+        Drive::Inline => Wal::inline(opened.writer),
+    };
     let counters = Arc::clone(&wal.shared.counters);
     let snapshots = Snapshots::new(
         Arc::clone(&config.fs),

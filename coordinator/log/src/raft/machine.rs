@@ -110,6 +110,18 @@ impl<S: StateMachine> Machine<S> {
         Ok(())
     }
 
+    /// The user's state machine, between two entries.
+    pub(crate) fn state_machine(&mut self) -> &mut S {
+        self.machine.get_mut()
+    }
+
+    /// Writes a snapshot of everything applied, on the caller's thread.
+    pub(crate) fn write_snapshot(&self) -> io::Result<()> {
+        let content = self.machine.lock().snapshot();
+        let snapshots = &self.around.snapshots;
+        snapshots.write(&self.covers(), &content).map(drop)
+    }
+
     fn covers(&self) -> Covers {
         Covers {
             last: self.applied.as_ref().map(types::mark),

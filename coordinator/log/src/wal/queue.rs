@@ -25,8 +25,7 @@ struct State {
 }
 
 enum Driver {
-    /// The caller's thread writes; for tests that must be repeatable.
-    #[cfg(test)]
+    /// The caller's thread writes, in a repeatable order.
     Inline(Mutex<Option<Box<Writer>>>),
     Thread {
         queue: Arc<Queue>,
@@ -44,8 +43,7 @@ pub(crate) struct Wal {
 }
 
 impl Wal {
-    /// The writer is driven by whoever calls.
-    #[cfg(test)]
+    /// The writer is driven by whoever calls; operations are durable when a call returns.
     pub(crate) fn inline(writer: Writer) -> Self {
         let shared = Arc::clone(&writer.shared);
         Self {
@@ -126,7 +124,6 @@ impl Wal {
 
     fn submit(&self, op: Op) {
         let refused = match &self.driver {
-            #[cfg(test)]
             Driver::Inline(writer) => match writer.lock().as_mut() {
                 Some(writer) => {
                     writer.drain(&mut vec![op]);
@@ -170,7 +167,6 @@ impl Wal {
     pub(crate) fn end(&self) {
         self.stop();
         match &self.driver {
-            #[cfg(test)]
             Driver::Inline(writer) => drop(writer.lock().take()),
             Driver::Thread { handle, .. } => {
                 let handle = handle.lock().take();
@@ -184,7 +180,6 @@ impl Wal {
 
     fn stop(&self) {
         match &self.driver {
-            #[cfg(test)]
             Driver::Inline(_) => {}
             Driver::Thread { queue, .. } => {
                 queue.state.lock().closed = true;

@@ -26,7 +26,6 @@ pub(crate) enum Drive {
     /// By threads.
     Threads,
     /// By the caller, in a repeatable order.
-    #[cfg(test)]
     Inline,
 }
 
@@ -361,7 +360,6 @@ impl Done<'_> {
             next,
         } = self;
         let supply = match drive {
-            #[cfg(test)]
             Drive::Inline => Supply::inline(maker.clone()),
             Drive::Threads => Supply::threaded(maker.clone())
                 .map_err(OpenError::io("start a thread for", &maker.dir))?,
