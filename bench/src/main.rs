@@ -4,6 +4,7 @@ mod at;
 mod child;
 mod clock;
 mod coordinator;
+mod core;
 mod quiet;
 mod report;
 mod tc;
@@ -12,6 +13,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// As the daemon has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures Accede on this machine. Everything listens on 127.0.0.1 only, stops by itself and
 /// leaves nothing behind.
@@ -30,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// The state machine alone.
+    Core(core::Options),
     /// The coordinator: durable two-branch transactions through the wire.
     Tc(tc::Options),
     /// AT branches beside plain and hand-made transactions on a throw-away PostgreSQL.
@@ -60,6 +68,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
+        What::Core(options) => core::run(options, arguments.json),
         What::Tc(options) => tc::run(options, &accede(arguments)?, arguments.json).await,
         What::At(options) => at::run(options, &accede(arguments)?, arguments.json).await,
         What::Echo { address } => tc::echo(*address).await,

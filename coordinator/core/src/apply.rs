@@ -15,7 +15,7 @@ impl State {
     /// # Panics
     /// If time runs backwards in the log, or a rule of the state machine itself is broken: both
     /// are bugs, and going on could tear a transaction.
-    pub fn apply(&mut self, entry: &Entry, effects: &mut Effects) -> Reply {
+    pub fn apply(&mut self, entry: Entry, effects: &mut Effects) -> Reply {
         assert!(
             entry.at >= self.now,
             "entry {} goes back in time",
@@ -27,22 +27,22 @@ impl State {
             effects,
             wall: entry.wall,
         };
-        match &entry.command {
+        match entry.command {
             Command::TakeOffice => cx.take_office(entry.index),
-            Command::LeaseWorker(c) => cx.lease_worker(c),
-            Command::EndLease(c) => cx.end_lease(c),
-            Command::Begin(c) => cx.begin(c),
-            Command::BindResource(c) => cx.bind_resource(c),
+            Command::LeaseWorker(c) => cx.lease_worker(&c),
+            Command::EndLease(c) => cx.end_lease(&c),
+            Command::Begin(c) => cx.begin(&c),
+            Command::BindResource(c) => cx.bind_resource(&c),
             Command::RegisterBranch(c) => cx.register_branch(c),
             Command::CheckLocks(c) => cx.check_locks(c),
-            Command::BranchDone(c) => cx.branch_done(c),
-            Command::WithdrawBranch(c) => cx.withdraw_branch(c),
-            Command::DoomBranch(c) => cx.doom_branch(c),
-            Command::Commit(c) => cx.commit(c),
-            Command::RollBack(c) => cx.roll_back(c),
-            Command::FinishBranch(c) => cx.finish_branch(c),
+            Command::BranchDone(c) => cx.branch_done(&c),
+            Command::WithdrawBranch(c) => cx.withdraw_branch(&c),
+            Command::DoomBranch(c) => cx.doom_branch(&c),
+            Command::Commit(c) => cx.commit(&c),
+            Command::RollBack(c) => cx.roll_back(&c),
+            Command::FinishBranch(c) => cx.finish_branch(&c),
             Command::Expire => cx.expire(),
-            Command::Repair(c) => cx.repair(c),
+            Command::Repair(c) => cx.repair(&c),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can be asked of the state machine: one plain struct per verb.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 use crate::id::{
     Attempt, BranchId, DatabaseId, Epoch, LockKey, ProcessId, RequestId, Resource, Timestamp,
@@ -83,7 +83,7 @@ pub struct Begin {
     /// Strictly above all of its worker's earlier ones.
     pub xid: Xid,
     /// Shown to operators.
-    pub name: String,
+    pub name: Arc<str>,
     /// Milliseconds until it rolls back undecided.
     pub timeout_ms: u32,
     /// The suspended transaction around it.

@@ -23,8 +23,6 @@ pub(crate) enum Timer {
     Parked(Xid),
     /// A worker's lease ends.
     Lease(WorkerId),
-    /// An ended transaction is forgotten.
-    Forget(Xid),
 }
 
 /// All armed timers in order of time.

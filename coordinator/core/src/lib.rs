@@ -1,7 +1,7 @@
 //! The pure state machine of the coordinator: commands in, replies and effects out.
 //!
-//! No clock, socket, thread or random number can be named here: the crate is `no_std` and has no
-//! dependencies. The only "now" is [`Entry::at`].
+//! No clock, socket, thread or random number can be named here: the crate is `no_std`, and hash
+//! tables with a fixed hasher are all that it depends on. The only "now" is [`Entry::at`].
 //!
 //! Who calls what, in which order:
 //!
@@ -25,6 +25,7 @@ mod command;
 mod deadline;
 mod effect;
 mod handle;
+mod hash;
 mod id;
 pub mod limits;
 mod reply;
@@ -36,6 +37,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transactions;
 mod worker;
 
 pub use command::*;

@@ -13,7 +13,7 @@ impl State {
     #[must_use]
     pub fn resume(&self) -> Effects {
         self.transactions
-            .values()
+            .after(None)
             .filter(|t| t.decision().is_some() && !t.status.has_ended())
             .flat_map(|t| {
                 t.branches

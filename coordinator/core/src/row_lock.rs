@@ -11,6 +11,7 @@ use alloc::{
 
 use crate::{
     command::{CheckLocks, RegisterBranch},
+    hash::HashMap,
     id::{LockKey, RequestId, Resource, Timestamp, Xid},
 };
 
@@ -90,7 +91,7 @@ struct Holder {
 /// All row locks and their queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowLocks {
-    rows: BTreeMap<Resource, BTreeMap<LockKey, Row>>,
+    rows: BTreeMap<Resource, HashMap<LockKey, Row>>,
     tickets: BTreeMap<TicketId, Ticket>,
     waiting_of: BTreeMap<Xid, BTreeSet<TicketId>>,
     next_ticket: u64,
@@ -172,7 +173,7 @@ impl RowLocks {
             return;
         }
         if !self.rows.contains_key(resource) {
-            self.rows.insert(resource.clone(), BTreeMap::new());
+            self.rows.insert(resource.clone(), HashMap::default());
         }
         let Some(rows) = self.rows.get_mut(resource) else {
             return;

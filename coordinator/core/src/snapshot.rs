@@ -13,7 +13,6 @@ use crate::{
     codec::{DecodeError, Reader, Writer, get_worker, get_xid, put_xid},
     deadline::Timer,
     id::{Epoch, Resource, Timestamp},
-    limits::RETENTION_MS,
     state::{State, status_slot},
     transaction::Transaction,
 };
@@ -37,7 +36,10 @@ impl State {
             w.str(name);
             w.raw(database);
         });
-        w.list(&self.transactions, |w, (_, t)| put_transaction(w, t));
+        w.varint(self.transactions.len() as u64);
+        for transaction in self.transactions.after(None) {
+            put_transaction(&mut w, transaction);
+        }
         w.varint(self.locks.next_ticket());
         let tickets: Vec<_> = self.locks.tickets().collect();
         w.list(tickets, |w, (id, ticket)| put_ticket(w, id, ticket));
@@ -76,12 +78,12 @@ impl State {
             .into_iter()
             .collect();
         for transaction in r.list(get_transaction)? {
-            state.transactions.insert(transaction.xid, transaction);
+            state.transactions.insert(transaction);
         }
         let next_ticket = r.varint()?;
         state.derive()?;
         for (id, ticket) in r.list(get_ticket)? {
-            let known = state.transactions.contains_key(&ticket.wanted.xid());
+            let known = state.transactions.contains(ticket.wanted.xid());
             let fresh = state.locks.ticket(id).is_none() && id.0 < next_ticket;
             sound(known && fresh, "waiting request")?;
             state.arm(ticket.until, Timer::LockWait(id))?;
@@ -114,7 +116,7 @@ impl State {
             sound(self.leased.insert(holder.process, id).is_none(), "lease")?;
         }
         let transactions = core::mem::take(&mut self.transactions);
-        for transaction in transactions.values() {
+        for transaction in transactions.after(None) {
             self.derive_from(transaction)?;
         }
         self.transactions = transactions;
@@ -125,7 +127,6 @@ impl State {
         self.by_status[status_slot(t.status)] += 1;
         if let Some(ended_at) = t.ended_at {
             self.ended.insert((ended_at, t.xid));
-            self.arm(ended_at.plus(RETENTION_MS), Timer::Forget(t.xid))?;
         }
         if t.decision().is_none() {
             self.derive_from_undecided(t)?;

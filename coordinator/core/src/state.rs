@@ -4,16 +4,17 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use core::ops::Bound;
 
 use crate::{
     command::Command,
     deadline::Deadlines,
     id::{DatabaseId, Epoch, ProcessId, Resource, Timestamp, WorkerId, Xid},
+    limits::RETENTION_MS,
     reply::{Decision, Whereabouts},
     row_lock::RowLocks,
     status::Status,
     transaction::Transaction,
+    transactions::Transactions,
     worker::Worker,
 };
 
@@ -30,10 +31,10 @@ pub struct State {
     /// Known worker ids that are not under lease. Ids are made without gaps.
     pub(crate) free_workers: BTreeSet<WorkerId>,
     pub(crate) databases: BTreeMap<Resource, DatabaseId>,
-    pub(crate) transactions: BTreeMap<Xid, Transaction>,
+    pub(crate) transactions: Transactions,
     /// Open transactions and those nested in them that are undecided.
     pub(crate) nested: BTreeMap<Xid, BTreeSet<Xid>>,
-    /// Ended transactions, in the order in which they ended.
+    /// Ended transactions, in the order in which they ended and will be forgotten.
     pub(crate) ended: BTreeSet<(Timestamp, Xid)>,
     /// Requests that came before their transaction's begin.
     pub(crate) parked: BTreeMap<Xid, Parked>,
@@ -121,13 +122,18 @@ impl State {
     /// From when on an `Expire` changes something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.next().map(|at| at.max(self.grace_until))
+        let forget = self
+            .ended
+            .first()
+            .map(|(ended_at, _)| ended_at.plus(RETENTION_MS));
+        let first = self.deadlines.next().into_iter().chain(forget).min();
+        first.map(|at| at.max(self.grace_until))
     }
 
     /// Whether an XID is known, and if not, which of the two it is.
     #[must_use]
     pub fn whereabouts(&self, xid: Xid) -> Whereabouts {
-        if self.transactions.contains_key(&xid) {
+        if self.transactions.contains(xid) {
             return Whereabouts::Known;
         }
         let through = self
@@ -144,15 +150,12 @@ impl State {
     /// A known transaction.
     #[must_use]
     pub fn transaction(&self, xid: Xid) -> Option<&Transaction> {
-        self.transactions.get(&xid)
+        self.transactions.get(xid)
     }
 
     /// All known transactions above `after`, in ascending order.
     pub fn transactions_after(&self, after: Option<Xid>) -> impl Iterator<Item = &Transaction> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.transactions
-            .range((from, Bound::Unbounded))
-            .map(|(_, t)| t)
+        self.transactions.after(after)
     }
 
     /// The requests of a transaction that wait for row locks.

@@ -1,6 +1,6 @@
 //! The records of a transaction and its branches.
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use crate::{
     command::{Mode, Problem, RepairVerb},
@@ -193,7 +193,7 @@ pub struct Branch {
     /// Times in a row that the database could not be reached.
     pub(crate) outages: u32,
     pub(crate) next_attempt_at: Option<Timestamp>,
-    pub(crate) problem: Option<Problem>,
+    pub(crate) problem: Option<Box<Problem>>,
 }
 
 impl Branch {
@@ -250,7 +250,7 @@ impl Branch {
     /// Why the newest attempt did not work.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
-        self.problem.as_ref()
+        self.problem.as_deref()
     }
 
     /// Changes the status; panics where the transition does not exist, which is a bug.

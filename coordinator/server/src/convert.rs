@@ -175,7 +175,7 @@ pub(crate) fn begin_parts(
     Ok(core::Begin {
         process,
         xid,
-        name: name("transaction's name", text)?,
+        name: name("transaction's name", text)?.into(),
         timeout_ms,
         parent: if parent == 0 {
             None

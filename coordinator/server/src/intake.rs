@@ -228,7 +228,7 @@ mod tests {
         Command::Begin(accede_core::Begin {
             process: accede_core::ProcessId(1),
             xid: xid(),
-            name: String::new(),
+            name: "".into(),
             timeout_ms: 1,
             parent: None,
         })

@@ -65,7 +65,7 @@ impl StateMachine for Machine {
             };
             applied
                 .replies
-                .push(state.apply(&entry, &mut applied.effects));
+                .push(state.apply(entry, &mut applied.effects));
             let end = u32::try_from(applied.effects.len()).unwrap_or(u32::MAX);
             applied.ends.push(end);
         }

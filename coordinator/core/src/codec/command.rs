@@ -144,7 +144,7 @@ pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
         tag::BEGIN => Command::Begin(Begin {
             process: get_process(r)?,
             xid: get_xid(r)?,
-            name: r.string()?,
+            name: r.shared_str()?,
             timeout_ms: r.small("time-out in milliseconds")?,
             parent: r.option(get_xid)?,
         }),

@@ -86,7 +86,7 @@ fn lease_commands() -> impl Strategy<Value = Command> {
                 Command::Begin(Begin {
                     process,
                     xid,
-                    name,
+                    name: name.into(),
                     timeout_ms,
                     parent,
                 })

@@ -77,7 +77,7 @@ impl Context<'_> {
         let deadline = state.now.plus(u64::from(command.timeout_ms));
         let transaction = Transaction {
             xid: command.xid,
-            name: Arc::from(command.name.as_str()),
+            name: Arc::clone(&command.name),
             parent: command.parent,
             began_at: state.now,
             began_wall: self.wall,
@@ -92,7 +92,7 @@ impl Context<'_> {
             repairs: Vec::new(),
         };
         state.by_status[status_slot(Status::Active)] += 1;
-        state.transactions.insert(command.xid, transaction);
+        state.transactions.insert(transaction);
         state.deadlines.arm(deadline, Timer::Deadline(command.xid));
         if let Some(worker) = state.workers.get_mut(&command.xid.worker()) {
             worker.undecided.insert(command.xid);
@@ -111,11 +111,11 @@ impl Context<'_> {
         self.state
             .deadlines
             .disarm(parked.until, Timer::Parked(xid));
-        for command in &parked.commands {
+        for command in parked.commands {
             let (request, reply) = match command {
                 Command::RegisterBranch(c) => (c.request, self.register_branch(c)),
                 Command::CheckLocks(c) => (c.request, self.check_locks(c)),
-                Command::WithdrawBranch(c) => (c.request, self.withdraw_branch(c)),
+                Command::WithdrawBranch(c) => (c.request, self.withdraw_branch(&c)),
                 _ => unreachable!("nothing else is parked"),
             };
             if !matches!(reply, Reply::Waiting(_)) {

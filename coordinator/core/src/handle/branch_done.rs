@@ -3,18 +3,15 @@
 use crate::{
     command::BranchDone,
     handle::Context,
-    reply::{Rejection, Reply, Whereabouts},
+    reply::{Rejection, Reply},
     status::{BranchEvent, BranchStatus, Status},
 };
 
 impl Context<'_> {
     pub(crate) fn branch_done(&mut self, command: &BranchDone) -> Reply {
-        if self.state.whereabouts(command.xid) == Whereabouts::Forgotten {
-            // Late news of something that is over.
-            return Reply::Ok;
-        }
         match self.try_done(command) {
-            Ok(()) => Reply::Ok,
+            // Late news of something that is over changes nothing.
+            Ok(()) | Err(Rejection::Forgotten) => Reply::Ok,
             Err(rejection) => Reply::Refused(rejection),
         }
     }

@@ -5,12 +5,12 @@ use super::size;
 use crate::{command::CheckLocks, handle::Context, reply::Reply, row_lock::Wanted};
 
 impl Context<'_> {
-    pub(crate) fn check_locks(&mut self, command: &CheckLocks) -> Reply {
+    pub(crate) fn check_locks(&mut self, command: CheckLocks) -> Reply {
         let checked = size::name("a resource's name", &command.resource)
             .and_then(|()| size::locks(&command.locks));
         if let Err(rejection) = checked {
             return Reply::Refused(rejection);
         }
-        self.want(Wanted::Check(command.clone()))
+        self.want(Wanted::Check(command))
     }
 }

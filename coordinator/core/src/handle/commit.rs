@@ -35,14 +35,14 @@ impl Context<'_> {
 
     /// Every branch is done or withdrawn and no register waits.
     pub(super) fn is_complete(&self, xid: Xid) -> bool {
-        let transaction = self.state.transactions.get(&xid);
+        let transaction = self.state.transactions.get(xid);
         transaction.is_some_and(|t| t.unfinished_branch().is_none())
             && self.state.locks.tickets_of(xid).next().is_none()
     }
 
     /// Decides a commit that waited for what has just happened.
     pub(super) fn commit_if_complete(&mut self, xid: Xid) {
-        let transaction = self.state.transactions.get(&xid);
+        let transaction = self.state.transactions.get(xid);
         let asked = transaction.is_some_and(|t| t.decision().is_none() && t.commit_asked());
         if asked && self.is_complete(xid) {
             self.decide_commit(xid);

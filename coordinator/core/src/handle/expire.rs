@@ -17,6 +17,9 @@ impl Context<'_> {
         }
         for _ in 0..EXPIRE_BATCH {
             let Some(timer) = self.state.deadlines.pop_due(now) else {
+                if self.forget_if_due() {
+                    continue;
+                }
                 return Reply::Ok;
             };
             match timer {
@@ -26,7 +29,6 @@ impl Context<'_> {
                 Timer::LockWait(ticket) => self.lock_wait_is_over(ticket),
                 Timer::Parked(xid) => self.parking_is_over(xid),
                 Timer::Lease(worker) => self.lease_is_over(worker),
-                Timer::Forget(xid) => self.forget(xid),
             }
         }
         match self.state.next_deadline() {

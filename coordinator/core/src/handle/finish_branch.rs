@@ -1,5 +1,7 @@
 //! What came of an order.
 
+use alloc::boxed::Box;
+
 use super::size;
 use crate::{
     backoff,
@@ -9,18 +11,15 @@ use crate::{
     handle::Context,
     id::{BranchId, Xid},
     limits::{MAX_PROBLEM_BYTES, RETRY_BUDGET},
-    reply::{Rejection, Reply, Whereabouts},
+    reply::{Rejection, Reply},
     status::{BranchEvent, BranchStatus, Event},
 };
 
 impl Context<'_> {
     pub(crate) fn finish_branch(&mut self, command: &FinishBranch) -> Reply {
-        if self.state.whereabouts(command.xid) == Whereabouts::Forgotten {
-            // Late news of something that is over.
-            return Reply::Ok;
-        }
         match self.try_finish(command) {
-            Ok(()) => Reply::Ok,
+            // Late news of something that is over changes nothing.
+            Ok(()) | Err(Rejection::Forgotten) => Reply::Ok,
             Err(rejection) => Reply::Refused(rejection),
         }
     }
@@ -81,7 +80,7 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
-        branch.problem = Some(cut(problem));
+        branch.problem = Some(Box::new(cut(problem)));
         branch.next_attempt_at = Some(at);
         self.state.deadlines.arm(at, Timer::Attempt(xid, id));
     }
@@ -90,7 +89,7 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
-        branch.problem = Some(cut(problem));
+        branch.problem = Some(Box::new(cut(problem)));
         branch.turn(BranchEvent::GetStuck);
         self.turn(xid, Event::GetStuck);
         self.effects.push(Effect::Stuck { xid, branch: id });

@@ -12,18 +12,18 @@ use crate::{
 impl Context<'_> {
     /// The transaction, or exactly why there is none.
     pub(super) fn known(&mut self, xid: Xid) -> Result<&mut Transaction, Rejection> {
-        let absent = match self.state.whereabouts(xid) {
-            Whereabouts::NotBegun => Rejection::NotBegun,
-            Whereabouts::Forgotten | Whereabouts::Known => Rejection::Forgotten,
-        };
-        self.state.transactions.get_mut(&xid).ok_or(absent)
+        match self.state.whereabouts(xid) {
+            Whereabouts::Known => Ok(self.indexed(xid)),
+            Whereabouts::NotBegun => Err(Rejection::NotBegun),
+            Whereabouts::Forgotten => Err(Rejection::Forgotten),
+        }
     }
 
     /// The transaction, which must exist because an index of the state names it.
     pub(super) fn indexed(&mut self, xid: Xid) -> &mut Transaction {
         self.state
             .transactions
-            .get_mut(&xid)
+            .get_mut(xid)
             .expect("an index of the state names only known transactions")
     }
 

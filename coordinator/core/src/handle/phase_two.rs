@@ -10,6 +10,7 @@ use crate::{
     limits::{MAX_ENDED_TRANSACTIONS, RETENTION_MS},
     reply::Decision,
     row_lock::TicketId,
+    state::status_slot,
     status::{BranchEvent, BranchStatus, Event},
 };
 
@@ -129,30 +130,26 @@ impl Context<'_> {
         transaction.requests = Vec::new();
         self.turn(xid, Event::End);
         self.state.ended.insert((now, xid));
-        self.state
-            .deadlines
-            .arm(now.plus(RETENTION_MS), Timer::Forget(xid));
         self.effects.push(Effect::Ended { xid, decision });
         while self.state.ended.len() > MAX_ENDED_TRANSACTIONS {
-            let Some((ended_at, oldest)) = self.state.ended.first().copied() else {
-                break;
-            };
-            self.state
-                .deadlines
-                .disarm(ended_at.plus(RETENTION_MS), Timer::Forget(oldest));
-            self.forget(oldest);
+            self.forget_oldest();
         }
     }
 
-    /// Drops an ended transaction; its timer is not armed any more.
-    pub(super) fn forget(&mut self, xid: Xid) {
-        let Some(transaction) = self.state.transactions.remove(&xid) else {
-            return;
-        };
-        let ended_at = transaction
-            .ended_at
-            .expect("only ended transactions are forgotten");
-        self.state.ended.remove(&(ended_at, xid));
-        self.state.by_status[crate::state::status_slot(transaction.status)] -= 1;
+    /// Drops the transaction that ended first if its retention is over; false if there is none.
+    pub(super) fn forget_if_due(&mut self) -> bool {
+        let oldest = self.state.ended.first();
+        let due = oldest.is_some_and(|(ended_at, _)| ended_at.plus(RETENTION_MS) <= self.state.now);
+        if due {
+            self.forget_oldest();
+        }
+        due
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.state.ended.pop_first();
+        if let Some(transaction) = oldest.and_then(|(_, xid)| self.state.transactions.remove(xid)) {
+            self.state.by_status[status_slot(transaction.status)] -= 1;
+        }
     }
 }

@@ -9,11 +9,11 @@ use crate::{
 };
 
 impl Context<'_> {
-    pub(crate) fn register_branch(&mut self, command: &RegisterBranch) -> Reply {
-        if let Err(rejection) = check(command) {
+    pub(crate) fn register_branch(&mut self, command: RegisterBranch) -> Reply {
+        if let Err(rejection) = check(&command) {
             return Reply::Refused(rejection);
         }
-        self.want(Wanted::Register(command.clone()))
+        self.want(Wanted::Register(command))
     }
 }
 

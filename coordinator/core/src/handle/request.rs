@@ -1,12 +1,14 @@
 //! What registering a branch and checking locks share: repeats, queues, refusals.
 
 use alloc::{collections::BTreeSet, vec::Vec};
+use core::hash::Hasher as _;
 
 use crate::{
     command::Command,
     deadline::Timer,
     effect::{Action, Effect},
     handle::Context,
+    hash::Folded,
     id::{Attempt, BranchId, LockKey, RequestId, Timestamp, Xid},
     limits::{
         MAX_BRANCHES, MAX_LOCK_WAIT_MS, MAX_PARKED_REQUESTS, MAX_REQUESTS, MAX_WAITING_REQUESTS,
@@ -43,7 +45,9 @@ impl Context<'_> {
             Err(Shed::Recorded(rejection)) => Answer::Refused(rejection),
         };
         let reply = self.reply_for(xid, request, &answer);
-        self.indexed(xid).requests.push(Request {
+        let requests = &mut self.indexed(xid).requests;
+        make_room(requests);
+        requests.push(Request {
             id: request,
             content,
             answer,
@@ -52,7 +56,7 @@ impl Context<'_> {
     }
 
     fn repeated(&self, xid: Xid, request: RequestId, content: u64) -> Option<Reply> {
-        let known = self.state.transactions.get(&xid)?.request(request)?;
+        let known = self.state.transactions.get(xid)?.request(request)?;
         if known.answer == Answer::Withdrawn {
             return Some(Reply::Refused(Rejection::Withdrawn));
         }
@@ -76,7 +80,7 @@ impl Context<'_> {
         let deadline = self
             .state
             .transactions
-            .get(&xid)
+            .get(xid)
             .map_or(self.state.now, |t| t.deadline);
         let left = deadline.since(self.state.now);
         Reply::Registered {
@@ -135,7 +139,7 @@ impl Context<'_> {
 
     fn take_or_queue(&mut self, wanted: Wanted) -> Result<Answer, Shed> {
         if self.state.locks.is_free(&wanted, None) {
-            return Ok(self.grant(&wanted));
+            return Ok(self.grant(wanted));
         }
         if let Some(rejection) = self.holder_in_the_way(&wanted) {
             return Err(Shed::Recorded(rejection));
@@ -168,7 +172,7 @@ impl Context<'_> {
             return None;
         }
         let undoing = |xid: &Xid| {
-            let transaction = self.state.transactions.get(xid);
+            let transaction = self.state.transactions.get(*xid);
             transaction.is_some_and(|t| t.status != Status::Active)
         };
         let holder = self.state.locks.holders(wanted).find(undoing)?;
@@ -177,7 +181,7 @@ impl Context<'_> {
 
     fn cycle(&self, wanted: &Wanted) -> Option<Vec<Xid>> {
         let xid = wanted.xid();
-        let transaction = self.state.transactions.get(&xid)?;
+        let transaction = self.state.transactions.get(xid)?;
         // Nobody can wait for a transaction that holds and queues for nothing and is not nested.
         let waited_for = transaction.parent.is_some()
             || transaction.branches.iter().any(|b| !b.locks.is_empty())
@@ -206,7 +210,7 @@ impl Context<'_> {
     }
 
     /// Gives a request what it wanted; nothing is in its way.
-    fn grant(&mut self, wanted: &Wanted) -> Answer {
+    fn grant(&mut self, wanted: Wanted) -> Answer {
         let Wanted::Register(register) = wanted else {
             return Answer::LocksFree;
         };
@@ -218,6 +222,7 @@ impl Context<'_> {
         let resource = known.map_or(&register.resource, |(name, _)| name).clone();
         let transaction = self.indexed(register.xid);
         let id = BranchId(transaction.branches.len() as u32 + 1);
+        make_room(&mut transaction.branches);
         transaction.branches.push(Branch {
             id,
             resource,
@@ -225,7 +230,7 @@ impl Context<'_> {
             agent: register.agent,
             status: BranchStatus::Registered,
             was_done: false,
-            locks: register.locks.clone(),
+            locks: register.locks,
             action: Action::Commit,
             attempt: Attempt(0),
             failures: 0,
@@ -248,11 +253,12 @@ impl Context<'_> {
             let Some((wanted, heads)) = self.leave_queues(id) else {
                 continue;
             };
-            let answer = self.grant(&wanted);
+            let (xid, request) = (wanted.xid(), wanted.request());
+            let answer = self.grant(wanted);
             candidates.extend(heads);
             // As a holder the transaction overtakes those who queue for the same rows.
-            candidates.extend(self.state.locks.tickets_of(wanted.xid()));
-            self.answer(&wanted, answer);
+            candidates.extend(self.state.locks.tickets_of(xid));
+            self.answer(xid, request, answer);
         }
     }
 
@@ -264,8 +270,7 @@ impl Context<'_> {
         Some((ticket.wanted, heads))
     }
 
-    fn answer(&mut self, wanted: &Wanted, answer: Answer) {
-        let (xid, request) = (wanted.xid(), wanted.request());
+    fn answer(&mut self, xid: Xid, request: RequestId, answer: Answer) {
         let reply = self.reply_for(xid, request, &answer);
         if let Some(record) = self.indexed(xid).request_mut(request) {
             record.answer = answer;
@@ -279,7 +284,7 @@ impl Context<'_> {
         let Some((wanted, heads)) = self.leave_queues(id) else {
             return;
         };
-        self.answer(&wanted, Answer::Refused(rejection));
+        self.answer(wanted.xid(), wanted.request(), Answer::Refused(rejection));
         self.serve(heads);
     }
 
@@ -288,7 +293,7 @@ impl Context<'_> {
         let Some((wanted, heads)) = self.leave_queues(id) else {
             return;
         };
-        self.answer(&wanted, Answer::Withdrawn);
+        self.answer(wanted.xid(), wanted.request(), Answer::Withdrawn);
         self.serve(heads);
     }
 
@@ -301,7 +306,8 @@ impl Context<'_> {
         let Some((ticket, heads)) = self.state.locks.dequeue(id) else {
             return;
         };
-        self.answer(&ticket.wanted, Answer::Refused(rejection));
+        let (xid, request) = (ticket.wanted.xid(), ticket.wanted.request());
+        self.answer(xid, request, Answer::Refused(rejection));
         self.serve(heads);
     }
 
@@ -345,6 +351,13 @@ impl Context<'_> {
     }
 }
 
+/// Room for one more in a list that mostly stays short: ended transactions keep theirs for long.
+fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len().max(2));
+    }
+}
+
 /// A refusal of a register or check.
 enum Shed {
     /// A repeat may get another answer.
@@ -353,33 +366,16 @@ enum Shed {
     Recorded(Rejection),
 }
 
-/// FNV-1a over all that makes a request what it is; its wait limit may differ in a repeat.
+/// A digest of all that makes a request what it is; its wait limit may differ in a repeat.
 fn digest(wanted: &Wanted) -> u64 {
-    let kind = match wanted {
+    let mut hash = Folded::default();
+    hash.write_u64(match wanted {
         Wanted::Register(_) => 1,
         Wanted::Check(_) => 2,
-    };
-    let mut hash = Fnv::new();
-    hash.bytes(&[kind]);
-    hash.bytes(wanted.resource().as_bytes());
+    });
+    hash.write(wanted.resource().as_bytes());
     for key in wanted.locks() {
-        hash.bytes(key);
+        hash.write(key);
     }
-    hash.0
-}
-
-struct Fnv(u64);
-
-impl Fnv {
-    const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Hashes the length too, so that no two lists of parts look alike.
-    fn bytes(&mut self, bytes: &[u8]) {
-        let length = (bytes.len() as u64).to_le_bytes();
-        for byte in length.iter().chain(bytes) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
+    hash.finish()
 }

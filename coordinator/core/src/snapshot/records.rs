@@ -1,6 +1,6 @@
 //! One record of the state to and from bytes.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use crate::{
     codec::{
@@ -198,7 +198,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
     w.varint(b.failures.into());
     w.varint(b.outages.into());
     w.option(b.next_attempt_at, |w, at| w.varint(at.0));
-    w.option(b.problem.as_ref(), put_problem);
+    w.option(b.problem.as_deref(), put_problem);
 }
 
 fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
@@ -229,7 +229,7 @@ fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
         failures: r.small("number of failures")?,
         outages: r.small("number of outages")?,
         next_attempt_at: r.option(|r| r.varint().map(Timestamp))?,
-        problem: r.option(get_problem)?,
+        problem: r.option(get_problem)?.map(Box::new),
     })
 }
 

@@ -207,7 +207,7 @@ fn ended_transactions_are_bounded() {
             command,
         };
         effects.clear();
-        state.apply(&entry, &mut effects)
+        state.apply(entry, &mut effects)
     };
     let first = w.begin();
     w.commit(first);
@@ -217,7 +217,7 @@ fn ended_transactions_are_bounded() {
         let begin = Begin {
             process: CLIENT,
             xid: last,
-            name: String::new(),
+            name: "".into(),
             timeout_ms: 1,
             parent: None,
         };
@@ -321,7 +321,7 @@ fn branches_and_requests_are_bounded() {
             wall: WallTime(0),
             command: Command::RegisterBranch(registration),
         };
-        assert!(registered(&w.state.apply(&entry, &mut Vec::new())));
+        assert!(registered(&w.state.apply(entry, &mut Vec::new())));
     }
     let limit = limits::MAX_BRANCHES as u64;
     let mut registration = w.registration(xid, "a", &[]);

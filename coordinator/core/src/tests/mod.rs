@@ -77,7 +77,7 @@ impl World {
             command,
         };
         self.effects.clear();
-        let reply = self.state.apply(&entry, &mut self.effects);
+        let reply = self.state.apply(entry, &mut self.effects);
         check_always(&self.state);
         reply
     }

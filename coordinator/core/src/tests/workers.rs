@@ -117,7 +117,7 @@ fn begins_must_be_in_the_lease_and_grow() {
         w.apply(Command::Begin(Begin {
             process: ProcessId(process),
             xid,
-            name: String::new(),
+            name: "".into(),
             timeout_ms: 1_000,
             parent: None,
         }))
@@ -151,7 +151,7 @@ fn worker_ids_run_out_politely() {
             command,
         };
         assert!(matches!(
-            w.state.apply(&entry, &mut Vec::new()),
+            w.state.apply(entry, &mut Vec::new()),
             Reply::Leased(_)
         ));
     }
