@@ -40,6 +40,7 @@ pub struct InlineLog<S: StateMachine> {
     around: Around,
     term: u64,
     next: u64,
+    found: Option<u64>,
 }
 
 impl<S: StateMachine> fmt::Debug for InlineLog<S> {
@@ -78,6 +79,7 @@ impl<S: StateMachine> InlineLog<S> {
             around,
             term: terms.into_iter().flatten().max().unwrap_or(0) + 1,
             next: last.map_or(0, |mark| mark.index + 1),
+            found: last.map(|mark| mark.index),
         };
         log.lead(fresh)
             .map_err(OpenError::io("write", &config.data_dir))?;
@@ -172,6 +174,11 @@ impl<S: StateMachine> InlineLog<S> {
         let entries = self.wal.read(from..self.next)?;
         let proposed = entries.into_iter().filter(|e| e.kind == Kind::Command);
         Ok(proposed.map(|e| (e.index, e.payload)).collect())
+    }
+
+    /// The index of the last entry that was found when the log was opened.
+    pub fn found_through(&self) -> Option<u64> {
+        self.found
     }
 
     /// The state machine.
@@ -307,6 +314,7 @@ mod tests {
             let mut log = open(&fs.crash());
             let entries = log.entries(0).expect("can be read");
             assert_eq!(entries[0], (first, bytes(1)));
+            assert_eq!(log.found_through(), entries.last().map(|(index, _)| *index));
             let sum: u64 = entries.iter().map(|(_, e)| 500 * u64::from(e[0])).sum();
             assert_eq!(log.machine().0, sum);
             found.insert(entries.len());

@@ -1,0 +1,442 @@
+//! Phase one: local locks and changes, then the registration, then the local commit, then the word
+//! to the coordinator how it ended.
+
+use accede_core::{
+    BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch, Rejection, Reply,
+    RequestId, WithdrawBranch, Xid,
+};
+
+use super::{Agent, AgentEvent, number};
+use crate::{
+    database::{LocalId, NotCommitted},
+    message::{Ask, Message, Peer},
+    oracle::News,
+    outside::Outside,
+    work::{Work, WorkError, key_of},
+};
+
+/// Milliseconds for the coordinator's answer beyond the wait limit.
+const ANSWER_MARGIN_MS: u64 = 1_500;
+/// Milliseconds after which an unanswered request is sent again.
+const ASK_AGAIN_MS: u64 = 900;
+/// Attempts of a local transaction that was refused for a passing reason.
+const LOCAL_ATTEMPTS: u32 = 3;
+
+/// One branch on its way.
+#[derive(Debug)]
+pub(super) struct Job {
+    client: (Peer, u64),
+    pub(super) xid: Xid,
+    pub(super) work: Work,
+    attempts: u32,
+    local: LocalId,
+    /// Statements that are done.
+    done: usize,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between two attempts.
+    Pausing,
+    /// Takes local locks.
+    Locking,
+    /// Waits for the answer to its request, which was first sent then.
+    Asking { request: RequestId, since: u64 },
+    /// The message with COMMIT is on its way or being answered.
+    Committing {
+        request: RequestId,
+        branch: BranchId,
+        give_up_at: u64,
+    },
+}
+
+impl Job {
+    pub(super) fn is_committing(&self) -> bool {
+        matches!(self.phase, Phase::Committing { .. })
+    }
+
+    pub(super) fn asking(&self) -> Option<RequestId> {
+        match self.phase {
+            Phase::Asking { request, .. } => Some(request),
+            _ => None,
+        }
+    }
+}
+
+impl Agent {
+    /// A client wants something done.
+    pub(super) fn begin(&mut self, out: &mut Outside, client: (Peer, u64), xid: Xid, work: Work) {
+        let number = self.next_number();
+        let phase = Phase::Pausing;
+        let job = Job {
+            client,
+            xid,
+            work,
+            attempts: 0,
+            local: 0,
+            done: 0,
+            phase,
+        };
+        self.jobs.insert(number, job);
+        self.open(out, number);
+    }
+
+    /// Opens a local transaction for a job.
+    pub(super) fn open(&mut self, out: &mut Outside, number: u64) {
+        let owner = (self.number, self.life, number);
+        let me = self.me();
+        let Some(job) = self
+            .jobs
+            .get_mut(&number)
+            .filter(|job| job.phase == Phase::Pausing)
+        else {
+            return;
+        };
+        let now = out.now;
+        let database = &mut out.databases[job.work.database];
+        if !database.up {
+            return self.end(out, number, Err(WorkError::DatabaseDown));
+        }
+        job.attempts += 1;
+        job.local = database.begin(owner, now);
+        job.done = 0;
+        job.phase = Phase::Locking;
+        let resource = database.resource.clone();
+        let (xid, rows) = (job.xid, &job.work.rows);
+        out.note(me.address, Some(xid), || {
+            let what = if job.work.only_reads {
+                "reads under lock"
+            } else {
+                "changes"
+            };
+            format!("{what} rows {rows:?} of {resource}")
+        });
+        let ms = out.random.between(800, 3_000);
+        out.agent_later(ms, me, AgentEvent::LocalLockTimeout(number));
+        self.go_on(out, number);
+    }
+
+    /// Takes the next local locks, then asks the coordinator.
+    pub(super) fn go_on(&mut self, out: &mut Outside, number: u64) {
+        let Some(job) = self
+            .jobs
+            .get_mut(&number)
+            .filter(|job| job.phase == Phase::Locking)
+        else {
+            return;
+        };
+        let database = &mut out.databases[job.work.database];
+        while let Some((row, change)) = job.work.rows.get(job.done).copied() {
+            if !database.lock(job.local, row) {
+                return;
+            }
+            if !job.work.only_reads && !database.change(job.local, row, change) {
+                return self.end(out, number, Err(WorkError::WrongRow));
+            }
+            job.done += 1;
+        }
+        if !job.work.only_reads && database.changed(job.local).is_empty() {
+            // Nothing was changed: there is nothing to register.
+            return self.end(out, number, Ok(()));
+        }
+        let sequence = self.last_number + 1;
+        self.last_number = sequence;
+        let request = RequestId {
+            process: self.process,
+            sequence,
+        };
+        job.phase = Phase::Asking {
+            request,
+            since: out.now,
+        };
+        let patience = u64::from(job.work.wait_limit_ms) + ANSWER_MARGIN_MS;
+        out.agent_later(patience, self.me(), AgentEvent::Patience(number, request));
+        self.request(out, number, request);
+    }
+
+    /// Sends the request, again and again until it is answered or patience is over.
+    pub(super) fn request(&mut self, out: &mut Outside, number: u64, request: RequestId) {
+        let me = self.me();
+        let job = self
+            .jobs
+            .get(&number)
+            .filter(|job| job.asking() == Some(request));
+        let Some(Job {
+            xid, work, local, ..
+        }) = job
+        else {
+            return;
+        };
+        if self.connected {
+            let database = &out.databases[work.database];
+            let resource = database.resource.clone();
+            let wait_limit_ms = work.wait_limit_ms;
+            let command = if work.only_reads {
+                Command::CheckLocks(CheckLocks {
+                    xid: *xid,
+                    request,
+                    resource,
+                    locks: work.keys(),
+                    wait_limit_ms,
+                    holds_local_locks: true,
+                })
+            } else {
+                let mut locks: Vec<_> = database.changed(*local).into_iter().map(key_of).collect();
+                locks.sort_unstable();
+                Command::RegisterBranch(RegisterBranch {
+                    xid: *xid,
+                    request,
+                    agent: self.process,
+                    resource,
+                    mode: Mode::At,
+                    locks,
+                    wait_limit_ms,
+                    holds_local_locks: true,
+                })
+            };
+            out.ask(me, request.sequence, Ask::Command(command));
+        }
+        out.agent_later(ASK_AGAIN_MS, me, AgentEvent::Request(number, request));
+    }
+
+    fn job_that_asked(&self, tag: u64) -> Option<u64> {
+        let asked = |job: &Job| job.asking().is_some_and(|request| request.sequence == tag);
+        self.jobs
+            .iter()
+            .find(|(_, job)| asked(job))
+            .map(|(number, _)| *number)
+    }
+
+    pub(super) fn overloaded(&mut self, out: &mut Outside, tag: u64) {
+        if let Some(number) = self.job_that_asked(tag) {
+            self.refused(out, number, true);
+        }
+    }
+
+    pub(super) fn request_answered(&mut self, out: &mut Outside, tag: u64, reply: Reply) {
+        let Some(number) = self.job_that_asked(tag) else {
+            return;
+        };
+        match reply {
+            Reply::Registered { branch, give_up_ms } => {
+                self.registered(out, number, branch, give_up_ms);
+            }
+            Reply::LocksFree => self.locks_free(out, number),
+            Reply::Refused(rejection) => {
+                let passing = matches!(
+                    rejection,
+                    Rejection::HolderRollingBack { .. }
+                        | Rejection::Deadlock { .. }
+                        | Rejection::TooManyWaiting { .. }
+                );
+                self.refused(out, number, passing);
+            }
+            _ => {}
+        }
+    }
+
+    fn registered(&mut self, out: &mut Outside, number: u64, branch: BranchId, give_up_ms: u32) {
+        let me = self.me();
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        let Phase::Asking { request, since } = job.phase else {
+            return;
+        };
+        let give_up_at = since + u64::from(give_up_ms);
+        job.phase = Phase::Committing {
+            request,
+            branch,
+            give_up_at,
+        };
+        let mut ms = job.work.pause_ms + out.random.between(1, 3);
+        if out.goes_wrong(out.rates.slow_agent) {
+            ms += out.random.between(100, 25_000);
+        }
+        out.agent_later(ms, me, AgentEvent::CommitArrives(number));
+    }
+
+    /// The rows stay as they are while the local locks are held, so this is the moment of the read.
+    fn locks_free(&mut self, out: &mut Outside, number: u64) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        let xid = job.xid;
+        let rows: Vec<usize> = job.work.rows.iter().map(|(row, _)| *row).collect();
+        let database = out.databases[job.work.database].resource.clone();
+        out.tell(&News::Read {
+            database: &database,
+            xid,
+            rows: &rows,
+        });
+        self.end(out, number, Ok(()));
+    }
+
+    /// The coordinator said no: nothing of this request counts.
+    fn refused(&mut self, out: &mut Outside, number: u64, passing: bool) {
+        let me = self.me();
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
+        if !passing || job.attempts >= LOCAL_ATTEMPTS {
+            return self.end(out, number, Err(WorkError::Refused));
+        }
+        let granted = out.databases[job.work.database].end(job.local);
+        job.phase = Phase::Pausing;
+        out.wake(granted);
+        let ms = out.random.between(10, 300);
+        out.agent_later(ms, me, AgentEvent::Again(number));
+    }
+
+    /// No answer in time: the local transaction is rolled back, the request taken back.
+    pub(super) fn patience_over(&mut self, out: &mut Outside, number: u64, request: RequestId) {
+        let job = self
+            .jobs
+            .get(&number)
+            .filter(|job| job.asking() == Some(request));
+        let Some(xid) = job.map(|job| job.xid) else {
+            return;
+        };
+        self.end(out, number, Err(WorkError::NoAnswer));
+        self.deliver(
+            out,
+            Command::WithdrawBranch(WithdrawBranch { xid, request }),
+        );
+    }
+
+    pub(super) fn local_lock_timeout(&mut self, out: &mut Outside, number: u64) {
+        let waits = self
+            .jobs
+            .get(&number)
+            .is_some_and(|job| job.phase == Phase::Locking);
+        if waits {
+            self.end(out, number, Err(WorkError::LocalLockTimeout));
+        }
+    }
+
+    /// Undo record, rows and COMMIT in one message.
+    pub(super) fn commit_arrives(&mut self, out: &mut Outside, job_number: u64) {
+        let me = self.me();
+        let Some(job) = self.jobs.get(&job_number) else {
+            return;
+        };
+        let Phase::Committing {
+            branch, give_up_at, ..
+        } = job.phase
+        else {
+            return;
+        };
+        let (xid, local) = (job.xid, job.local);
+        let now = out.now;
+        let database = &mut out.databases[job.work.database];
+        if !database.up {
+            return;
+        }
+        let resource = database.resource.clone();
+        let (result, granted) = database.commit(local, (xid, branch), give_up_at, now);
+        out.wake(granted);
+        if let Ok(images) = &result {
+            out.note(me.address, Some(xid), || {
+                format!("commits branch {} in {resource} locally", number(branch))
+            });
+            out.tell(&News::LocalCommit {
+                database: &resource,
+                xid,
+                branch,
+                images,
+            });
+        }
+        let answer = result.map(drop);
+        let lost = out.goes_wrong(out.rates.lost_commit_answer);
+        let answer = (!lost).then_some(answer);
+        let ms = out.random.between(1, 2);
+        out.agent_later(ms, me, AgentEvent::CommitAnswered(job_number, answer));
+    }
+
+    pub(super) fn commit_answered(
+        &mut self,
+        out: &mut Outside,
+        job_number: u64,
+        answer: Option<Result<(), NotCommitted>>,
+    ) {
+        let Some(job) = self.jobs.get(&job_number) else {
+            return;
+        };
+        let Phase::Committing {
+            request, branch, ..
+        } = job.phase
+        else {
+            return;
+        };
+        let xid = job.xid;
+        match answer {
+            Some(Ok(())) => {
+                self.deliver(out, Command::BranchDone(BranchDone { xid, branch }));
+                self.end(out, job_number, Ok(()));
+            }
+            Some(Err(_)) => {
+                self.deliver(
+                    out,
+                    Command::WithdrawBranch(WithdrawBranch { xid, request }),
+                );
+                self.end(out, job_number, Err(WorkError::TooLate));
+            }
+            None => self.doom(out, job_number, xid, branch),
+        }
+    }
+
+    fn doom(&mut self, out: &mut Outside, job: u64, xid: Xid, branch: BranchId) {
+        out.note(self.me().address, Some(xid), || {
+            format!(
+                "does not know whether branch {} committed locally",
+                number(branch)
+            )
+        });
+        let detail = "the answer to COMMIT got lost".to_owned();
+        self.deliver(
+            out,
+            Command::DoomBranch(DoomBranch {
+                xid,
+                branch,
+                detail,
+            }),
+        );
+        self.end(out, job, Err(WorkError::Unknown));
+    }
+
+    /// The connection to the database broke under a job.
+    pub(super) fn local_lost(&mut self, out: &mut Outside, number: u64) {
+        let Some(job) = self.jobs.get(&number) else {
+            return;
+        };
+        match job.phase {
+            Phase::Pausing => {}
+            Phase::Locking => self.end(out, number, Err(WorkError::DatabaseDown)),
+            // What was asked may be granted: it is taken back.
+            Phase::Asking { request, .. } => self.patience_over(out, number, request),
+            Phase::Committing { branch, .. } => {
+                let xid = job.xid;
+                self.doom(out, number, xid, branch);
+            }
+        }
+    }
+
+    /// The job is over: its local transaction ends, its client hears.
+    fn end(&mut self, out: &mut Outside, number: u64, result: Result<(), WorkError>) {
+        let me = self.me();
+        let Some(job) = self.jobs.remove(&number) else {
+            return;
+        };
+        let granted = out.databases[job.work.database].end(job.local);
+        out.wake(granted);
+        if let Err(error) = result {
+            out.note(me.address, Some(job.xid), || {
+                format!("gives up a branch: {error:?}")
+            });
+        }
+        let (client, tag) = job.client;
+        let message = Message::Worked { tag, result };
+        out.send(me.address, client.address, Some(client.life), message);
+    }
+}

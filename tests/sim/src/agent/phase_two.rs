@@ -1,0 +1,224 @@
+//! Phase two: one order at a time for a branch; a repeat meanwhile only changes the numbers that
+//! the answer will carry.
+
+use accede_core::{Action, Command, FinishBranch, Order, Outcome, Problem};
+
+use super::{Agent, AgentEvent, Numbers};
+use crate::{
+    database::{BranchKey, NotFinished, Record},
+    message::{Ask, Peer},
+    oracle::News,
+    outside::Outside,
+};
+
+/// What is to be done with a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Commit,
+    RollBack { was_done: bool, forced: bool },
+}
+
+/// A branch that is being worked on.
+#[derive(Debug)]
+pub(super) struct InHand {
+    database: usize,
+    job: Job,
+    numbers: Numbers,
+    /// A newer order that asks for something else; runs if this one does not succeed.
+    next: Option<(Job, Numbers)>,
+}
+
+impl Agent {
+    /// Takes an order.
+    pub(super) fn order(&mut self, out: &mut Outside, order: &Order) {
+        let key: BranchKey = (order.xid, order.branch);
+        let place = out
+            .databases
+            .iter()
+            .position(|database| database.resource == order.resource);
+        let Some(database) = place.filter(|place| self.databases.contains(place)) else {
+            return;
+        };
+        let numbers = Numbers {
+            attempt: order.attempt,
+            epoch: order.epoch,
+        };
+        let job = match order.action {
+            Action::Commit => Job::Commit,
+            Action::RollBack | Action::Accept => Job::RollBack {
+                was_done: order.was_done,
+                forced: false,
+            },
+            Action::RollBackForced => Job::RollBack {
+                was_done: order.was_done,
+                forced: true,
+            },
+        };
+        if let Some(running) = self.in_hand.get_mut(&key) {
+            if running.job == job {
+                running.numbers = numbers;
+                running.next = None;
+            } else {
+                running.next = Some((job, numbers));
+            }
+            let tag = self.next_number();
+            out.ask(self.me(), tag, Ask::InProgress(order.xid, order.branch));
+            return;
+        }
+        self.in_hand.insert(
+            key,
+            InHand {
+                database,
+                job,
+                numbers,
+                next: None,
+            },
+        );
+        self.plan(out, key);
+    }
+
+    fn plan(&self, out: &mut Outside, key: BranchKey) {
+        let mut ms = out.random.between(1, 6);
+        if out.goes_wrong(out.rates.slow_agent) {
+            ms += out.random.between(100, 12_000);
+        }
+        out.agent_later(ms, self.me(), AgentEvent::PhaseTwo(key));
+    }
+
+    /// The database does it; the answer follows.
+    pub(super) fn phase_two(&mut self, out: &mut Outside, key: BranchKey) {
+        let Some(InHand { database, job, .. }) = self.in_hand.get(&key) else {
+            return;
+        };
+        let (place, job) = (*database, *job);
+        let outcome = if !out.databases[place].up {
+            Outcome::Unavailable(problem("the database is down"))
+        } else if out.goes_wrong(out.rates.failed_order) {
+            Outcome::Failed(problem("the database refuses today"))
+        } else if out.goes_wrong(out.rates.stuck_order) {
+            Outcome::Stuck(problem("somebody must look at this"))
+        } else {
+            match job {
+                Job::Commit => commit(out, self.me(), place, key),
+                Job::RollBack { was_done, forced } => {
+                    roll_back(out, self.me(), place, key, (was_done, forced))
+                }
+            }
+        };
+        let ms = out.random.between(1, 3);
+        out.agent_later(ms, self.me(), AgentEvent::PhaseTwoDone(key, outcome));
+    }
+
+    /// Answers with the newest numbers, or goes on with what was ordered meanwhile.
+    pub(super) fn phase_two_done(&mut self, out: &mut Outside, key: BranchKey, outcome: Outcome) {
+        let Some(mut running) = self.in_hand.remove(&key) else {
+            return;
+        };
+        let numbers = match running.next.take() {
+            // Success is final, whoever asked.
+            Some((_, numbers)) if outcome == Outcome::Finished => numbers,
+            Some((job, numbers)) => {
+                self.in_hand.insert(
+                    key,
+                    InHand {
+                        job,
+                        numbers,
+                        ..running
+                    },
+                );
+                return self.plan(out, key);
+            }
+            None => running.numbers,
+        };
+        let (xid, branch) = key;
+        out.note(self.me().address, Some(xid), || {
+            let how = match &outcome {
+                Outcome::Finished => "finished".to_owned(),
+                other => format!("{other:?}"),
+            };
+            format!(
+                "answers attempt {} for branch {}: {how}",
+                numbers.attempt.0, branch.0
+            )
+        });
+        let finish = FinishBranch {
+            xid,
+            branch,
+            attempt: numbers.attempt,
+            epoch: numbers.epoch,
+            outcome,
+        };
+        let tag = self.next_number();
+        out.ask(self.me(), tag, Ask::Command(Command::FinishBranch(finish)));
+    }
+}
+
+fn commit(out: &mut Outside, me: Peer, place: usize, key: BranchKey) -> Outcome {
+    let (xid, branch) = key;
+    if out.databases[place].drop_record(key) {
+        out.note(me.address, Some(xid), || {
+            format!("drops the undo record of branch {}", branch.0)
+        });
+        out.tell(&News::Kept { xid, branch });
+    }
+    Outcome::Finished
+}
+
+fn roll_back(
+    out: &mut Outside,
+    me: Peer,
+    place: usize,
+    key: BranchKey,
+    (was_done, forced): (bool, bool),
+) -> Outcome {
+    let (xid, branch) = key;
+    let now = out.now;
+    let database = &mut out.databases[place];
+    let resource = database.resource.clone();
+    let found: Vec<Option<i64>> = match database.undo.get(&key) {
+        Some(Record::Undo(images)) => images
+            .iter()
+            .map(|image| database.value(image.row))
+            .collect(),
+        _ => Vec::new(),
+    };
+    match database.roll_back(key, was_done, forced, now) {
+        Ok(images) => {
+            out.note(me.address, Some(xid), || {
+                format!(
+                    "undoes branch {} in {resource}: {} rows",
+                    branch.0,
+                    images.len()
+                )
+            });
+            if !images.is_empty() {
+                let (images, found) = (&images[..], &found[..]);
+                out.tell(&News::Undone {
+                    database: &resource,
+                    xid,
+                    branch,
+                    images,
+                    found,
+                });
+            }
+            Outcome::Finished
+        }
+        Err(NotFinished::Locked) => Outcome::Failed(problem("a local transaction holds the rows")),
+        Err(why) => {
+            let text = format!("{why:?}");
+            out.tell(&News::CannotUndo {
+                xid,
+                branch,
+                why: text.clone(),
+            });
+            Outcome::Stuck(problem(&text))
+        }
+    }
+}
+
+fn problem(reason: &str) -> Problem {
+    Problem {
+        reason: reason.to_owned(),
+        ..Problem::default()
+    }
+}

@@ -1,0 +1,119 @@
+//! What a transaction will do, drawn when it begins.
+
+use crate::{
+    outside::Outside,
+    random::Random,
+    work::{Change, Work},
+};
+
+/// The whole plan of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    pub(super) steps: Vec<Step>,
+    pub(super) ending: Ending,
+    /// Goes on when a part was not done.
+    pub(super) ignores_failures: bool,
+    pub(super) timeout_ms: u32,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Parts that run at the same time.
+    Work(Vec<Work>),
+    /// A transaction of its own in between.
+    Nested(Box<Script>),
+    Pause(u64),
+}
+
+/// What its client asks for in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Commit,
+    RollBack,
+    /// Nothing: the time-out ends it.
+    Silence,
+}
+
+impl Script {
+    pub(super) fn draw(out: &mut Outside, depth: u32) -> Self {
+        let (databases, rows) = (out.plan.databases as u64, out.plan.rows as u64);
+        let random = &mut out.random;
+        let mut steps = Vec::new();
+        for _ in 0..random.between(1, 3) {
+            let parts = if random.chance(250) { 2 } else { 1 };
+            let work = (0..parts).map(|_| draw_work(random, databases, rows));
+            steps.push(Step::Work(work.collect()));
+            if random.chance(300) {
+                steps.push(Step::Pause(random.between(1, 600)));
+            }
+            if depth == 0 && random.chance(80) {
+                steps.push(Step::Nested(Box::new(Self::draw(out, depth + 1))));
+                return Self::ended(out, steps);
+            }
+        }
+        Self::ended(out, steps)
+    }
+
+    fn ended(out: &mut Outside, steps: Vec<Step>) -> Self {
+        let random = &mut out.random;
+        let ending = match random.below(20) {
+            0..=14 => Ending::Commit,
+            15..=18 => Ending::RollBack,
+            _ => Ending::Silence,
+        };
+        let timeout_ms = if random.chance(150) {
+            random.between(100, 2_000)
+        } else {
+            random.between(4_000, 25_000)
+        };
+        Self {
+            steps,
+            ending,
+            ignores_failures: random.chance(150),
+            timeout_ms: timeout_ms as u32,
+        }
+    }
+}
+
+fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
+    let only_reads = random.chance(150);
+    // The first rows are hot.
+    let row = |random: &mut Random| {
+        let row = if random.chance(600) {
+            random.below(2.min(rows))
+        } else {
+            random.below(rows)
+        };
+        row as usize
+    };
+    let mut changes: Vec<(usize, Change)> = Vec::new();
+    for _ in 0..random.between(1, 3) {
+        let change = match random.below(12) {
+            0 => Change::Insert(random.below(1000) as i64),
+            1 => Change::Delete,
+            _ => Change::Add(random.below(200) as i64 - 100),
+        };
+        changes.push((row(random), change));
+    }
+    // Most code takes its locks in one order, some does not.
+    if random.chance(700) {
+        changes.sort_by_key(|(row, _)| *row);
+    }
+    let wait_limit_ms = match random.below(10) {
+        0 => 0,
+        1..=3 => random.between(50, 800),
+        _ => random.between(800, 6_000),
+    };
+    Work {
+        database: random.below(databases) as usize,
+        rows: changes,
+        only_reads,
+        wait_limit_ms: wait_limit_ms as u32,
+        pause_ms: if random.chance(100) {
+            random.between(1, 500)
+        } else {
+            0
+        },
+    }
+}

@@ -1,0 +1,299 @@
+//! A model database: rows, local locks, and the undo log of the AT mode. What is committed here
+//! is durable; local transactions end with the connection of their agent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use accede_core::{BranchId, DatabaseId, Resource, Xid};
+
+use crate::work::Change;
+
+/// Names a local transaction.
+pub(crate) type LocalId = u64;
+/// Names a branch in the undo log.
+pub(crate) type BranchKey = (Xid, BranchId);
+
+/// One row's part of an undo record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) row: usize,
+    pub(crate) before: Option<i64>,
+    pub(crate) after: Option<i64>,
+}
+
+/// A row of the undo log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    Undo(Vec<Image>),
+    /// A branch that was undone, or one that must never commit.
+    Marker {
+        made_at: u64,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    value: Option<i64>,
+    holder: Option<LocalId>,
+    queue: VecDeque<LocalId>,
+}
+
+#[derive(Debug)]
+struct Local {
+    /// Agent, its life, its job: told when a lock is granted.
+    owner: (usize, u32, u64),
+    began_at: u64,
+    changed: BTreeMap<usize, Option<i64>>,
+}
+
+/// A lock that was granted after a wait: agent, its life, its job.
+pub(crate) type Granted = (usize, u32, u64);
+
+/// Why a local commit did not happen, for certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCommitted {
+    /// The give-up time has passed.
+    GaveUp,
+    /// The branch was rolled back before it committed.
+    Defended,
+}
+
+/// Why phase two did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFinished {
+    /// A local transaction holds locks on the rows.
+    Locked,
+    /// The undo record is missing although the branch reported its commit.
+    NoRecord,
+    /// A row is not as the branch left it.
+    Dirty {
+        row: usize,
+        expected: Option<i64>,
+        found: Option<i64>,
+    },
+}
+
+/// One database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) resource: Resource,
+    pub(crate) id: DatabaseId,
+    pub(crate) up: bool,
+    rows: Vec<Row>,
+    pub(crate) undo: BTreeMap<BranchKey, Record>,
+    locals: BTreeMap<LocalId, Local>,
+    last_local: LocalId,
+}
+
+impl Database {
+    pub(crate) fn new(number: usize, rows: usize) -> Self {
+        let row = |value| Row {
+            value: Some(value),
+            ..Row::default()
+        };
+        Self {
+            resource: Resource::from(format!("db{number}")),
+            id: [number as u8 + 1; 16],
+            up: true,
+            rows: (0..rows).map(|n| row(100 * n as i64)).collect(),
+            undo: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            last_local: 0,
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn value(&self, row: usize) -> Option<i64> {
+        self.rows.get(row).and_then(|row| row.value)
+    }
+
+    pub(crate) fn open_locals(&self) -> usize {
+        self.locals.len()
+    }
+
+    pub(crate) fn begin(&mut self, owner: (usize, u32, u64), now: u64) -> LocalId {
+        self.last_local += 1;
+        let local = Local {
+            owner,
+            began_at: now,
+            changed: BTreeMap::new(),
+        };
+        self.locals.insert(self.last_local, local);
+        self.last_local
+    }
+
+    /// True: the local lock is held. False: the transaction stands in its queue.
+    pub(crate) fn lock(&mut self, id: LocalId, row: usize) -> bool {
+        let row = &mut self.rows[row];
+        match row.holder {
+            Some(holder) if holder == id => true,
+            None => {
+                row.holder = Some(id);
+                true
+            }
+            Some(_) => {
+                if !row.queue.contains(&id) {
+                    row.queue.push_back(id);
+                }
+                false
+            }
+        }
+    }
+
+    /// Carries out one statement on a row whose lock is held; false if the row is not as needed.
+    pub(crate) fn change(&mut self, id: LocalId, row: usize, change: Change) -> bool {
+        let committed = self.rows[row].value;
+        let Some(local) = self.locals.get_mut(&id) else {
+            return false;
+        };
+        let now = local.changed.get(&row).copied().unwrap_or(committed);
+        let then = match (change, now) {
+            // No row matches: the statement changes nothing.
+            (Change::Add(_) | Change::Delete, None) => return true,
+            (Change::Add(delta), Some(value)) => Some(value + delta),
+            (Change::Delete, Some(_)) => None,
+            (Change::Insert(value), None) => Some(value),
+            (Change::Insert(_), Some(_)) => return false,
+        };
+        local.changed.insert(row, then);
+        true
+    }
+
+    /// The rows changed so far, which is what the branch needs row locks on.
+    pub(crate) fn changed(&self, id: LocalId) -> Vec<usize> {
+        self.locals
+            .get(&id)
+            .map_or_else(Vec::new, |l| l.changed.keys().copied().collect())
+    }
+
+    /// Commits a branch with its undo record, in one local transaction.
+    pub(crate) fn commit(
+        &mut self,
+        id: LocalId,
+        key: BranchKey,
+        give_up_at: u64,
+        now: u64,
+    ) -> (Result<Vec<Image>, NotCommitted>, Vec<Granted>) {
+        let result = if now >= give_up_at {
+            Err(NotCommitted::GaveUp)
+        } else if self.undo.contains_key(&key) {
+            Err(NotCommitted::Defended)
+        } else {
+            let changed = self
+                .locals
+                .get(&id)
+                .map(|l| l.changed.clone())
+                .unwrap_or_default();
+            let mut images = Vec::new();
+            for (row, after) in changed {
+                let before = std::mem::replace(&mut self.rows[row].value, after);
+                images.push(Image { row, before, after });
+            }
+            self.undo.insert(key, Record::Undo(images.clone()));
+            Ok(images)
+        };
+        (result, self.end(id))
+    }
+
+    /// Ends a local transaction; what it had not committed is void.
+    pub(crate) fn end(&mut self, id: LocalId) -> Vec<Granted> {
+        self.locals.remove(&id);
+        let mut granted = Vec::new();
+        for row in &mut self.rows {
+            row.queue.retain(|queued| *queued != id);
+            if row.holder == Some(id) {
+                row.holder = row.queue.pop_front();
+                let next = row.holder.and_then(|next| self.locals.get(&next));
+                granted.extend(next.map(|local| local.owner));
+            }
+        }
+        granted
+    }
+
+    /// Ends the local transactions of an agent, or of all.
+    pub(crate) fn end_all(&mut self, agent: Option<usize>) -> Vec<Granted> {
+        let of_agent = |local: &Local| agent.is_none_or(|agent| local.owner.0 == agent);
+        let ids: Vec<LocalId> = self
+            .locals
+            .iter()
+            .filter(|(_, l)| of_agent(l))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut granted: Vec<Granted> = ids.into_iter().flat_map(|id| self.end(id)).collect();
+        let alive: BTreeSet<Granted> = self.locals.values().map(|local| local.owner).collect();
+        granted.retain(|owner| alive.contains(owner));
+        granted
+    }
+
+    /// Phase two of a commit. The images that can no longer be undone, if they were still there.
+    pub(crate) fn drop_record(&mut self, key: BranchKey) -> bool {
+        let there = matches!(self.undo.get(&key), Some(Record::Undo(_)));
+        if there {
+            self.undo.remove(&key);
+        }
+        there
+    }
+
+    /// Phase two of a rollback. What was restored: empty if there was nothing to undo.
+    pub(crate) fn roll_back(
+        &mut self,
+        key: BranchKey,
+        was_done: bool,
+        forced: bool,
+        now: u64,
+    ) -> Result<Vec<Image>, NotFinished> {
+        let images = match self.undo.get(&key) {
+            None if was_done => return Err(NotFinished::NoRecord),
+            None | Some(Record::Marker { .. }) => {
+                self.undo
+                    .entry(key)
+                    .or_insert(Record::Marker { made_at: now });
+                return Ok(Vec::new());
+            }
+            Some(Record::Undo(images)) => images.clone(),
+        };
+        if images
+            .iter()
+            .any(|image| self.rows[image.row].holder.is_some())
+        {
+            return Err(NotFinished::Locked);
+        }
+        for Image { row, before, after } in &images {
+            let found = self.rows[*row].value;
+            if found != *after && found != *before && !forced {
+                return Err(NotFinished::Dirty {
+                    row: *row,
+                    expected: *after,
+                    found,
+                });
+            }
+        }
+        for image in &images {
+            self.rows[image.row].value = image.before;
+        }
+        self.undo.insert(key, Record::Marker { made_at: now });
+        Ok(images)
+    }
+
+    /// Branches whose marker is older than this, if no older local transaction is open.
+    pub(crate) fn old_markers(&self, made_before: u64) -> Vec<BranchKey> {
+        let oldest = self.locals.values().map(|local| local.began_at).min();
+        let limit = oldest.map_or(made_before, |began_at| began_at.min(made_before));
+        let old =
+            |record: &Record| matches!(record, Record::Marker { made_at } if *made_at < limit);
+        self.undo
+            .iter()
+            .filter(|(_, record)| old(record))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Deletes a marker, never an undo record.
+    pub(crate) fn drop_marker(&mut self, key: BranchKey) {
+        if matches!(self.undo.get(&key), Some(Record::Marker { .. })) {
+            self.undo.remove(&key);
+        }
+    }
+}

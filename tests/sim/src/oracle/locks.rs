@@ -1,0 +1,308 @@
+//! Row locks as the rules want them: who holds what, who stands before whom. Knows nothing of the
+//! state machine's own tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use accede_core::{BranchId, Command, Decision, LockKey, Reply, RequestId, Resource, State, Xid};
+
+use super::{Step, request_answers};
+
+type Key = (Resource, LockKey);
+
+/// What a request wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) xid: Xid,
+    pub(crate) request: RequestId,
+    pub(crate) resource: Resource,
+    pub(crate) keys: Vec<LockKey>,
+    /// To take the locks, not only to see them free.
+    pub(crate) takes: bool,
+}
+
+/// A request that got what it wanted, with whoever should have kept it from that.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) wish: Wish,
+    /// Transactions that held one of the rows.
+    pub(crate) held_by: BTreeSet<Xid>,
+    /// Transactions that stood before it in a queue.
+    pub(crate) overtook: BTreeSet<Xid>,
+}
+
+/// Holders and queues.
+#[derive(Debug, Default)]
+pub(crate) struct Locks {
+    held: BTreeMap<(Xid, BranchId), (Resource, Vec<LockKey>)>,
+    holders: BTreeMap<Key, BTreeSet<(Xid, BranchId)>>,
+    /// In the order in which they began to wait.
+    waiting: Vec<Wish>,
+    /// Wait for their transaction to begin.
+    parked: Vec<Wish>,
+    /// Open transactions inside others.
+    nested: BTreeMap<Xid, Xid>,
+    /// Requests that got what they wanted, so that a repeated answer counts for nothing.
+    granted: BTreeSet<(Xid, RequestId)>,
+    /// What the last command granted.
+    pub(crate) grants: Vec<Grant>,
+    /// Whether the last command changed who waits for whom.
+    pub(crate) changed: bool,
+}
+
+impl Locks {
+    /// Follows one command that `state` has just applied.
+    pub(crate) fn follow(&mut self, state: &State, step: &Step<'_>) {
+        self.grants.clear();
+        let held = self.held.len();
+        self.release(state);
+        self.changed = held != self.held.len();
+        if let Command::Begin(begin) = step.command
+            && let Some(parent) = begin.parent
+            && step.before.is_none()
+            && step.reply == &Reply::Ok
+        {
+            self.nested.insert(begin.xid, parent);
+            self.changed = true;
+        }
+        let answered: Vec<_> = request_answers(step)
+            .map(|(xid, request, reply)| (xid, request, reply.clone()))
+            .collect();
+        self.unpark(state);
+        let mut own = wish_of(step.command);
+        for (xid, request, reply) in answered {
+            let asks = own.take_if(|wish| wish.request == request && wish.xid == xid);
+            self.answered(state, (xid, request), &reply, asks);
+        }
+    }
+
+    /// Drops what the rules let go: at the decision to commit, else when the branch is over.
+    fn release(&mut self, state: &State) {
+        let over = |xid: Xid, branch: BranchId| {
+            let Some(transaction) = state.transaction(xid) else {
+                return true;
+            };
+            let record = transaction.branches().get(branch.0 as usize - 1);
+            transaction.decision() == Some(Decision::Commit)
+                || record.is_none_or(|branch| branch.status().is_over())
+        };
+        let gone: Vec<(Xid, BranchId)> = self
+            .held
+            .keys()
+            .filter(|(xid, branch)| over(*xid, *branch))
+            .copied()
+            .collect();
+        for holder in gone {
+            let Some((resource, keys)) = self.held.remove(&holder) else {
+                continue;
+            };
+            for key in keys {
+                if let Some(holders) = self.holders.get_mut(&(resource.clone(), key)) {
+                    holders.remove(&holder);
+                }
+            }
+        }
+        self.nested.retain(|xid, _| {
+            state
+                .transaction(*xid)
+                .is_some_and(|t| t.decision().is_none())
+        });
+    }
+
+    /// Requests whose transaction has begun join the queues. Those that are answered at once
+    /// leave them again, judged as if they stood last.
+    fn unpark(&mut self, state: &State) {
+        let begun = |wish: &Wish| state.transaction(wish.xid).is_some();
+        if self.parked.iter().any(begun) {
+            let (begun, parked) = std::mem::take(&mut self.parked)
+                .into_iter()
+                .partition(begun);
+            self.parked = parked;
+            self.waiting.extend::<Vec<Wish>>(begun);
+        }
+    }
+
+    fn answered(
+        &mut self,
+        state: &State,
+        (xid, request): (Xid, RequestId),
+        reply: &Reply,
+        asks: Option<Wish>,
+    ) {
+        let place = self
+            .waiting
+            .iter()
+            .position(|w| (w.xid, w.request) == (xid, request));
+        if let Reply::Waiting(_) = reply {
+            let known = place.is_some() || self.parked.iter().any(|w| w.request == request);
+            if let (Some(wish), false) = (asks, known) {
+                if state.transaction(xid).is_some() {
+                    self.waiting.push(wish);
+                    self.changed = true;
+                } else {
+                    self.parked.push(wish);
+                }
+            }
+            return;
+        }
+        self.parked.retain(|wish| wish.request != request);
+        let before = place.unwrap_or(self.waiting.len());
+        let wish = place.map(|place| self.waiting.remove(place)).or(asks);
+        let Some(wish) = wish else {
+            return;
+        };
+        let granted = match reply {
+            Reply::Registered { branch, .. } => Some(Some(*branch)),
+            Reply::LocksFree => Some(None),
+            _ => None,
+        };
+        if let Some(branch) = granted
+            && self.granted.insert((xid, request))
+        {
+            self.take(&wish, branch);
+            let grant = self.judge(wish, before);
+            self.grants.push(grant);
+        }
+        self.changed = true;
+    }
+
+    /// Notes the locks of a branch.
+    fn take(&mut self, wish: &Wish, branch: Option<BranchId>) {
+        let Some(branch) = branch else {
+            return;
+        };
+        let holder = (wish.xid, branch);
+        self.held
+            .insert(holder, (wish.resource.clone(), wish.keys.clone()));
+        for key in &wish.keys {
+            let holders = self
+                .holders
+                .entry((wish.resource.clone(), key.clone()))
+                .or_default();
+            holders.insert(holder);
+        }
+    }
+
+    fn judge(&self, wish: Wish, before: usize) -> Grant {
+        let mut overtook = BTreeSet::new();
+        for earlier in self.waiting[..before].iter().filter(|w| w.xid != wish.xid) {
+            let common = wish
+                .keys
+                .iter()
+                .filter(|key| earlier.wants(&wish.resource, key));
+            // Whoever holds a row may take it again.
+            let others = common.filter(|key| !self.held_before(&wish, key));
+            if others.count() > 0 {
+                overtook.insert(earlier.xid);
+            }
+        }
+        let held_by = wish
+            .keys
+            .iter()
+            .flat_map(|key| self.holders_of(&wish.resource, key))
+            .filter(|holder| *holder != wish.xid)
+            .collect();
+        Grant {
+            wish,
+            held_by,
+            overtook,
+        }
+    }
+
+    /// Whether another branch of the same transaction holds the row.
+    fn held_before(&self, wish: &Wish, key: &LockKey) -> bool {
+        let holders = self.holders.get(&(wish.resource.clone(), key.clone()));
+        let own = holders
+            .into_iter()
+            .flatten()
+            .filter(|(xid, _)| *xid == wish.xid)
+            .count();
+        own > usize::from(wish.takes)
+    }
+
+    fn holders_of(&self, resource: &Resource, key: &LockKey) -> impl Iterator<Item = Xid> {
+        let holders = self.holders.get(&(resource.clone(), key.clone()));
+        holders.into_iter().flatten().map(|(xid, _)| *xid)
+    }
+
+    /// The transactions other than its own that a waiting request waits for.
+    fn blockers(&self, place: usize) -> BTreeSet<Xid> {
+        let wish = &self.waiting[place];
+        let mut blockers = BTreeSet::new();
+        for key in &wish.keys {
+            let holders: BTreeSet<Xid> = self.holders_of(&wish.resource, key).collect();
+            if holders.contains(&wish.xid) {
+                continue;
+            }
+            blockers.extend(holders);
+            let earlier = self.waiting[..place]
+                .iter()
+                .filter(|w| w.wants(&wish.resource, key));
+            blockers.extend(earlier.map(|w| w.xid));
+        }
+        blockers.remove(&wish.xid);
+        blockers
+    }
+
+    /// Requests that wait although nothing is in their way.
+    pub(crate) fn forgotten(&self) -> Option<&Wish> {
+        let own_is_before = |place: usize| {
+            let wish = &self.waiting[place];
+            let shares = |w: &Wish| wish.keys.iter().any(|key| w.wants(&wish.resource, key));
+            self.waiting[..place]
+                .iter()
+                .any(|w| w.xid == wish.xid && shares(w))
+        };
+        let lost = |place: &usize| self.blockers(*place).is_empty() && !own_is_before(*place);
+        (0..self.waiting.len())
+            .find(lost)
+            .map(|place| &self.waiting[place])
+    }
+
+    /// Transactions that wait for each other, if there are any.
+    pub(crate) fn cycle(&self) -> Option<Vec<Xid>> {
+        let mut waits: BTreeMap<Xid, BTreeSet<Xid>> = BTreeMap::new();
+        for place in 0..self.waiting.len() {
+            waits
+                .entry(self.waiting[place].xid)
+                .or_default()
+                .extend(self.blockers(place));
+        }
+        for (nested, parent) in &self.nested {
+            waits.entry(*parent).or_default().insert(*nested);
+        }
+        // Whoever waits for nobody is in no cycle; what is left when all such are gone is one.
+        loop {
+            let known: BTreeSet<Xid> = waits.keys().copied().collect();
+            let size = waits.values().map(BTreeSet::len).sum::<usize>();
+            for blockers in waits.values_mut() {
+                blockers.retain(|xid| known.contains(xid));
+            }
+            waits.retain(|_, blockers| !blockers.is_empty());
+            if waits.values().map(BTreeSet::len).sum::<usize>() == size {
+                break;
+            }
+        }
+        (!waits.is_empty()).then(|| waits.into_keys().collect())
+    }
+}
+
+impl Wish {
+    fn wants(&self, resource: &Resource, key: &LockKey) -> bool {
+        self.resource == *resource && self.keys.contains(key)
+    }
+}
+
+fn wish_of(command: &Command) -> Option<Wish> {
+    let (xid, request, resource, keys, takes) = match command {
+        Command::RegisterBranch(c) => (c.xid, c.request, &c.resource, &c.locks, true),
+        Command::CheckLocks(c) => (c.xid, c.request, &c.resource, &c.locks, false),
+        _ => return None,
+    };
+    Some(Wish {
+        xid,
+        request,
+        resource: resource.clone(),
+        keys: keys.clone(),
+        takes,
+    })
+}
