@@ -28,6 +28,8 @@ mod handle;
 mod hash;
 mod id;
 pub mod limits;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod reply;
 mod resume;
 mod row_lock;

@@ -1,5 +1,7 @@
 //! What a new leader owes, rebuilt from the state alone.
 
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     effect::{Effect, Effects},
     state::State,
@@ -12,6 +14,10 @@ impl State {
     /// Those who wait for locks or for a commit ask again by themselves when their stream breaks.
     #[must_use]
     pub fn resume(&self) -> Effects {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::OrdersLostInRestart) {
+            return Effects::new();
+        }
         self.transactions
             .after(None)
             .filter(|t| t.decision().is_some() && !t.status.has_ended())

@@ -9,6 +9,8 @@ use alloc::{
     vec::Vec,
 };
 
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     command::{CheckLocks, RegisterBranch},
     hash::HashMap,
@@ -163,6 +165,8 @@ impl RowLocks {
         let xid = wanted.xid();
         self.rows_of(wanted).all(|row| match row.holder {
             Some(holder) => holder.xid == xid,
+            #[cfg(feature = "planted-bugs")]
+            None if planted::is(Bug::WaiterSkipped) => true,
             None => row.queue.front().is_none_or(|head| Some(*head) == ticket),
         })
     }
@@ -221,6 +225,10 @@ impl RowLocks {
                 Some(head) => drop(heads.insert(*head)),
                 None => drop(rows.remove(key)),
             }
+        }
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::WaiterForgotten) {
+            heads.clear();
         }
         heads
     }

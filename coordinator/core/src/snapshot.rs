@@ -9,6 +9,8 @@ use self::records::{
     get_parked, get_ticket, get_transaction, get_worker_record, put_parked, put_ticket,
     put_transaction, put_worker_record,
 };
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     codec::{DecodeError, Reader, Writer, get_worker, get_xid, put_xid},
     deadline::Timer,
@@ -132,9 +134,13 @@ impl State {
             self.derive_from_undecided(t)?;
         }
         for branch in &t.branches {
-            let held = self
-                .locks
-                .restore_hold(t.xid, &branch.resource, &branch.locks);
+            let locks = branch.locks.as_slice();
+            #[cfg(feature = "planted-bugs")]
+            let locks = match planted::is(Bug::LockLostInSnapshot) {
+                true => &[],
+                false => locks,
+            };
+            let held = self.locks.restore_hold(t.xid, &branch.resource, locks);
             sound(held, "row lock")?;
             if let Some(at) = branch.next_attempt_at {
                 self.arm(at, Timer::Attempt(t.xid, branch.id))?;
@@ -144,7 +150,12 @@ impl State {
     }
 
     fn derive_from_undecided(&mut self, t: &Transaction) -> Result<(), DecodeError> {
+        #[cfg(not(feature = "planted-bugs"))]
         self.arm(t.deadline, Timer::Deadline(t.xid))?;
+        #[cfg(feature = "planted-bugs")]
+        if !planted::is(Bug::DeadlineLostInSnapshot) {
+            self.arm(t.deadline, Timer::Deadline(t.xid))?;
+        }
         if let Some(until) = t.commit_until {
             self.arm(until, Timer::CommitWait(t.xid))?;
         }

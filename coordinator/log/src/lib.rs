@@ -38,6 +38,8 @@ pub mod fs;
 mod identity;
 pub mod inline;
 mod log;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod raft;
 pub mod raw;
 pub mod sim;

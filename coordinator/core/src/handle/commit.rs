@@ -9,6 +9,14 @@ use crate::{
     limits::DONE_WAIT_MS,
     reply::{Reply, RollBackReason, Waiter},
 };
+#[cfg(feature = "planted-bugs")]
+use crate::{
+    effect::Effect,
+    planted::{self, Bug},
+    reply::Decision,
+    state::status_slot,
+    status::Status,
+};
 
 impl Context<'_> {
     pub(crate) fn commit(&mut self, command: &Commit) -> Reply {
@@ -17,6 +25,13 @@ impl Context<'_> {
             Ok(transaction) => transaction,
             Err(rejection) => return Reply::Refused(rejection),
         };
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::DecidedTwice)
+            && transaction.reason == Some(RollBackReason::TimedOut)
+            && transaction.status == Status::RollingBack
+        {
+            return self.decide_again(xid);
+        }
         if let Some(decision) = transaction.decision() {
             return Reply::Decided(decision, transaction.reason.clone());
         }
@@ -33,9 +48,23 @@ impl Context<'_> {
         Reply::Waiting(Waiter::Commit(xid))
     }
 
+    #[cfg(feature = "planted-bugs")]
+    fn decide_again(&mut self, xid: Xid) -> Reply {
+        let decision = Decision::Commit;
+        self.indexed(xid).status = Status::Committing;
+        self.state.by_status[status_slot(Status::RollingBack)] -= 1;
+        self.state.by_status[status_slot(Status::Committing)] += 1;
+        self.effects.push(Effect::Decided { xid, decision });
+        Reply::Decided(decision, None)
+    }
+
     /// Every branch is done or withdrawn and no register waits.
     pub(super) fn is_complete(&self, xid: Xid) -> bool {
         let transaction = self.state.transactions.get(xid);
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::CommitWithoutDone) {
+            return true;
+        }
         transaction.is_some_and(|t| t.unfinished_branch().is_none())
             && self.state.locks.tickets_of(xid).next().is_none()
     }

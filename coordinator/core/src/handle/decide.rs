@@ -2,6 +2,8 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     deadline::Timer,
     effect::Effect,
@@ -39,6 +41,12 @@ impl Context<'_> {
         let queued: BTreeSet<TicketId> = self.state.locks.tickets_of(xid).collect();
         for ticket in queued {
             self.refuse_ticket(ticket, Rejection::AlreadyDecided(Decision::RollBack));
+        }
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::LocksReleasedTooEarly) {
+            for branch in &self.indexed(xid).branches.clone() {
+                self.release_branch(xid, branch.id);
+            }
         }
         for branch in &self.indexed(xid).branches.clone() {
             self.refuse_waiters_with_local_locks(xid, &branch.resource, &branch.locks);

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 
 use super::size;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     backoff,
     command::{FinishBranch, Outcome, Problem},
@@ -38,6 +40,8 @@ impl Context<'_> {
         // Failures of older attempts and former leaders' orders say nothing about the newest one.
         let current =
             branch.is_ordered() && branch.attempt == command.attempt && epoch == command.epoch;
+        #[cfg(feature = "planted-bugs")]
+        let current = current || (branch.is_ordered() && planted::is(Bug::LateOutcomeCounts));
         match &command.outcome {
             Outcome::Finished => {
                 self.effects.push(Effect::DropOrder { xid, branch: id });

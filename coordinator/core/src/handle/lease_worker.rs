@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 
 use super::size;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     command::LeaseWorker,
     deadline::Timer,
@@ -66,6 +68,10 @@ impl Context<'_> {
         let worker = self.state.workers.entry(id).or_default();
         // Never below what an earlier holder could have used, whatever the clocks say.
         worker.floor_ms = worker.ceiling_ms.max(self.wall.since_xid_epoch()).max(1);
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::LeaseFollowsTheClock) {
+            worker.floor_ms = self.wall.since_xid_epoch().max(1);
+        }
         worker.ceiling_ms = worker.floor_ms + LEASE_RANGE_MS;
         worker.lease = Some(Holder {
             process: command.process,

@@ -2,6 +2,8 @@
 
 use alloc::{collections::BTreeSet, vec::Vec};
 
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     deadline::Timer,
     effect::{Action, Effect},
@@ -38,7 +40,12 @@ impl Context<'_> {
             branch.turn(BranchEvent::Order);
         }
         branch.action = action;
-        branch.attempt = Attempt(branch.attempt.0 + 1);
+        let before = branch.attempt;
+        branch.attempt = Attempt(before.0 + 1);
+        #[cfg(feature = "planted-bugs")]
+        if before.0 > 0 && planted::is(Bug::AttemptReused) {
+            branch.attempt = before;
+        }
         branch.next_attempt_at = None;
         let order = branch.order(xid, epoch);
         self.effects.push(Effect::Order(order));
@@ -51,12 +58,17 @@ impl Context<'_> {
         if transaction.status.decision() == Some(Decision::RollBack) {
             let mut seen = BTreeSet::new();
             let mut next = Vec::new();
-            for branch in transaction
-                .branches
-                .iter()
-                .rev()
-                .filter(|b| !b.status.is_over())
-            {
+            let unfinished = transaction.branches.iter().filter(|b| !b.status.is_over());
+            let last_first = unfinished.rev();
+            #[cfg(feature = "planted-bugs")]
+            let last_first = {
+                let mut branches: Vec<_> = last_first.collect();
+                if planted::is(Bug::UndoneInWrongOrder) {
+                    branches.reverse();
+                }
+                branches
+            };
+            for branch in last_first {
                 let last_of_resource = seen.insert(branch.resource.clone());
                 let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
                 if last_of_resource && waits {

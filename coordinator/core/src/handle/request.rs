@@ -3,6 +3,8 @@
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::hash::Hasher as _;
 
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::{
     command::Command,
     deadline::Timer,
@@ -56,6 +58,10 @@ impl Context<'_> {
     }
 
     fn repeated(&self, xid: Xid, request: RequestId, content: u64) -> Option<Reply> {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::RequestIdsForgotten) {
+            return None;
+        }
         let known = self.state.transactions.get(xid)?.request(request)?;
         if known.answer == Answer::Withdrawn {
             return Some(Reply::Refused(Rejection::Withdrawn));
@@ -180,6 +186,10 @@ impl Context<'_> {
     }
 
     fn cycle(&self, wanted: &Wanted) -> Option<Vec<Xid>> {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::CyclesAllowed) {
+            return None;
+        }
         let xid = wanted.xid();
         let transaction = self.state.transactions.get(xid)?;
         // Nobody can wait for a transaction that holds and queues for nothing and is not nested.

@@ -3,6 +3,8 @@
 use crc32fast::Hasher;
 
 use crate::config::ClusterId;
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 
 /// Format version of segments, records and snapshots written by this build.
 pub(crate) const VERSION: u8 = 1;
@@ -104,6 +106,11 @@ impl Salt {
     pub(crate) fn new(cluster: ClusterId, generation: u64) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(&cluster.0.to_le_bytes());
+        #[cfg(feature = "planted-bugs")]
+        let generation = match planted::is(Bug::OldRecordsCount) {
+            true => 0,
+            false => generation,
+        };
         hasher.update(&generation.to_le_bytes());
         Self(hasher.finalize())
     }

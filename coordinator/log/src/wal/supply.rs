@@ -11,6 +11,8 @@ use parking_lot::{Condvar, Mutex};
 use super::format::{Salt, SegmentHeader};
 use crate::config::{ClusterId, SPARE_SEGMENTS};
 use crate::fs::{Fs, FsFile, Mode, write_all_at};
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 use crate::stats::Counters;
 
 /// Zeros are written in pieces of this size.
@@ -79,7 +81,12 @@ impl Maker {
         // The name comes last: a file that bears it always has a good header.
         self.fs
             .rename(&path, &self.dir.join(segment_name(generation)))?;
+        #[cfg(not(feature = "planted-bugs"))]
         self.fs.sync_dir(&self.dir)?;
+        #[cfg(feature = "planted-bugs")]
+        if !planted::is(Bug::SegmentNameNotForced) {
+            self.fs.sync_dir(&self.dir)?;
+        }
         self.counters.forced_writes_aside.fetch_add(2, Relaxed);
         Ok(Prepared {
             generation,

@@ -16,6 +16,8 @@ use crate::clock::Stopwatch;
 use crate::config::ClusterId;
 use crate::error::LogFailure;
 use crate::fs::{FsFile, write_all_at};
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
 
 /// A write buffer above this is given back after use.
 const BUFFER_KEPT: usize = 4 * 1024 * 1024;
@@ -307,7 +309,12 @@ impl Writer {
             &self.buffer,
             u64::from(self.current.offset),
         )?;
+        #[cfg(not(feature = "planted-bugs"))]
         self.current.file.sync_data()?;
+        #[cfg(feature = "planted-bugs")]
+        if !planted::is(Bug::AcknowledgedBeforeForced) {
+            self.current.file.sync_data()?;
+        }
         let counters = &self.shared.counters;
         counters.flushed(self.buffer.len(), watch.elapsed());
         counters

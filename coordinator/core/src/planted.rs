@@ -1,0 +1,91 @@
+//! Bugs planted on purpose, to prove that the simulator finds them. Compiled with the feature
+//! `planted-bugs` only, which no daemon has; even then nothing is wrong until one is chosen.
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// A bug that can be switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// Row locks of a branch are not restored from a snapshot.
+    LockLostInSnapshot = 1,
+    /// The deadline of a transaction is not restored from a snapshot.
+    DeadlineLostInSnapshot,
+    /// The outcome of an old attempt, ordered by a former leader, counts.
+    LateOutcomeCounts,
+    /// A request gets free rows although others have waited for them.
+    WaiterSkipped,
+    /// Rows that become free are given to nobody.
+    WaiterForgotten,
+    /// A further attempt has the number of the one before.
+    AttemptReused,
+    /// A transaction that timed out is decided again when its commit is asked for.
+    DecidedTwice,
+    /// Request ids are not looked up.
+    RequestIdsForgotten,
+    /// The row locks of a rollback are released when it is decided.
+    LocksReleasedTooEarly,
+    /// A commit is decided although a branch is not done.
+    CommitWithoutDone,
+    /// A new leader does not repeat the orders that are owed.
+    OrdersLostInRestart,
+    /// The first branch of a resource is undone first.
+    UndoneInWrongOrder,
+    /// Circles of waiting transactions are not looked for.
+    CyclesAllowed,
+    /// A lease starts where the wall clock stands, not above what was leased before.
+    LeaseFollowsTheClock,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::LockLostInSnapshot,
+        Self::DeadlineLostInSnapshot,
+        Self::LateOutcomeCounts,
+        Self::WaiterSkipped,
+        Self::WaiterForgotten,
+        Self::AttemptReused,
+        Self::DecidedTwice,
+        Self::RequestIdsForgotten,
+        Self::LocksReleasedTooEarly,
+        Self::CommitWithoutDone,
+        Self::OrdersLostInRestart,
+        Self::UndoneInWrongOrder,
+        Self::CyclesAllowed,
+        Self::LeaseFollowsTheClock,
+    ];
+
+    /// Its name for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LockLostInSnapshot => "lock-lost-in-snapshot",
+            Self::DeadlineLostInSnapshot => "deadline-lost-in-snapshot",
+            Self::LateOutcomeCounts => "late-outcome-counts",
+            Self::WaiterSkipped => "waiter-skipped",
+            Self::WaiterForgotten => "waiter-forgotten",
+            Self::AttemptReused => "attempt-reused",
+            Self::DecidedTwice => "decided-twice",
+            Self::RequestIdsForgotten => "request-ids-forgotten",
+            Self::LocksReleasedTooEarly => "locks-released-too-early",
+            Self::CommitWithoutDone => "commit-without-done",
+            Self::OrdersLostInRestart => "orders-lost-in-restart",
+            Self::UndoneInWrongOrder => "undone-in-wrong-order",
+            Self::CyclesAllowed => "cycles-allowed",
+            Self::LeaseFollowsTheClock => "lease-follows-the-clock",
+        }
+    }
+}
+
+static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+/// Switches one bug on, in the whole process, and the one before off.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.store(bug.map_or(0, |bug| bug as u8), Relaxed);
+}
+
+/// Whether this bug is on.
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.load(Relaxed) == bug as u8
+}
