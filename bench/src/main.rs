@@ -50,13 +50,26 @@ enum What {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = tokio::select! {
-        result = run(&arguments) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    let mut runtime = match arguments.what {
+        // The load and the echo server have one thread, as the daemon has: they shall not take
+        // more of the machine than they need.
+        What::Core(_) | What::Tc(_) | What::Echo { .. } => {
+            tokio::runtime::Builder::new_current_thread()
+        }
+        // Services have as many as there are cores.
+        What::At(_) => tokio::runtime::Builder::new_multi_thread(),
     };
+    let result = runtime.enable_all().build().map_err(anyhow::Error::from);
+    let result = result.and_then(|runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                result = run(&arguments) => result,
+                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            }
+        })
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

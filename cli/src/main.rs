@@ -56,13 +56,20 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, output: Output) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    let start = |threads| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+    };
+    if let Verb::Serve(given) = &cli.command {
+        let settings = check_config::load(given)?;
+        return start(settings.worker_threads)?.block_on(serve::run(settings, output));
+    }
+    start(1)?.block_on(async {
         match cli.command {
-            Verb::Serve(settings) => serve::run(&settings, output).await,
+            Verb::Serve(_) => unreachable!("returned above"),
             Verb::CheckConfig(settings) => check_config::run(&settings, output),
             Verb::Status => tx::status(Coordinator::connect(&cli.coordinator).await?, output).await,
             Verb::Tx(what) => {

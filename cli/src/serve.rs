@@ -11,7 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args, check_config,
     failure::Failure,
     output::{self, Output},
     text,
@@ -32,9 +31,9 @@ struct Ended {
 /// Serves until a signal or a failure ends it.
 ///
 /// # Errors
-/// Wrong settings are wrong use; a start that is refused and a log that fails are failures.
-pub(crate) async fn run(given: &args::Settings, output: Output) -> Result<(), Failure> {
-    let settings = check_config::load(given)?;
+/// A log filter that cannot be read is wrong use; a start that is refused and a log that fails are
+/// failures.
+pub(crate) async fn run(settings: Settings, output: Output) -> Result<(), Failure> {
     log_to_stderr(&settings)?;
     let mut signals = Signals::new()?;
     let data_dir = settings.server.data_dir.display().to_string();

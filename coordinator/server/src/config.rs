@@ -14,7 +14,7 @@ use accede_log::ClusterId;
 use config::{File, FileFormat, Source as _, Value, ValueKind};
 use tracing_subscriber::EnvFilter;
 
-use crate::{Error, settings::ServerConfig};
+use crate::{Error, limits, settings::ServerConfig};
 
 mod table;
 #[cfg(test)]
@@ -86,6 +86,8 @@ pub struct Inputs {
 pub struct Settings {
     /// What the daemon is started with.
     pub server: ServerConfig,
+    /// Threads that the program gives the daemon.
+    pub worker_threads: usize,
     /// How it writes its own log.
     pub log_format: LogFormat,
     /// What it writes to its own log, as directives of `EnvFilter`.
@@ -188,6 +190,7 @@ impl fmt::Display for Raw {
 pub fn load(inputs: &Inputs) -> Result<Settings, ConfigError> {
     let server = ServerConfig::new(DEFAULT_DATA_DIR);
     let mut settings = Settings {
+        worker_threads: limits::WORKER_THREADS,
         log_format: LogFormat::Text,
         log_filter: DEFAULT_LOG_FILTER.to_owned(),
         effective: SETTINGS
@@ -337,6 +340,7 @@ impl Settings {
             "segment_bytes" => server.segment_bytes = number()?,
             "snapshot_entries" => server.snapshot_entries = number()?,
             "snapshot_bytes" => server.snapshot_bytes = number()?,
+            "worker_threads" => self.worker_threads = number()? as usize,
             "log_format" => {
                 self.log_format = match value {
                     "text" => LogFormat::Text,
@@ -368,6 +372,7 @@ fn default_of(key: &str, server: &ServerConfig) -> String {
         "segment_bytes" => server.segment_bytes.to_string(),
         "snapshot_entries" => server.snapshot_entries.to_string(),
         "snapshot_bytes" => server.snapshot_bytes.to_string(),
+        "worker_threads" => limits::WORKER_THREADS.to_string(),
         "log_format" => "text".to_owned(),
         "log_filter" => DEFAULT_LOG_FILTER.to_owned(),
         _ => String::new(),

@@ -68,7 +68,7 @@ impl Setting {
 }
 
 /// Everything that can be set.
-pub static SETTINGS: [Setting; 10] = [
+pub static SETTINGS: [Setting; 11] = [
     Setting {
         key: "listen",
         flag: "listen",
@@ -132,6 +132,17 @@ pub static SETTINGS: [Setting; 10] = [
         kind: Kind::Bytes {
             min: 1,
             max: i64::MAX as u64,
+        },
+    },
+    Setting {
+        key: "worker_threads",
+        flag: "worker-threads",
+        allowed: "1 to 64",
+        about: "Threads that serve connections. One is fastest on few cores: what one message sets off \
+                stays on one core.",
+        kind: Kind::Number {
+            min: 1,
+            max: limits::MOST_WORKER_THREADS,
         },
     },
     Setting {
