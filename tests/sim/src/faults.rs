@@ -118,7 +118,7 @@ impl Plan {
             agents: random.between(2, 4) as usize,
             databases: random.between(2, 3) as usize,
             rows: random.between(3, 9) as usize,
-            transactions_per_client: random.between(10, 25),
+            transactions_per_client: random.between(10, 60),
             entries_per_snapshot: random.between(8, 120),
             flush_ms: random.between(0, 4),
             queue_limit: if random.chance(200) {

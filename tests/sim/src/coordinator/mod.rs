@@ -143,7 +143,6 @@ impl Coordinator {
         match &self.process {
             None => Some("the coordinator is down"),
             Some(p) if !p.in_office => Some("the coordinator is not in office"),
-            Some(p) if !p.queue.is_empty() || p.writing => Some("commands are queued"),
             Some(p) if !p.waiters.is_empty() => Some("callers wait for an answer"),
             Some(p) if p.orders.open() > 0 => Some("orders are open"),
             Some(_) => None,
