@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use std::{sync::Arc, time::Duration};
+
 use accede_proto::Xid;
 
 use crate::registrar::Refused;
@@ -70,6 +72,18 @@ pub enum Error {
         /// What the database said.
         #[source]
         source: sqlx::Error,
+    },
+
+    /// No connection to the database within the pool's patience; nothing was done.
+    /// Try again once the reason is gone.
+    #[error("no connection to the database of {resource} within {waited:?}: {reason}")]
+    NoConnection {
+        /// The operator's name for the database.
+        resource: Arc<str>,
+        /// How long the caller waited.
+        waited: Duration,
+        /// Why there is none, and what helps.
+        reason: String,
     },
 
     /// An earlier statement failed or was cancelled, so the local transaction

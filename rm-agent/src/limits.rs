@@ -69,6 +69,9 @@ pub const POOL_CONNECTIONS: u32 = 10;
 /// How long `begin` waits for a free connection.
 pub const POOL_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a `begin` that got no connection takes to find out why.
+pub const CONNECT_PROBE: Duration = Duration::from_secs(2);
+
 /// A pooled connection that was idle for longer is tested before it is used. A
 /// busy pool so saves a round trip per transaction.
 pub const POOL_TEST_AFTER: Duration = Duration::from_secs(1);

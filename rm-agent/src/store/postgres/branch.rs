@@ -22,9 +22,8 @@ pub(super) struct Branch {
     pub(super) xid: Xid,
     pub(super) started: Instant,
     pub(super) patience: Duration,
-    /// The database's clock in microseconds since 1970, and when it was received.
-    pub(super) clock: Option<(i64, Instant)>,
-    pub(super) force_durability: bool,
+    /// When the answer to BEGIN was received.
+    pub(super) begun: Option<Instant>,
     pub(super) changes: Changes,
 }
 
@@ -40,21 +39,21 @@ impl Branch {
     }
 
     /// The undo record and COMMIT as one message. The row's time is NULL, which
-    /// the table refuses, once the database's clock has passed the give-up time.
+    /// the table refuses, once the give-up time has passed on the database's clock,
+    /// counted from its BEGIN. A commit that would be lost by a crash of the
+    /// database must not be reported as done: it is made durable whatever the
+    /// session's setting.
     pub(super) fn commit_message(
         &self,
         registered: Registered,
         sent: Instant,
         record: &[u8],
     ) -> String {
-        let (clock, received) = self.clock.expect("a branch with changes has begun");
-        // Counted from when the clock's answer arrived: rather too early than too late.
-        let elapsed = sent.saturating_duration_since(received) + registered.give_up;
-        let give_up = clock.saturating_add(i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX));
+        let begun = self.begun.expect("a branch with changes has begun");
+        // The database began before its answer arrived: rather too early than too late.
+        let left = sent.saturating_duration_since(begun) + registered.give_up;
+        let left = left.as_millis();
         let mut message = String::with_capacity(2 * record.len() + 400);
-        if self.force_durability {
-            message.push_str("SET LOCAL synchronous_commit = on; ");
-        }
         let _ = write!(
             message,
             "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
@@ -69,7 +68,9 @@ impl Branch {
         }
         let _ = write!(
             message,
-            "'::bytea, 0, CASE WHEN extract(epoch FROM clock_timestamp()) * 1000000 < {give_up} \
+            "'::bytea, 0, CASE WHEN clock_timestamp() - transaction_timestamp() < '{left} ms' \
+             AND (current_setting('synchronous_commit') <> 'off' \
+             OR set_config('synchronous_commit', 'on', true) = 'on') \
              THEN clock_timestamp() END); COMMIT"
         );
         message

@@ -9,7 +9,7 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use sqlx::{Executor as _, PgPool};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
 use super::{
     builder::AtPoolBuilder,
@@ -20,7 +20,7 @@ use super::{
     start_check,
     transaction::{AtTransaction, Step},
 };
-use crate::{context, error::Error, registrar::Registrar};
+use crate::{context, error::Error, limits, registrar::Registrar};
 
 /// A pool of connections to one PostgreSQL database whose transactions take
 /// part in global ones. Cheap to clone; all clones share the connections.
@@ -136,7 +136,7 @@ impl AtPool {
     /// task works for, or a plain local one if it works for none.
     ///
     /// # Errors
-    /// When no connection is free or can be made in time.
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin(&self) -> Result<AtTransaction, sqlx::Error> {
         self.begin_with(context::current()).await
     }
@@ -144,7 +144,7 @@ impl AtPool {
     /// Opens a branch of the global transaction `xid`, whatever the task works for.
     ///
     /// # Errors
-    /// When no connection is free or can be made in time.
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
         self.begin_with(Some(TransactionContext::new(xid))).await
     }
@@ -152,16 +152,45 @@ impl AtPool {
     /// Opens a plain local transaction, whatever the task works for.
     ///
     /// # Errors
-    /// When no connection is free or can be made in time.
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_plain(&self) -> Result<AtTransaction, sqlx::Error> {
         self.begin_with(None).await
+    }
+
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        match self.inner.pool.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
+            result => result,
+        }
+    }
+
+    /// The pool itself only says that time is up.
+    async fn why_no_connection(&self) -> Error {
+        let pool = &self.inner.pool;
+        let most = pool.options().get_max_connections();
+        let reason = if pool.size() >= most {
+            format!("all {most} are in use; end transactions sooner, or allow more of them")
+        } else {
+            let options = pool.connect_options();
+            let connecting = PgConnection::connect_with(&options);
+            match tokio::time::timeout(limits::CONNECT_PROBE, connecting).await {
+                Ok(Ok(_)) => "it could not be reached, but can be now; try again".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            }
+        };
+        Error::NoConnection {
+            resource: Arc::clone(&self.inner.resource),
+            waited: pool.options().get_acquire_timeout(),
+            reason,
+        }
     }
 
     async fn begin_with(
         &self,
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
-        let connection = self.inner.pool.acquire().await?;
+        let connection = self.acquire().await?;
         Ok(AtTransaction::new(
             self.clone(),
             Held::new(connection),
@@ -231,7 +260,7 @@ impl AtPool {
         let plan = match self.planner().remembered(statement.sql.as_str()) {
             Some(plan) => plan,
             None => {
-                let mut connection = self.inner.pool.acquire().await?;
+                let mut connection = self.acquire().await?;
                 self.planner()
                     .plan(statement.sql.as_str(), &mut connection)
                     .await?

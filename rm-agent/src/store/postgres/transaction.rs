@@ -88,8 +88,7 @@ impl AtTransaction {
                 patience: context
                     .remaining()
                     .map_or(patience, |left| left.min(patience)),
-                clock: None,
-                force_durability: false,
+                begun: None,
                 changes: Changes::default(),
             }
         });
@@ -345,36 +344,29 @@ impl AtTransaction {
     /// Sends the message that opens the local transaction. A pooled connection
     /// may have died since it was last used; nothing has happened on it yet, so
     /// another one takes its place.
-    async fn first_message(&mut self, message: String) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn first_message(&mut self, message: String) -> Result<(), sqlx::Error> {
         let mut renewals = self.pool.plain().size();
         loop {
             self.held.soil();
             let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
-            match self.held.get().fetch_all(query).await {
+            match self.held.get().execute(query).await {
                 Err(error) if renewals > 0 && connection_is_lost(&error) => {
                     renewals -= 1;
                     self.held.renew(self.pool.plain()).await?;
                 }
-                result => return result,
+                result => return result.map(drop),
             }
         }
     }
 
-    /// BEGIN, the lock time-out and the database's clock in one message.
+    /// BEGIN and the lock time-out in one message.
     async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         let lock_timeout = branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis();
-        let message = format!(
-            "BEGIN; SET LOCAL lock_timeout = {lock_timeout}; \
-             SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
-             current_setting('synchronous_commit')"
-        );
-        let rows = self.first_message(message).await?;
+        self.first_message(format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}"))
+            .await?;
         let branch = self.branch.as_mut().expect("only called for a branch");
-        let received = clock::now();
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        branch.clock = Some((row.try_get(0)?, received));
-        branch.force_durability = row.try_get::<&str, _>(1)? == "off";
+        branch.begun = Some(clock::now());
         Ok(())
     }
 

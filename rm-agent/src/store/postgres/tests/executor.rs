@@ -6,6 +6,7 @@ use sqlx::{
 };
 
 use super::{Fixture, inside, xid};
+use crate::{AtPool, error::Error};
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
@@ -168,4 +169,45 @@ async fn a_plain_transaction_is_sqlx_s_own() {
     tx.rollback().await.expect("rollback");
     assert_eq!(f.dump("stock").await, ["(2,20)", "(3,30)"]);
     assert!(f.registrar.events().is_empty() && f.dump("undo_log").await.is_empty());
+}
+
+#[tokio::test]
+async fn no_connection_says_why() {
+    let f = Fixture::new(STOCK).await;
+    let patience = std::time::Duration::from_millis(200);
+    let small = AtPool::builder(&f.url)
+        .resource("test-db")
+        .max_connections(1)
+        .acquire_timeout(patience)
+        .build(f.registrar.clone())
+        .expect("a pool");
+    let mut held = small.begin_plain().await.expect("the only one");
+    held.execute("SELECT 1").await.expect("alive");
+    let refused = small.begin().await.expect_err("none is free");
+    let text = refused.to_string();
+    assert!(text.contains("all 1 are in use"), "{text}");
+    assert!(text.contains("test-db within 200ms"), "{text}");
+
+    // Nobody listens on a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let down = AtPool::builder(&format!("postgres://nobody@127.0.0.1:{port}/none"))
+        .resource("test-db")
+        .acquire_timeout(patience)
+        .build(f.registrar.clone())
+        .expect("a pool");
+    for refused in [
+        down.begin().await.expect_err("down"),
+        inside(xid(1), (&down).execute("DELETE FROM stock"))
+            .await
+            .expect_err("down"),
+    ] {
+        let found = Error::from_sqlx(&refused);
+        assert!(
+            matches!(found, Some(Error::NoConnection { .. })),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().contains("refused"), "{refused}");
+    }
 }
