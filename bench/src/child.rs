@@ -50,7 +50,14 @@ impl Running {
         let output = folder.path().join("output");
         let file = File::create(&output)
             .with_context(|| format!("cannot write {name}'s output to {}", output.display()))?;
-        let watcher = Command::new("sh")
+        let mut shell = Command::new("sh");
+        // What is measured has its defaults, whatever the user set for a daemon of their own.
+        for (variable, _) in std::env::vars_os() {
+            if variable.as_encoded_bytes().starts_with(b"ACCEDE_") {
+                shell.env_remove(variable);
+            }
+        }
+        let watcher = shell
             .args(["-c", WATCH, "sh", signal])
             .arg(folder.path())
             .args(words)
