@@ -18,6 +18,9 @@ pub(crate) struct Work {
     pub(crate) rows: Vec<(usize, Change)>,
     /// SELECT … FOR UPDATE: only checks the row locks.
     pub(crate) only_reads: bool,
+    /// Registers before it takes local locks. Nobody is told to, but then a mixed deadlock, one lock
+    /// here and one there, must end by the local lock time-out.
+    pub(crate) registers_first: bool,
     /// Milliseconds to wait in the lock queues.
     pub(crate) wait_limit_ms: u32,
     /// Milliseconds between the answer to the registration and the local commit.

@@ -2,8 +2,8 @@
 //! to the coordinator how it ended.
 
 use accede_core::{
-    BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch, Rejection, Reply,
-    RequestId, WithdrawBranch, Xid,
+    BranchDone, BranchId, CheckLocks, Command, DoomBranch, LockKey, Mode, RegisterBranch,
+    Rejection, Reply, RequestId, WithdrawBranch, Xid,
 };
 
 use super::{Agent, AgentEvent, number};
@@ -32,6 +32,8 @@ pub(super) struct Job {
     local: LocalId,
     /// Statements that are done.
     done: usize,
+    /// A branch that registered before its local transaction began, and its give-up time.
+    granted: Option<(RequestId, BranchId, u64)>,
     phase: Phase,
 }
 
@@ -76,16 +78,15 @@ impl Agent {
             attempts: 0,
             local: 0,
             done: 0,
+            granted: None,
             phase,
         };
         self.jobs.insert(number, job);
         self.open(out, number);
     }
 
-    /// Opens a local transaction for a job.
+    /// An attempt begins: with its local locks, as it should, or with the row locks.
     pub(super) fn open(&mut self, out: &mut Outside, number: u64) {
-        let owner = (self.number, self.life, number);
-        let me = self.me();
         let Some(job) = self
             .jobs
             .get_mut(&number)
@@ -93,12 +94,25 @@ impl Agent {
         else {
             return;
         };
+        job.attempts += 1;
+        if job.work.registers_first {
+            return self.ask(out, number);
+        }
+        self.open_local(out, number);
+    }
+
+    /// Opens a local transaction for a job.
+    fn open_local(&mut self, out: &mut Outside, number: u64) {
+        let owner = (self.number, self.life, number);
+        let me = self.me();
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
         let now = out.now;
         let database = &mut out.databases[job.work.database];
         if !database.up {
             return self.end(out, number, Err(WorkError::DatabaseDown));
         }
-        job.attempts += 1;
         job.local = database.begin(owner, now);
         job.done = 0;
         job.phase = Phase::Locking;
@@ -137,14 +151,26 @@ impl Agent {
             job.done += 1;
         }
         if !job.work.only_reads && database.changed(job.local).is_empty() {
-            // Nothing was changed: there is nothing to register.
+            // Nothing was changed: there is nothing to register, or to keep.
             return self.end(out, number, Ok(()));
         }
-        let sequence = self.last_number + 1;
-        self.last_number = sequence;
+        match job.granted.take() {
+            Some((request, branch, give_up_at)) => {
+                self.send_commit(out, number, (request, branch, give_up_at));
+            }
+            None => self.ask(out, number),
+        }
+    }
+
+    /// Asks the coordinator for the row locks.
+    fn ask(&mut self, out: &mut Outside, number: u64) {
+        let sequence = self.next_number();
         let request = RequestId {
             process: self.process,
             sequence,
+        };
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
         };
         job.phase = Phase::Asking {
             request,
@@ -182,8 +208,10 @@ impl Agent {
                     holds_local_locks: true,
                 })
             } else {
-                let mut locks: Vec<_> = database.changed(*local).into_iter().map(key_of).collect();
-                locks.sort_unstable();
+                let locks = match work.registers_first {
+                    true => work.keys(),
+                    false => keys_of(database.changed(*local)),
+                };
                 Command::RegisterBranch(RegisterBranch {
                     xid: *xid,
                     request,
@@ -192,7 +220,7 @@ impl Agent {
                     mode: Mode::At,
                     locks,
                     wait_limit_ms,
-                    holds_local_locks: true,
+                    holds_local_locks: !work.registers_first,
                 })
             };
             out.ask(me, request.sequence, Ask::Command(command));
@@ -237,7 +265,6 @@ impl Agent {
     }
 
     fn registered(&mut self, out: &mut Outside, number: u64, branch: BranchId, give_up_ms: u32) {
-        let me = self.me();
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
@@ -245,6 +272,24 @@ impl Agent {
             return;
         };
         let give_up_at = since + u64::from(give_up_ms);
+        if job.work.registers_first {
+            job.granted = Some((request, branch, give_up_at));
+            return self.open_local(out, number);
+        }
+        self.send_commit(out, number, (request, branch, give_up_at));
+    }
+
+    /// The message with COMMIT goes to the database.
+    fn send_commit(
+        &mut self,
+        out: &mut Outside,
+        number: u64,
+        (request, branch, give_up_at): (RequestId, BranchId, u64),
+    ) {
+        let me = self.me();
+        let Some(job) = self.jobs.get_mut(&number) else {
+            return;
+        };
         job.phase = Phase::Committing {
             request,
             branch,
@@ -430,6 +475,14 @@ impl Agent {
         };
         let granted = out.databases[job.work.database].end(job.local);
         out.wake(granted);
+        if let Some((request, ..)) = job.granted {
+            // Registered, and nothing was committed.
+            let xid = job.xid;
+            self.deliver(
+                out,
+                Command::WithdrawBranch(WithdrawBranch { xid, request }),
+            );
+        }
         if let Err(error) = result {
             out.note(me.address, Some(job.xid), || {
                 format!("gives up a branch: {error:?}")
@@ -439,4 +492,10 @@ impl Agent {
         let message = Message::Worked { tag, result };
         out.send(me.address, client.address, Some(client.life), message);
     }
+}
+
+fn keys_of(rows: Vec<usize>) -> Vec<LockKey> {
+    let mut keys: Vec<LockKey> = rows.into_iter().map(key_of).collect();
+    keys.sort_unstable();
+    keys
 }

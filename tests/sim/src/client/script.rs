@@ -43,7 +43,13 @@ impl Script {
         for _ in 0..random.between(1, 3) {
             let parts = if random.chance(250) { 2 } else { 1 };
             let work = (0..parts).map(|_| draw_work(random, databases, rows));
-            steps.push(Step::Work(work.collect()));
+            let mut work: Vec<Work> = work.collect();
+            // Branches of one transaction are undone in the reverse of the order in which they
+            // registered, so those that change one row must commit locally in that order.
+            if let [alone] = work.as_mut_slice() {
+                alone.registers_first = !alone.only_reads && random.chance(150);
+            }
+            steps.push(Step::Work(work));
             if random.chance(300) {
                 steps.push(Step::Pause(random.between(1, 600)));
             }
@@ -67,10 +73,13 @@ impl Script {
         } else {
             random.between(4_000, 25_000)
         };
+        let in_order = steps.iter().any(
+            |step| matches!(step, Step::Work(work) if work.iter().any(|work| work.registers_first)),
+        );
         Self {
             steps,
             ending,
-            ignores_failures: random.chance(150),
+            ignores_failures: random.chance(150) && !in_order,
             timeout_ms: timeout_ms as u32,
         }
     }
@@ -109,6 +118,7 @@ fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
         database: random.below(databases) as usize,
         rows: changes,
         only_reads,
+        registers_first: false,
         wait_limit_ms: wait_limit_ms as u32,
         pause_ms: if random.chance(100) {
             random.between(1, 500)

@@ -234,10 +234,12 @@ impl Locks {
                 continue;
             }
             blockers.extend(holders);
-            let earlier = self.waiting[..place]
+            // Behind an earlier request of its own it will overtake the others.
+            let same_row = self.waiting[..place]
                 .iter()
                 .filter(|w| w.wants(&wish.resource, key));
-            blockers.extend(earlier.map(|w| w.xid));
+            let before = same_row.take_while(|w| w.xid != wish.xid || !w.takes);
+            blockers.extend(before.map(|w| w.xid));
         }
         blockers.remove(&wish.xid);
         blockers
