@@ -3,6 +3,7 @@
 
 mod backup;
 mod daemon;
+mod repair;
 
 use std::fs;
 
