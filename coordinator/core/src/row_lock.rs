@@ -350,16 +350,17 @@ impl RowLocks {
 
     /// The cycle that `wanted` would close by waiting: begins with its own transaction, each
     /// waits for the next and the last for the first. `nested` names the open transactions for
-    /// whose end a transaction's own code waits.
+    /// whose end a transaction's own code waits. `ticket` is its place, if it waits already.
     pub(crate) fn cycle(
         &self,
         wanted: &Wanted,
+        ticket: Option<TicketId>,
         nested: impl Fn(Xid) -> Vec<Xid>,
     ) -> Option<Vec<Xid>> {
         let start = wanted.xid();
         // Depth first; `path[i]` waits for what is left in `open[i]`.
         let mut path = alloc::vec![start];
-        let mut open = alloc::vec![self.direct_waits(wanted, None)];
+        let mut open = alloc::vec![self.direct_waits(wanted, ticket)];
         let mut seen = BTreeSet::new();
         while let Some(waits) = open.last_mut() {
             let Some(next) = waits.pop() else {

@@ -49,7 +49,11 @@ pub(crate) struct Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Waiting(TicketId),
-    Registered(BranchId),
+    Registered {
+        branch: BranchId,
+        /// As it was when it was first given: an answer does not change.
+        give_up_ms: u32,
+    },
     LocksFree,
     Refused(Rejection),
     /// Taken back; the content may never have been seen.

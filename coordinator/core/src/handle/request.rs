@@ -75,23 +75,13 @@ impl Context<'_> {
     fn reply_for(&self, xid: Xid, request: RequestId, answer: &Answer) -> Reply {
         match answer {
             Answer::Waiting(_) => Reply::Waiting(Waiter::Request(xid, request)),
-            Answer::Registered(branch) => self.registered(xid, *branch),
+            Answer::Registered { branch, give_up_ms } => Reply::Registered {
+                branch: *branch,
+                give_up_ms: *give_up_ms,
+            },
             Answer::LocksFree => Reply::LocksFree,
             Answer::Refused(rejection) => Reply::Refused(rejection.clone()),
             Answer::Withdrawn => Reply::Refused(Rejection::Withdrawn),
-        }
-    }
-
-    fn registered(&self, xid: Xid, branch: BranchId) -> Reply {
-        let deadline = self
-            .state
-            .transactions
-            .get(xid)
-            .map_or(self.state.now, |t| t.deadline);
-        let left = deadline.since(self.state.now);
-        Reply::Registered {
-            branch,
-            give_up_ms: u32::try_from(left).unwrap_or(u32::MAX),
         }
     }
 
@@ -154,7 +144,7 @@ impl Context<'_> {
         if wait_ms == 0 {
             return Err(Shed::Recorded(self.timed_out(&wanted, None)));
         }
-        if let Some(cycle) = self.cycle(&wanted) {
+        if let Some(cycle) = self.cycle(&wanted, None) {
             return Err(Shed::Recorded(Rejection::Deadlock { cycle }));
         }
         if self.state.locks.waiting() >= MAX_WAITING_REQUESTS {
@@ -185,7 +175,7 @@ impl Context<'_> {
         Some(Rejection::HolderRollingBack { holder })
     }
 
-    fn cycle(&self, wanted: &Wanted) -> Option<Vec<Xid>> {
+    fn cycle(&self, wanted: &Wanted, ticket: Option<TicketId>) -> Option<Vec<Xid>> {
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::CyclesAllowed) {
             return None;
@@ -206,7 +196,7 @@ impl Context<'_> {
                 .map(|n| n.iter().copied().collect())
                 .unwrap_or_default()
         };
-        self.state.locks.cycle(wanted, nested)
+        self.state.locks.cycle(wanted, ticket, nested)
     }
 
     fn timed_out(&self, wanted: &Wanted, ticket: Option<TicketId>) -> Rejection {
@@ -230,7 +220,10 @@ impl Context<'_> {
         // One copy of each resource's name serves all branches.
         let known = self.state.databases.get_key_value(&register.resource);
         let resource = known.map_or(&register.resource, |(name, _)| name).clone();
+        let now = self.now();
         let transaction = self.indexed(register.xid);
+        let left = transaction.deadline.since(now);
+        let give_up_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let id = BranchId(transaction.branches.len() as u32 + 1);
         make_room(&mut transaction.branches);
         transaction.branches.push(Branch {
@@ -248,7 +241,10 @@ impl Context<'_> {
             next_attempt_at: None,
             problem: None,
         });
-        Answer::Registered(id)
+        Answer::Registered {
+            branch: id,
+            give_up_ms,
+        }
     }
 
     /// Serves the queues: `candidates` may have come to the head of one.
@@ -296,6 +292,24 @@ impl Context<'_> {
         };
         self.answer(wanted.xid(), wanted.request(), Answer::Refused(rejection));
         self.serve(heads);
+        self.refuse_cycles_of(wanted.xid());
+    }
+
+    /// A transaction gave up a hold or a place in a queue. As long as it had that, its later
+    /// requests for the same rows would have overtaken those in between; now they wait for them,
+    /// which may close a cycle.
+    pub(super) fn refuse_cycles_of(&mut self, xid: Xid) {
+        let transaction = self.state.transactions.get(xid);
+        if transaction.is_none_or(|t| t.status != Status::Active) {
+            return;
+        }
+        let waiting: Vec<TicketId> = self.state.locks.tickets_of(xid).collect();
+        for id in waiting {
+            let ticket = self.state.locks.ticket(id);
+            if let Some(cycle) = ticket.and_then(|ticket| self.cycle(&ticket.wanted, Some(id))) {
+                self.refuse_ticket(id, Rejection::Deadlock { cycle });
+            }
+        }
     }
 
     /// A waiting request was taken back by its agent.
@@ -305,6 +319,7 @@ impl Context<'_> {
         };
         self.answer(wanted.xid(), wanted.request(), Answer::Withdrawn);
         self.serve(heads);
+        self.refuse_cycles_of(wanted.xid());
     }
 
     /// The wait limit of a request has passed; its timer is not armed any more.
@@ -319,6 +334,7 @@ impl Context<'_> {
         let (xid, request) = (ticket.wanted.xid(), ticket.wanted.request());
         self.answer(xid, request, Answer::Refused(rejection));
         self.serve(heads);
+        self.refuse_cycles_of(xid);
     }
 
     /// Requests whose begin never came; their timer is not armed any more.

@@ -36,7 +36,7 @@ impl Context<'_> {
                 self.commit_if_complete(xid);
                 Reply::Ok
             }
-            Answer::Registered(branch) => self.withdraw_registered(command, branch),
+            Answer::Registered { branch, .. } => self.withdraw_registered(command, branch),
             Answer::LocksFree | Answer::Refused(_) => {
                 record.answer = Answer::Withdrawn;
                 Reply::Ok
@@ -76,6 +76,7 @@ impl Context<'_> {
                     record.answer = Answer::Withdrawn;
                 }
                 self.release_branch(xid, id);
+                self.refuse_cycles_of(xid);
                 self.commit_if_complete(xid);
                 self.go_on(xid);
                 Reply::Ok

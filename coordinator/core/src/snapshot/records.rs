@@ -260,9 +260,10 @@ fn put_request_record(w: &mut Writer, request: &Request) {
             w.u8(1);
             w.varint(ticket.0);
         }
-        Answer::Registered(branch) => {
+        Answer::Registered { branch, give_up_ms } => {
             w.u8(2);
             w.varint(branch.0.into());
+            w.varint((*give_up_ms).into());
         }
         Answer::LocksFree => w.u8(3),
         Answer::Withdrawn => w.u8(4),
@@ -279,7 +280,10 @@ fn get_request_record(r: &mut Reader<'_>) -> Get<Request> {
         content: r.fixed()?,
         answer: match r.u8()? {
             1 => Answer::Waiting(TicketId(r.varint()?)),
-            2 => Answer::Registered(get_branch_id(r)?),
+            2 => Answer::Registered {
+                branch: get_branch_id(r)?,
+                give_up_ms: r.small("time in milliseconds")?,
+            },
             3 => Answer::LocksFree,
             4 => Answer::Withdrawn,
             5 => Answer::Refused(get_rejection(r)?),

@@ -70,6 +70,54 @@ fn all_or_none() {
     w.branch(t3, "a", &["1"]);
 }
 
+/// The first transaction holds row 1, and queues for it behind one that in the end waits for it.
+/// As long as it holds row 1 it will overtake that one.
+fn a_circle_but_for_one_hold(w: &mut World) -> (RegisterBranch, RegisterBranch, [Xid; 4]) {
+    let (t1, t2, t3, t4) = (w.begin(), w.begin(), w.begin(), w.begin());
+    let hold = w.registration(t1, "a", &["1"]);
+    assert!(registered(&w.apply(Command::RegisterBranch(hold.clone()))));
+    w.branch(t1, "a", &["3"]);
+    w.branch(t3, "a", &["2"]);
+    w.branch(t4, "a", &["4"]);
+    w.queue(t2, "a", &["1", "2"]);
+    w.queue(t3, "a", &["3"]);
+    let again = w.queue(t1, "a", &["1", "4"]);
+    (hold, again, [t1, t2, t3, t4])
+}
+
+#[test]
+fn a_circle_that_a_withdrawal_closes_is_refused() {
+    let mut w = World::new();
+    let (hold, again, [t1, t2, t3, _]) = a_circle_but_for_one_hold(&mut w);
+    w.apply(Command::WithdrawBranch(WithdrawBranch {
+        xid: t1,
+        request: hold.request,
+    }));
+    let cycle = alloc::vec![t1, t2, t3];
+    let refused = Reply::Refused(Rejection::Deadlock { cycle });
+    assert_eq!(w.answers(), [(waiter(&again), refused)]);
+}
+
+#[test]
+fn a_circle_that_the_end_of_a_wait_closes_is_refused() {
+    let mut w = World::new();
+    let (t1, t2, t3, t4) = (w.begin(), w.begin(), w.begin(), w.begin());
+    w.branch(t1, "a", &["3"]);
+    w.branch(t3, "a", &["2"]);
+    w.branch(t4, "a", &["1"]);
+    let first = w.queue(t1, "a", &["1"]);
+    w.queue(t2, "a", &["1", "2"]);
+    w.queue(t3, "a", &["3"]);
+    let second = w.queue(t1, "a", &["1"]);
+    w.apply(Command::WithdrawBranch(WithdrawBranch {
+        xid: t1,
+        request: first.request,
+    }));
+    let cycle = alloc::vec![t1, t2, t3];
+    let refused = Reply::Refused(Rejection::Deadlock { cycle });
+    assert_eq!(w.answers()[1], (waiter(&second), refused));
+}
+
 #[test]
 fn waiting_ends_at_its_limit() {
     let mut w = World::new();
