@@ -119,7 +119,11 @@ impl Plan {
             databases: random.between(2, 3) as usize,
             rows: random.between(3, 9) as usize,
             transactions_per_client: random.between(10, 60),
-            entries_per_snapshot: random.between(8, 120),
+            entries_per_snapshot: match random.below(3) {
+                // Rarely, so that the log grows over several segments.
+                0 => random.between(150, 800),
+                _ => random.between(8, 150),
+            },
             flush_ms: random.between(0, 4),
             queue_limit: if random.chance(200) {
                 random.between(6, 20) as usize

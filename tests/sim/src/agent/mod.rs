@@ -3,6 +3,7 @@
 //! What it holds in memory is lost when it dies; its databases keep what was committed.
 
 mod connection;
+mod job;
 mod phase_one;
 mod phase_two;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 use accede_core::{Attempt, BranchId, Command, Epoch, ProcessId, Reply, RequestId};
 
-use self::{phase_one::Job, phase_two::InHand};
+use self::{job::Job, phase_two::InHand};
 use crate::{
     database::{BranchKey, NotCommitted},
     message::{Address, Answer, Ask, Message, Peer},

@@ -6,9 +6,13 @@ use accede_core::{
     Rejection, Reply, RequestId, WithdrawBranch, Xid,
 };
 
-use super::{Agent, AgentEvent, number};
+use super::{
+    Agent, AgentEvent,
+    job::{Job, Phase},
+    number,
+};
 use crate::{
-    database::{LocalId, NotCommitted},
+    database::NotCommitted,
     message::{Ask, Message, Peer},
     oracle::News,
     outside::Outside,
@@ -21,50 +25,6 @@ const ANSWER_MARGIN_MS: u64 = 1_500;
 const ASK_AGAIN_MS: u64 = 900;
 /// Attempts of a local transaction that was refused for a passing reason.
 const LOCAL_ATTEMPTS: u32 = 3;
-
-/// One branch on its way.
-#[derive(Debug)]
-pub(super) struct Job {
-    client: (Peer, u64),
-    pub(super) xid: Xid,
-    pub(super) work: Work,
-    attempts: u32,
-    local: LocalId,
-    /// Statements that are done.
-    done: usize,
-    /// A branch that registered before its local transaction began, and its give-up time.
-    granted: Option<(RequestId, BranchId, u64)>,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Between two attempts.
-    Pausing,
-    /// Takes local locks.
-    Locking,
-    /// Waits for the answer to its request, which was first sent then.
-    Asking { request: RequestId, since: u64 },
-    /// The message with COMMIT is on its way or being answered.
-    Committing {
-        request: RequestId,
-        branch: BranchId,
-        give_up_at: u64,
-    },
-}
-
-impl Job {
-    pub(super) fn is_committing(&self) -> bool {
-        matches!(self.phase, Phase::Committing { .. })
-    }
-
-    pub(super) fn asking(&self) -> Option<RequestId> {
-        match self.phase {
-            Phase::Asking { request, .. } => Some(request),
-            _ => None,
-        }
-    }
-}
 
 impl Agent {
     /// A client wants something done.

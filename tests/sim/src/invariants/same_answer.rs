@@ -1,4 +1,4 @@
-//! The same request id gets the same answer for as long as its transaction is open, and no two
+//! The same request id gets the same answer, to the last bit, for as long as its transaction is open, and no two
 //! requests get the same branch.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use crate::oracle::{Facts, News, request_answers};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
-    Registered(BranchId),
+    Registered(BranchId, u32),
     LocksFree,
     Refused(Rejection),
 }
@@ -25,7 +25,7 @@ pub(super) struct SameAnswer {
 
 fn told(reply: &Reply) -> Option<Told> {
     match reply {
-        Reply::Registered { branch, .. } => Some(Told::Registered(*branch)),
+        Reply::Registered { branch, give_up_ms } => Some(Told::Registered(*branch, *give_up_ms)),
         Reply::LocksFree => Some(Told::LocksFree),
         // These say that nothing was decided about the request.
         Reply::Refused(
@@ -56,7 +56,7 @@ impl Invariant for SameAnswer {
             let Some(now) = told(reply) else {
                 continue;
             };
-            if let Told::Registered(branch) = now {
+            if let Told::Registered(branch, _) = now {
                 let owner = *self.branches.entry((xid, branch)).or_insert(request);
                 if owner != request {
                     return Err(format!(
