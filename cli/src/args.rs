@@ -22,6 +22,7 @@ Examples:
   accede status                                 What it does at the moment
   accede tx list --status stuck                 Transactions that need a person
   accede tx why 000c1f40a2e00001                What a transaction waits for
+  accede lock list --waited-for                 Rows that transactions wait for
   accede schema create postgres://app@localhost/stock
                                                 Prepare a database for AT mode
 
@@ -75,6 +76,9 @@ Examples:
     /// Look at transactions, and repair those that are stuck.
     #[command(subcommand)]
     Tx(Tx),
+    /// Look at row locks.
+    #[command(subcommand)]
+    Lock(Lock),
     /// Prepare a database for AT mode.
     #[command(subcommand)]
     Schema(Schema),
@@ -110,6 +114,36 @@ Examples:
   accede tx repair 000c1f40a2e00001 retry --by ann --reason 'the disk was replaced'
   accede tx repair 000c1f40a2e00001 --branch 2 accept --by ann --reason 'stock was counted anew'")]
     Repair(Repair),
+}
+
+/// What to do with row locks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lock {
+    /// List row locks with who holds them and who waits.
+    #[command(after_help = "\
+Examples:
+  accede lock list --waited-for
+  accede lock list --resource stock-db --limit 20
+  accede lock list --xid 000c1f40a2e00001 --json")]
+    List(RowLocks),
+}
+
+/// `lock list`.
+#[derive(Debug, Args)]
+pub(crate) struct RowLocks {
+    /// Only of this resource.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
+    /// Only rows that this transaction holds or waits for.
+    #[arg(long, value_name = "XID")]
+    pub(crate) xid: Option<Xid>,
+    /// Only rows that somebody waits for.
+    #[arg(long)]
+    pub(crate) waited_for: bool,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=MOST_LISTED))]
+    pub(crate) limit: u32,
 }
 
 /// `tx list`.

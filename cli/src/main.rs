@@ -4,6 +4,7 @@ mod args;
 mod check_config;
 mod client;
 mod failure;
+mod lock;
 mod output;
 mod schema;
 mod serve;
@@ -74,6 +75,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
             Verb::Status => tx::status(Coordinator::connect(&cli.coordinator).await?, output).await,
             Verb::Tx(what) => {
                 tx::run(what, Coordinator::connect(&cli.coordinator).await?, output).await
+            }
+            Verb::Lock(what) => {
+                lock::run(what, Coordinator::connect(&cli.coordinator).await?, output).await
             }
             Verb::Schema(what) => schema::run(&what, output).await,
         }

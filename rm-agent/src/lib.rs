@@ -29,6 +29,7 @@ pub use agent::{
     AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
     SessionLimits, SessionStatus,
 };
+pub use at::lock_name::describe_row_lock;
 pub use error::{Error, is_retryable};
 pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
 pub use store::postgres::{AtPool, AtPoolBuilder, AtTransaction};

@@ -1,9 +1,11 @@
 //! The coordinator's answers as JSON and as tables. The field names are the
 //! stable part of `--json`: times end in their unit, ids are hex text.
 
+mod row_locks;
 mod status;
 mod transactions;
 
+pub(crate) use row_locks::RowLocksView;
 pub(crate) use status::StatusView;
 pub(crate) use transactions::{DetailView, ListView};
 

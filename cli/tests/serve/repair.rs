@@ -10,7 +10,10 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use crate::{daemon::Daemon, directory};
+use crate::{
+    daemon::{Daemon, run},
+    directory,
+};
 
 /// An agent of "stock-db" that does what the test says.
 struct Agent {
@@ -152,6 +155,23 @@ fn a_stuck_branch_is_shown_and_repaired() {
         assert!(why.to_string().contains(part), "{part}: {why}");
     }
 
+    let row = |args: &[&str]| {
+        let (code, list) = daemon.ask(&[&["lock", "list"], args].concat());
+        assert_eq!(code, Some(0), "{list}");
+        list["row_locks"][0].clone()
+    };
+    let held = row(&["--xid", &xid, "--resource", "stock-db"]);
+    assert_eq!(
+        (&held["row"], &held["holder"]),
+        (&"product 7".into(), &xid.as_str().into())
+    );
+    assert!(row(&["--waited-for"]).is_null(), "nobody waits");
+    let text = run(&["--coordinator", &daemon.url(), "lock", "list"]).1;
+    assert!(
+        text.contains("held by") && text.contains("product 7"),
+        "{text}"
+    );
+
     let repair = |verb: &str| {
         let about = ["--by", "ann", "--reason", "counted by hand"];
         daemon.ask(&[&["tx", "repair", &xid, verb][..], &about].concat())
@@ -168,6 +188,7 @@ fn a_stuck_branch_is_shown_and_repaired() {
     let (_, detail) = daemon.ask(&["tx", "show", &xid]);
     assert_eq!(detail["status"], "rolled-back", "{detail}");
     assert_eq!(detail["branches"][0]["status"], "accepted", "{detail}");
+    assert!(row(&[]).is_null(), "an accepted branch holds nothing");
     let text = detail.to_string();
     assert!(
         text.contains("ann") && text.contains("counted by hand"),

@@ -46,6 +46,6 @@ pub use command::*;
 pub use effect::{Action, Effect, Effects, Order};
 pub use id::*;
 pub use reply::*;
-pub use state::{Counts, State, WaitingRequest};
+pub use state::{Counts, LockWaiter, RowLockStatus, State, WaitingRequest};
 pub use status::{BranchStatus, Status};
 pub use transaction::{Branch, RepairRecord, Transaction};

@@ -15,6 +15,7 @@ use crate::{
     command::{CheckLocks, RegisterBranch},
     hash::HashMap,
     id::{LockKey, RequestId, Resource, Timestamp, Xid},
+    state::{LockWaiter, RowLockStatus},
 };
 
 /// Names a waiting request; later requests have larger numbers.
@@ -121,6 +122,25 @@ impl RowLocks {
 
     pub(crate) fn next_ticket(&self) -> u64 {
         self.next_ticket
+    }
+
+    /// What is known of a row, for people.
+    pub(crate) fn status(&self, resource: &Resource, key: &LockKey) -> Option<RowLockStatus> {
+        let row = self.rows.get(resource)?.get(key)?;
+        let tickets = row.queue.iter().filter_map(|id| self.tickets.get(id));
+        Some(RowLockStatus {
+            resource: resource.clone(),
+            key: key.clone(),
+            holder: row.holder.map(|holder| holder.xid),
+            waiting: tickets
+                .map(|ticket| LockWaiter {
+                    xid: ticket.wanted.xid(),
+                    since: ticket.since,
+                    until: ticket.until,
+                    holds_local_locks: ticket.wanted.holds_local_locks(),
+                })
+                .collect(),
+        })
     }
 
     /// The waiting requests of a transaction, oldest first.

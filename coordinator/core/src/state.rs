@@ -8,7 +8,7 @@ use alloc::{
 use crate::{
     command::Command,
     deadline::Deadlines,
-    id::{DatabaseId, Epoch, ProcessId, Resource, Timestamp, WorkerId, Xid},
+    id::{DatabaseId, Epoch, LockKey, ProcessId, Resource, Timestamp, WorkerId, Xid},
     limits::RETENTION_MS,
     reply::{Decision, Whereabouts},
     row_lock::RowLocks,
@@ -87,6 +87,32 @@ pub struct WaitingRequest {
     pub since: Timestamp,
     /// When it gives up.
     pub until: Timestamp,
+}
+
+/// A row that is held or waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowLockStatus {
+    /// Where.
+    pub resource: Resource,
+    /// Which.
+    pub key: LockKey,
+    /// Who holds it; `None` while the first in its queue waits for another row.
+    pub holder: Option<Xid>,
+    /// Who waits for it, in order.
+    pub waiting: Vec<LockWaiter>,
+}
+
+/// A request in the queue of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockWaiter {
+    /// Whose.
+    pub xid: Xid,
+    /// When it began to wait.
+    pub since: Timestamp,
+    /// When it gives up.
+    pub until: Timestamp,
+    /// Its local transaction holds the database's locks meanwhile.
+    pub holds_local_locks: bool,
 }
 
 pub(crate) const fn status_slot(status: Status) -> usize {
@@ -174,6 +200,36 @@ impl State {
                     .collect(),
                 since: ticket.since,
                 until: ticket.until,
+            })
+            .collect()
+    }
+
+    /// The rows that a transaction holds, and those that nobody holds and it is the first to wait
+    /// for: over all transactions each row comes once.
+    #[must_use]
+    pub fn row_locks_of(&self, xid: Xid) -> Vec<RowLockStatus> {
+        let Some(transaction) = self.transaction(xid) else {
+            return Vec::new();
+        };
+        let held = transaction.branches().iter().flat_map(|branch| {
+            let keys = branch.locks.iter();
+            keys.map(|key| (branch.resource(), key))
+        });
+        let tickets = self
+            .locks
+            .tickets_of(xid)
+            .filter_map(|id| self.locks.ticket(id));
+        let waited = tickets.flat_map(|ticket| {
+            let keys = ticket.wanted.locks().iter();
+            keys.map(move |key| (ticket.wanted.resource(), key))
+        });
+        // Several branches may hold a row, several requests wait for it.
+        let rows: BTreeSet<(&Resource, &LockKey)> = held.chain(waited).collect();
+        rows.into_iter()
+            .filter_map(|(resource, key)| self.locks.status(resource, key))
+            .filter(|row| {
+                let first = row.waiting.first().map(|waiter| waiter.xid);
+                row.holder.or(first) == Some(xid)
             })
             .collect()
     }

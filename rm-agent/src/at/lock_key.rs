@@ -13,11 +13,11 @@ use super::{
 use crate::limits;
 
 /// First byte of every key, so that the form can change.
-const VERSION: u8 = 1;
-const NULL: u8 = 0;
-const BYTES: u8 = 1;
-const HASHED: u8 = 2;
-const ANY_VALUE: u8 = 3;
+pub(super) const VERSION: u8 = 1;
+pub(super) const NULL: u8 = 0;
+pub(super) const BYTES: u8 = 1;
+pub(super) const HASHED: u8 = 2;
+pub(super) const ANY_VALUE: u8 = 3;
 
 /// Adds the keys of a changed row: its primary key, and every value that the
 /// change creates in a unique index or removes from one.

@@ -7,6 +7,7 @@ pub(crate) mod functions;
 pub(crate) mod image;
 pub(crate) mod lexer;
 pub(crate) mod lock_key;
+pub(crate) mod lock_name;
 mod locking;
 pub(crate) mod rewrite;
 pub(crate) mod statement;

@@ -56,6 +56,36 @@ fn a_holder_asks_again_and_overtakes() {
 }
 
 #[test]
+fn each_row_is_listed_once_with_who_waits_for_it() {
+    let mut w = World::new();
+    let (t1, t2, t3) = (w.begin(), w.begin(), w.begin());
+    w.branch(t1, "a", &["1"]);
+    w.branch(t1, "a", &["1"]);
+    w.pass(5);
+    w.queue(t2, "a", &["1", "2"]);
+    w.pass(5);
+    w.queue(t3, "a", &["2"]);
+    let listed = |w: &World, xid| {
+        let rows = w.state.row_locks_of(xid).into_iter();
+        let rows = rows.map(|row| {
+            let waiting: Vec<Xid> = row.waiting.iter().map(|waiter| waiter.xid).collect();
+            (row.key.to_vec(), row.holder, waiting)
+        });
+        rows.collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&w, t1), [(b"1".to_vec(), Some(t1), alloc::vec![t2])]);
+    // Nobody holds row 2: the second one keeps it free for itself.
+    assert_eq!(listed(&w, t2), [(b"2".to_vec(), None, alloc::vec![t2, t3])]);
+    assert_eq!(listed(&w, t3), []);
+    let waiter = w.state.row_locks_of(t1)[0].waiting[0];
+    assert!(waiter.holds_local_locks);
+    assert_eq!(waiter.until, waiter.since.plus(1_000));
+    w.commit(t1);
+    assert_eq!(listed(&w, t1), []);
+    assert_eq!(listed(&w, t2).len(), 2);
+}
+
+#[test]
 fn all_or_none() {
     let mut w = World::new();
     let (t1, t2, t3) = (w.begin(), w.begin(), w.begin());

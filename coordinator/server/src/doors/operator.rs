@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use accede_core::{self as core, BranchId, Reply, State, Timestamp, Transaction, Xid};
 use accede_proto::v1::{
     self, AttachedAgent, BranchDetail, CoordinatorStatus, GetStatusRequest, GetTransactionRequest,
-    ListTransactionsRequest, ListTransactionsResponse, PhaseTwoProblem, RepairRequest,
-    RepairResponse, ResourceStatus, TransactionDetail, TransactionSummary,
-    operator_server::Operator,
+    ListRowLocksRequest, ListRowLocksResponse, ListTransactionsRequest, ListTransactionsResponse,
+    PhaseTwoProblem, RepairRequest, RepairResponse, ResourceStatus, TransactionDetail,
+    TransactionSummary, operator_server::Operator,
 };
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
@@ -102,10 +102,7 @@ impl OperatorDoor {
 
     /// Looks through the transactions in portions, so that others get at the state in between.
     async fn list(&self, wanted: &ListTransactionsRequest) -> ListTransactionsResponse {
-        let limit = match wanted.limit {
-            0 => LIST_DEFAULT,
-            limit => (limit as usize).min(LIST_MOST),
-        };
+        let limit = limit(wanted.limit);
         let now = self.hub.clock.at();
         let mut after = Xid::new(wanted.after);
         let mut found = ListTransactionsResponse::default();
@@ -124,6 +121,45 @@ impl OperatorDoor {
                         return found;
                     }
                     found.transactions.push(summary(transaction, now));
+                }
+            }
+            if looked_at < SCAN_CHUNK {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Goes through the transactions as [`Self::list`] does.
+    async fn row_locks(
+        &self,
+        wanted: &ListRowLocksRequest,
+        only: Option<Xid>,
+    ) -> ListRowLocksResponse {
+        let limit = limit(wanted.limit);
+        let now = self.hub.clock.at();
+        let mut after = None;
+        let mut found = ListRowLocksResponse::default();
+        loop {
+            let mut looked_at = 0;
+            {
+                let state = self.hub.state.read();
+                for transaction in state.transactions_after(after).take(SCAN_CHUNK) {
+                    looked_at += 1;
+                    after = Some(transaction.xid());
+                    if transaction.status().has_ended() {
+                        continue;
+                    }
+                    for row in state.row_locks_of(transaction.xid()) {
+                        if !wants_row(wanted, only, &row) {
+                            continue;
+                        }
+                        if found.row_locks.len() >= limit {
+                            found.more = true;
+                            return found;
+                        }
+                        found.row_locks.push(row_lock(&row, now));
+                    }
                 }
             }
             if looked_at < SCAN_CHUNK {
@@ -197,6 +233,37 @@ impl OperatorDoor {
     }
 }
 
+fn limit(asked: u32) -> usize {
+    match asked {
+        0 => LIST_DEFAULT,
+        limit => (limit as usize).min(LIST_MOST),
+    }
+}
+
+fn wants_row(wanted: &ListRowLocksRequest, only: Option<Xid>, row: &core::RowLockStatus) -> bool {
+    let concerns = |xid| row.holder == Some(xid) || row.waiting.iter().any(|w| w.xid == xid);
+    (wanted.resource.is_empty() || *wanted.resource == *row.resource)
+        && (!wanted.waited_for || !row.waiting.is_empty())
+        && only.is_none_or(concerns)
+}
+
+fn row_lock(row: &core::RowLockStatus, now: Timestamp) -> v1::RowLockStatus {
+    let waiting = row.waiting.iter();
+    v1::RowLockStatus {
+        resource: (*row.resource).to_owned(),
+        key: Bytes::copy_from_slice(&row.key),
+        holder: row.holder.map_or(0, Xid::get),
+        waiting: waiting
+            .map(|waiter| v1::RowLockWaiter {
+                xid: waiter.xid.get(),
+                waiting_for_ms: now.since(waiter.since),
+                gives_up_in_ms: waiter.until.since(now),
+                holds_local_locks: waiter.holds_local_locks,
+            })
+            .collect(),
+    }
+}
+
 fn matches(transaction: &Transaction, wanted: &ListTransactionsRequest, now: Timestamp) -> bool {
     let status = i32::from(convert::status(transaction.status()));
     (wanted.statuses.is_empty() || wanted.statuses.contains(&status))
@@ -264,6 +331,18 @@ impl Operator for OperatorDoor {
                 Ok(_) => Status::internal("the transaction is there and is not, which is a bug"),
             }),
         }
+    }
+
+    async fn list_row_locks(
+        &self,
+        request: Request<ListRowLocksRequest>,
+    ) -> Result<Response<ListRowLocksResponse>, Status> {
+        let wanted = request.get_ref();
+        let only = match wanted.xid {
+            0 => None,
+            xid => Some(convert::xid(xid).map_err(refused)?),
+        };
+        Ok(Response::new(self.row_locks(wanted, only).await))
     }
 
     async fn repair(
