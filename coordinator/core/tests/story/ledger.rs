@@ -1,0 +1,295 @@
+//! What must hold after every entry, kept in books of its own: from the commands and what was
+//! answered alone it knows who holds which row, who waits in which order and what was decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use accede_core::*;
+
+use super::{Told, name_of};
+
+/// The books.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    decisions: BTreeMap<Xid, Decision>,
+    holds: Vec<Hold>,
+    /// Those who wait for rows, in the order in which they came.
+    queue: Vec<Wish>,
+    /// Those who wait for their transaction to begin.
+    parked: Vec<Wish>,
+    answered: BTreeSet<(Xid, RequestId)>,
+}
+
+#[derive(Clone, Debug)]
+struct Hold {
+    xid: Xid,
+    branch: BranchId,
+    rows: Rows,
+}
+
+#[derive(Clone, Debug)]
+struct Wish {
+    xid: Xid,
+    request: RequestId,
+    rows: Rows,
+}
+
+#[derive(Clone, Debug)]
+struct Rows {
+    resource: Resource,
+    keys: Vec<LockKey>,
+}
+
+impl Rows {
+    fn has(&self, resource: &Resource, key: &LockKey) -> bool {
+        self.resource == *resource && self.keys.contains(key)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&Resource, &LockKey)> {
+        self.keys.iter().map(|key| (&self.resource, key))
+    }
+}
+
+impl Ledger {
+    /// Enters what one command did; refuses what must never happen.
+    pub(super) fn look(
+        &mut self,
+        state: &State,
+        command: &Command,
+        reply: &Reply,
+        effects: &[Effect],
+    ) -> Told<()> {
+        self.holds.retain(|hold| {
+            let branch = branch_of(state, hold.xid, hold.branch);
+            branch.is_some_and(|branch| branch.row_locks() > 0)
+        });
+        self.enter(state, command, reply)?;
+        for effect in effects {
+            self.enter_effect(state, effect)?;
+        }
+        for wish in &self.queue {
+            self.must_be_blocked(wish)?;
+        }
+        for transaction in state.transactions_after(None) {
+            self.transaction_is_sound(transaction)?;
+        }
+        self.counts_agree(state)
+    }
+
+    fn enter(&mut self, state: &State, command: &Command, reply: &Reply) -> Told<()> {
+        let (xid, request, resource, keys) = match command {
+            Command::RegisterBranch(c) => (c.xid, c.request, &c.resource, &c.locks),
+            Command::CheckLocks(c) => (c.xid, c.request, &c.resource, &c.locks),
+            Command::Begin(c) if *reply == Reply::Ok => {
+                let (begun, parked) = self.parked.drain(..).partition(|wish| wish.xid == c.xid);
+                self.parked = parked;
+                self.queue.extend::<Vec<Wish>>(begun);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let rows = Rows {
+            resource: resource.clone(),
+            keys: keys.clone(),
+        };
+        let wish = Wish { xid, request, rows };
+        let known = |w: &Wish| w.xid == xid && w.request == request;
+        match reply {
+            Reply::Waiting(_) if self.queue.iter().chain(&self.parked).any(known) => {}
+            Reply::Waiting(_) if state.whereabouts(xid) == Whereabouts::NotBegun => {
+                self.parked.push(wish);
+            }
+            Reply::Waiting(_) => self.queue.push(wish),
+            answer => {
+                if self.answered.insert((xid, request)) {
+                    self.grant(wish, answer, self.queue.len())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_effect(&mut self, state: &State, effect: &Effect) -> Told<()> {
+        match effect {
+            Effect::Answer {
+                waiter: Waiter::Request(xid, request),
+                reply,
+            } => self.answer(*xid, *request, reply),
+            Effect::Decided { xid, decision } => match self.decisions.insert(*xid, *decision) {
+                None => Ok(()),
+                Some(_) => Err(format!("{xid} is decided twice")),
+            },
+            Effect::Order(order) => self.order_is_sound(state, order),
+            Effect::Answer { .. }
+            | Effect::DropOrder { .. }
+            | Effect::Ended { .. }
+            | Effect::Stuck { .. } => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, xid: Xid, request: RequestId, reply: &Reply) -> Told<()> {
+        let name = name_of(request.sequence);
+        let known = |w: &Wish| w.xid == xid && w.request == request;
+        if !matches!(
+            reply,
+            Reply::Registered { .. } | Reply::LocksFree | Reply::Refused(_)
+        ) {
+            return Err(format!("{reply:?} is no answer to the request {name}"));
+        }
+        self.answered.insert((xid, request));
+        if let Some(place) = self.queue.iter().position(known) {
+            let wish = self.queue.remove(place);
+            return self.grant(wish, reply, place);
+        }
+        let parked = self.parked.len();
+        self.parked.retain(|wish| !known(wish));
+        if self.parked.len() == parked {
+            return Err(format!("{name} is answered although nobody waits for it"));
+        }
+        Ok(())
+    }
+
+    /// A wish that had `place` others before it in the queue.
+    fn grant(&mut self, wish: Wish, reply: &Reply, place: usize) -> Told<()> {
+        if !matches!(reply, Reply::Registered { .. } | Reply::LocksFree) {
+            return Ok(());
+        }
+        let (xid, name) = (wish.xid, name_of(wish.request.sequence));
+        for (resource, key) in wish.rows.each() {
+            match self.holder(resource, key) {
+                Some(holder) if holder == xid => continue,
+                Some(holder) => return Err(format!("{name} gets a row that {holder} holds")),
+                None => {}
+            }
+            let mut earlier = self.queue[..place].iter();
+            if let Some(first) = earlier.find(|w| w.xid != xid && w.rows.has(resource, key)) {
+                let first = name_of(first.request.sequence);
+                return Err(format!(
+                    "{name} is served before {first}, which came earlier"
+                ));
+            }
+        }
+        if let Reply::Registered { branch, .. } = reply
+            && !wish.rows.keys.is_empty()
+        {
+            self.holds.push(Hold {
+                xid,
+                branch: *branch,
+                rows: wish.rows,
+            });
+        }
+        Ok(())
+    }
+
+    fn holder(&self, resource: &Resource, key: &LockKey) -> Option<Xid> {
+        let hold = self
+            .holds
+            .iter()
+            .find(|hold| hold.rows.has(resource, key))?;
+        Some(hold.xid)
+    }
+
+    fn must_be_blocked(&self, wish: &Wish) -> Told<()> {
+        let blocked = wish
+            .rows
+            .each()
+            .any(|(resource, key)| match self.holder(resource, key) {
+                Some(holder) => holder != wish.xid,
+                None => {
+                    let earlier = self.queue.iter().take_while(|w| w.request != wish.request);
+                    earlier.into_iter().any(|w| w.rows.has(resource, key))
+                }
+            });
+        match blocked {
+            true => Ok(()),
+            false => Err(format!(
+                "{} waits for nothing",
+                name_of(wish.request.sequence)
+            )),
+        }
+    }
+
+    fn transaction_is_sound(&self, transaction: &Transaction) -> Told<()> {
+        let (xid, decision) = (transaction.xid(), transaction.decision());
+        if decision != self.decisions.get(&xid).copied() {
+            return Err(format!(
+                "{xid} is {decision:?} but was decided otherwise or unheard"
+            ));
+        }
+        if transaction.reason().is_some() != (decision == Some(Decision::RollBack)) {
+            return Err(format!(
+                "{xid} has a reason without a rollback, or the reverse"
+            ));
+        }
+        let branches = transaction.branches();
+        let over = branches.iter().all(|b| b.status().is_over());
+        if transaction.status().has_ended() != (over && decision.is_some()) {
+            return Err(format!("{xid} ended too early or not at all"));
+        }
+        for branch in branches {
+            let (id, status) = (branch.id().0, branch.status());
+            let counts = status != BranchStatus::Withdrawn;
+            if decision == Some(Decision::Commit) && counts && !branch.was_done() {
+                return Err(format!("{xid} commits although branch {id} was not done"));
+            }
+            let frees = decision == Some(Decision::Commit) || status.is_over();
+            if frees && branch.row_locks() > 0 {
+                return Err(format!("branch {id} of {xid} keeps its rows for too long"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All branches go the same way, those of one resource backwards when they are undone.
+    pub(super) fn order_is_sound(&self, state: &State, order: &Order) -> Told<()> {
+        let (xid, branch) = (order.xid, order.branch.0);
+        let asks = match order.action {
+            Action::Commit => Decision::Commit,
+            Action::RollBack | Action::RollBackForced | Action::Accept => Decision::RollBack,
+        };
+        if self.decisions.get(&xid) != Some(&asks) {
+            return Err(format!(
+                "{xid} {branch} is ordered to {asks:?} against the decision"
+            ));
+        }
+        if order.epoch != state.epoch() {
+            return Err(format!(
+                "{xid} {branch} is ordered in a former leader's epoch"
+            ));
+        }
+        let transaction = state.transaction(xid);
+        let mut later = transaction
+            .into_iter()
+            .flat_map(|t| &t.branches()[branch as usize..]);
+        let waits = |b: &Branch| b.resource() == &order.resource && !b.status().is_over();
+        if asks == Decision::RollBack && later.any(waits) {
+            return Err(format!(
+                "{xid} {branch} is undone before later ones of its resource"
+            ));
+        }
+        Ok(())
+    }
+
+    fn counts_agree(&self, state: &State) -> Told<()> {
+        let counts = state.counts();
+        let held: BTreeSet<_> = self
+            .holds
+            .iter()
+            .flat_map(|hold| hold.rows.each())
+            .collect();
+        if (counts.row_locks, counts.waiting) == (held.len() as u64, self.queue.len() as u64) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} rows are held and {} requests wait, but the state counts {} and {}",
+            held.len(),
+            self.queue.len(),
+            counts.row_locks,
+            counts.waiting
+        ))
+    }
+}
+
+fn branch_of(state: &State, xid: Xid, branch: BranchId) -> Option<&Branch> {
+    let transaction = state.transaction(xid)?;
+    transaction.branches().get(branch.0 as usize - 1)
+}

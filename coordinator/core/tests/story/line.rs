@@ -1,0 +1,95 @@
+//! One line of a story, word by word.
+
+use super::Told;
+
+/// What is left of a line.
+pub(super) struct Line<'a> {
+    words: Vec<&'a str>,
+    at: usize,
+}
+
+impl<'a> Line<'a> {
+    /// Words end at spaces, commas and colons; what stands in quotes is one word.
+    pub(super) fn new(line: &'a str) -> Self {
+        let mut words = Vec::new();
+        let mut rest = line.trim();
+        while let Some(first) = rest.chars().next() {
+            let end = match first {
+                '"' => rest[1..].find('"').map_or(rest.len(), |end| end + 2),
+                ',' | ':' => 1,
+                _ => rest
+                    .find(|c: char| c.is_whitespace() || c == ',' || c == ':')
+                    .unwrap_or(rest.len()),
+            };
+            words.push(&rest[..end]);
+            rest = rest[end..].trim_start();
+        }
+        Self { words, at: 0 }
+    }
+
+    fn peek(&self) -> Option<&'a str> {
+        self.words.get(self.at).copied()
+    }
+
+    /// The next word, whatever it is; `what` says what it should be.
+    pub(super) fn word(&mut self, what: &str) -> Told<&'a str> {
+        let word = self.peek().ok_or_else(|| format!("{what} is missing"))?;
+        self.at += 1;
+        Ok(word)
+    }
+
+    /// Takes these words if they are next.
+    pub(super) fn eat(&mut self, words: &str) -> bool {
+        let wanted = words.split(' ').count();
+        let found = self.words[self.at..].iter().take(wanted);
+        let eaten = found.copied().eq(words.split(' '));
+        self.at += if eaten { wanted } else { 0 };
+        eaten
+    }
+
+    pub(super) fn expect(&mut self, word: &str) -> Told<()> {
+        match self.word(word)? {
+            found if found == word => Ok(()),
+            found => Err(format!("expected {word:?}, found {found:?}")),
+        }
+    }
+
+    /// What stands in quotes, if that is next.
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let text = self.peek()?.strip_prefix('"')?.strip_suffix('"')?;
+        self.at += 1;
+        Some(text)
+    }
+
+    pub(super) fn number(&mut self, what: &str) -> Told<u64> {
+        let word = self.word(what)?;
+        word.parse().map_err(|_| format!("{word:?} is no {what}"))
+    }
+
+    /// `2s`, `250ms` or `10min`, in milliseconds.
+    pub(super) fn duration(&mut self) -> Told<u64> {
+        let word = self.word("a duration")?;
+        let units = [("ms", 1), ("s", 1_000), ("min", 60_000)];
+        let ms = units.into_iter().find_map(|(unit, ms)| {
+            let number: u64 = word.strip_suffix(unit)?.parse().ok()?;
+            Some(number * ms)
+        });
+        ms.ok_or_else(|| format!("{word:?} is no duration such as 250ms, 2s or 10min"))
+    }
+
+    /// The words of a list with commas between them.
+    pub(super) fn list(&mut self) -> Told<Vec<&'a str>> {
+        let mut list = vec![self.word("a list")?];
+        while self.eat(",") {
+            list.push(self.word("what follows the comma")?);
+        }
+        Ok(list)
+    }
+
+    pub(super) fn end(&self) -> Told<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(word) => Err(format!("{word:?} has no sense here")),
+        }
+    }
+}
