@@ -115,7 +115,11 @@ impl Context<'_> {
             let (request, reply) = match command {
                 Command::RegisterBranch(c) => (c.request, self.register_branch(c)),
                 Command::CheckLocks(c) => (c.request, self.check_locks(c)),
-                Command::WithdrawBranch(c) => (c.request, self.withdraw_branch(&c)),
+                // Its caller was answered when it was parked; the same id is another request's.
+                Command::WithdrawBranch(c) => {
+                    self.withdraw_branch(&c);
+                    continue;
+                }
                 _ => unreachable!("nothing else is parked"),
             };
             if !matches!(reply, Reply::Waiting(_)) {

@@ -113,6 +113,23 @@ fn a_withdrawn_branch_does_not_count() {
 }
 
 #[test]
+fn a_request_withdrawn_before_the_begin_is_refused_when_it_comes() {
+    let mut w = World::new();
+    let xid = w.next_xid();
+    let registration = w.registration(xid, "a", &["1"]);
+    let withdraw = WithdrawBranch {
+        xid,
+        request: registration.request,
+    };
+    assert_eq!(w.apply(Command::WithdrawBranch(withdraw)), Reply::Ok);
+    let reply = w.apply(Command::RegisterBranch(registration.clone()));
+    assert_eq!(reply, Reply::Waiting(waiter(&registration)));
+    assert_eq!(w.begin_reply(xid, 1_000, None), Reply::Ok);
+    let refused = Reply::Refused(Rejection::Withdrawn);
+    assert_eq!(w.answers(), [(waiter(&registration), refused)]);
+}
+
+#[test]
 fn repeats_get_the_same_answer_and_other_content_is_refused() {
     let mut w = World::new();
     let xid = w.begin();

@@ -157,7 +157,7 @@ impl World {
     }
 
     /// Every XID in a text by its name.
-    fn named(&self, text: &str) -> String {
+    pub(crate) fn named(&self, text: &str) -> String {
         let name =
             |text: String, (name, xid): (&Arc<str>, &Xid)| text.replace(&xid.to_string(), name);
         self.names.iter().fold(text.to_owned(), name)
