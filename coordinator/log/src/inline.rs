@@ -66,6 +66,12 @@ impl<S: StateMachine> InlineLog<S> {
             cluster,
             fresh,
         } = recovered;
+        // A log that lost its tail below the snapshot goes on behind the snapshot, as the
+        // replication core does it: an entry that the snapshot covers would not be applied.
+        let applied = machine.applied().as_ref().map(types::mark);
+        if let Some(mark) = applied.filter(|_| wal.shared.memory.lock().last() < applied) {
+            at_once(wal.purge(mark)).map_err(OpenError::io("write", &config.data_dir))?;
+        }
         let (last, vote) = {
             let memory = wal.shared.memory.lock();
             (memory.last(), memory.vote)
@@ -293,6 +299,26 @@ mod tests {
                 log.close();
                 fs = fs.kill();
             }
+        }
+    }
+
+    #[test]
+    fn a_log_that_ends_below_its_snapshot_goes_on_behind_it() {
+        let fs = SimFs::new(4);
+        let mut log = open(&fs);
+        for _ in 0..12 {
+            log.propose(bytes(1)).expect("the disk works");
+        }
+        log.snapshot().expect("the disk works");
+        log.close();
+        let segment = config(&fs).data_dir.join("log-0000000000000001.seg");
+        let header = crate::wal::format::HEADER_BYTES as usize;
+        let lost = fs.damage(&segment, |content| content[header..].fill(0));
+        lost.expect("the segment is there");
+        for more in 1..3 {
+            let mut log = open(&fs);
+            let (_, sum) = log.propose(bytes(1)).expect("the disk works");
+            assert_eq!(sum, (12 + more) * 500);
         }
     }
 

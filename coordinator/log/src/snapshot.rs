@@ -15,6 +15,8 @@ use crate::wal::format::{VERSION, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"ACCDSNP\n";
 const HEADER: usize = 96;
+/// In the name of a snapshot that covers no entry.
+const NOTHING: Mark = Mark { term: 0, index: 0 };
 
 /// What a snapshot covers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -69,7 +71,7 @@ pub(crate) struct Snapshots {
 }
 
 /// Marks of a snapshot's last entry, from its file name.
-fn mark_of(name: &str) -> Option<Mark> {
+pub(crate) fn mark_of(name: &str) -> Option<Mark> {
     let (index, term) = name
         .strip_prefix("snapshot-")?
         .strip_suffix(".snap")?
@@ -145,7 +147,7 @@ impl Snapshots {
     /// Writes a snapshot, durable, and removes those beyond the ones kept. Blocks.
     pub(crate) fn write(&self, covers: &Covers, content: &[u8]) -> io::Result<SnapshotFile> {
         let _one_at_a_time = self.writing.lock();
-        let name = name_of(covers.last.unwrap_or(Mark { term: 0, index: 0 }));
+        let name = name_of(covers.last.unwrap_or(NOTHING));
         let header = encode_header(self.cluster, covers, content);
         fs::write_file(self.fs.as_ref(), &self.dir, &name, &[&header, content])?;
         self.counters.forced_writes_aside.fetch_add(2, Relaxed);
@@ -169,7 +171,15 @@ impl SnapshotFile {
     /// Reads and checks the whole file. Blocks.
     pub(crate) fn read(&self) -> Result<(Covers, Vec<u8>), Unusable> {
         let bytes = fs::read_file(self.fs.as_ref(), &self.path).map_err(Unusable::Io)?;
-        decode(self.cluster, bytes)
+        let (covers, content) = decode(self.cluster, bytes)?;
+        // How far the log must reach back is told by the names.
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        if name != Some(&name_of(covers.last.unwrap_or(NOTHING))) {
+            return Err(Unusable::Damaged(
+                "the file was renamed: its header names another last entry".to_owned(),
+            ));
+        }
+        Ok((covers, content))
     }
 
     pub(crate) fn path(&self) -> &Path {

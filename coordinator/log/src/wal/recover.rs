@@ -19,6 +19,7 @@ use crate::config::{ClusterId, LogConfig};
 use crate::error::OpenError;
 use crate::fs::{self, Fs, FsFile, Mode};
 use crate::identity;
+use crate::snapshot::mark_of;
 
 /// How the writer and the preparing of segments are driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,9 @@ pub(crate) fn open(config: &LogConfig, drive: Drive) -> Result<Opened, OpenError
         recycling_failed: Arc::default(),
     };
     if on_disk.is_none() {
+        if names.iter().any(|name| mark_of(name).is_some()) {
+            return Err(no_identity(dir, "snapshots"));
+        }
         first_start(&maker, &generations)?;
         generations = vec![1];
     } else if generations.is_empty() {
@@ -114,19 +118,23 @@ fn first_start(maker: &Maker, leftovers: &[u64]) -> Result<(), OpenError> {
         let path = maker.dir.join(segment_name(generation));
         let content = fs::read_file(fs, &path).map_err(OpenError::io("read", &path))?;
         if scan::has_records(&content) {
-            return Err(OpenError::Missing {
-                dir: maker.dir.clone(),
-                what: format!(
-                    "the file {:?}, although there are log segments",
-                    identity::NAME
-                ),
-            });
+            return Err(no_identity(&maker.dir, "log segments"));
         }
         fs.remove(&path).map_err(OpenError::io("remove", &path))?;
     }
     make(maker, 1)?;
     let path = maker.dir.join(identity::NAME);
     identity::write(fs, &maker.dir, maker.cluster).map_err(OpenError::io("write", &path))
+}
+
+fn no_identity(dir: &Path, although: &str) -> OpenError {
+    OpenError::Missing {
+        dir: dir.to_path_buf(),
+        what: format!(
+            "the file {:?}, although there are {although}",
+            identity::NAME
+        ),
+    }
 }
 
 fn make(maker: &Maker, generation: u64) -> Result<Prepared, OpenError> {

@@ -98,6 +98,56 @@ async fn a_damaged_snapshot_falls_back_to_the_one_before() {
     assert!(matches!(error, OpenError::Missing { .. }), "{error}");
 }
 
+/// Under a newer one's name an old snapshot would seem to need less of the log than it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_under_the_name_of_another_does_not_count() {
+    let (dir, entries) = two_snapshots().await;
+    let found = snapshots(dir.path());
+    std::fs::copy(&found[0], &found[1]).unwrap();
+    let (log, recorder) = open(config(dir.path())).await;
+    assert_eq!(recorder.entries(), entries);
+    log.shutdown().await.unwrap();
+
+    std::fs::remove_file(&found[0]).unwrap();
+    let error = Log::open(config(dir.path()), Recorder::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, OpenError::DamagedSnapshot { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("renamed"), "{error}");
+}
+
+/// The identity tells a first start from a directory that was copied in part.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_without_an_identity_are_no_first_start() {
+    let (dir, entries) = two_snapshots().await;
+    let (identity, kept) = (dir.path().join("IDENTITY"), dir.path().join("kept"));
+    std::fs::rename(&identity, &kept).unwrap();
+    let mut segments = Vec::new();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension() == Some("seg".as_ref()) {
+            segments.push((path.clone(), std::fs::read(&path).unwrap()));
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let error = Log::open(config(dir.path()), Recorder::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OpenError::Missing { .. }), "{error}");
+    assert!(error.to_string().contains("IDENTITY"), "{error}");
+    // Nothing was changed: with what was missing it opens.
+    for (path, content) in segments {
+        std::fs::write(path, content).unwrap();
+    }
+    std::fs::rename(kept, identity).unwrap();
+    let (log, recorder) = open(config(dir.path())).await;
+    assert_eq!(recorder.entries(), entries);
+    log.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_a_newer_version_is_refused() {
     let (dir, _) = two_snapshots().await;
