@@ -409,8 +409,13 @@ impl FsFile for SimFile {
         let growth = to.saturating_sub(disk.content(self.number)?.seen.len());
         disk.room(growth as u64)?;
         let content = &mut disk.content(self.number)?.seen;
-        content.resize(content.len() + growth, 0);
-        content[from..to].copy_from_slice(&buf[..length]);
+        // Most writes append: copied at once, not zeroed first.
+        if from == content.len() {
+            content.extend_from_slice(&buf[..length]);
+        } else {
+            content.resize(content.len() + growth, 0);
+            content[from..to].copy_from_slice(&buf[..length]);
+        }
         Ok(length)
     }
 

@@ -12,6 +12,8 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_BYTES: u64 = 4096;
 /// Header of one record.
 pub(crate) const RECORD_HEADER: usize = 32;
+/// Where a record has its version.
+const VERSION_AT: usize = 8;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 /// Most a record adds to its payload, and the seal that must still fit behind it.
@@ -147,6 +149,13 @@ pub(crate) fn put_record(buf: &mut Vec<u8>, batch: u32, salt: Salt, record: Reco
     offset as u32
 }
 
+/// Whether more than padding stands at `offset` of a whole `segment`.
+pub(crate) fn may_be_record(segment: &[u8], offset: usize) -> bool {
+    segment
+        .get(offset + VERSION_AT)
+        .is_some_and(|version| *version != 0)
+}
+
 /// Reads the record at `offset` of a whole `segment`.
 pub(crate) fn parse(segment: &[u8], offset: usize, salt: Salt) -> Parsed<'_> {
     parse_alone(segment.get(offset..).unwrap_or_default(), offset, salt)
@@ -157,7 +166,7 @@ pub(crate) fn parse_alone(bytes: &[u8], offset: usize, salt: Salt) -> Parsed<'_>
     let Some(header) = bytes.get(..RECORD_HEADER) else {
         return Parsed::Bad("the segment ends inside a record header");
     };
-    let version = header[8];
+    let version = header[VERSION_AT];
     if version == 0 {
         return Parsed::Bad("there is no record");
     }

@@ -126,6 +126,11 @@ pub(crate) fn last_batch(content: &[u8], from: usize, salt: Salt) -> Option<(u32
     let mut found = None;
     let mut offset = from.next_multiple_of(ALIGN);
     while offset < content.len() {
+        // Most of a segment is empty.
+        if !format::may_be_record(content, offset) {
+            offset += ALIGN;
+            continue;
+        }
         match format::parse(content, offset, salt) {
             Parsed::Record(record) => {
                 let latest = found.map_or(0, |(batch, _)| batch);
