@@ -58,14 +58,13 @@ impl Ledger {
         reply: &Reply,
         effects: &[Effect],
     ) -> Told<()> {
-        self.holds.retain(|hold| {
-            let branch = branch_of(state, hold.xid, hold.branch);
-            branch.is_some_and(|branch| branch.row_locks() > 0)
-        });
+        self.forget_released(state);
         self.enter(state, command, reply)?;
         for effect in effects {
             self.enter_effect(state, effect)?;
         }
+        // What was granted and taken back by the same entry.
+        self.forget_released(state);
         for wish in &self.queue {
             self.must_be_blocked(wish)?;
         }
@@ -73,6 +72,13 @@ impl Ledger {
             self.transaction_is_sound(transaction)?;
         }
         self.counts_agree(state)
+    }
+
+    fn forget_released(&mut self, state: &State) {
+        self.holds.retain(|hold| {
+            let branch = branch_of(state, hold.xid, hold.branch);
+            branch.is_some_and(|branch| branch.row_locks() > 0)
+        });
     }
 
     fn enter(&mut self, state: &State, command: &Command, reply: &Reply) -> Told<()> {

@@ -1,0 +1,144 @@
+//! The small worlds that are looked at.
+
+/// Two transactions and what may befall them, each at any point.
+pub(crate) struct Plot {
+    pub(crate) name: &'static str,
+    pub(crate) parts: [Part; 2],
+    /// One order is answered with a failure.
+    pub(crate) fails: bool,
+    /// How often time passes until something is due.
+    pub(crate) passes: u8,
+}
+
+/// What a transaction's client and its two agents do.
+pub(crate) struct Part {
+    pub(crate) timeout: &'static str,
+    /// Resource and rows of each branch, and how it wants them.
+    pub(crate) branches: [&'static str; 2],
+    /// The second agent is called when the first has registered, else both at once.
+    pub(crate) in_turn: bool,
+    pub(crate) ends: Ends,
+    pub(crate) exception: Exception,
+}
+
+/// How a client ends its transaction when every branch was registered. When one was refused it
+/// rolls back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    Commits,
+    /// At any point after its begin.
+    RollsBack,
+}
+
+/// What one of the two agents does instead of committing its branch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exception {
+    None,
+    /// It takes the request of this branch back, at any point.
+    GivesUp(usize),
+    /// It cannot tell whether this branch has committed.
+    Doubts(usize),
+}
+
+const COMMITS: Part = Part {
+    timeout: "30s",
+    branches: ["stock: apple wait 8s local", "orders: o1 wait 8s local"],
+    in_turn: true,
+    ends: Ends::Commits,
+    exception: Exception::None,
+};
+const CROSSES: Part = Part {
+    branches: ["orders: o1 wait 8s local", "stock: apple wait 8s local"],
+    ..COMMITS
+};
+const AT_ONCE: Part = Part {
+    in_turn: false,
+    ..COMMITS
+};
+const ROLLS_BACK: Part = Part {
+    ends: Ends::RollsBack,
+    ..COMMITS
+};
+/// Two branches of one resource that share a row.
+const TWICE: Part = Part {
+    branches: [
+        "stock: apple, pear wait 8s local",
+        "stock: apple wait 8s local",
+    ],
+    ..COMMITS
+};
+
+const fn plot(name: &'static str, parts: [Part; 2]) -> Plot {
+    let (fails, passes) = (false, 0);
+    Plot {
+        name,
+        parts,
+        fails,
+        passes,
+    }
+}
+
+/// Every one of them is looked at whole.
+pub(crate) const PLOTS: &[Plot] = &[
+    plot("both commit, locks in the same order", [COMMITS, COMMITS]),
+    plot("both commit, locks in crossing order", [COMMITS, CROSSES]),
+    plot("both commit, their branches at once", [AT_ONCE, AT_ONCE]),
+    plot("one rolls back at any point", [COMMITS, ROLLS_BACK]),
+    plot(
+        "one with two branches on a row rolls back",
+        [
+            Part {
+                ends: Ends::RollsBack,
+                ..TWICE
+            },
+            TWICE,
+        ],
+    ),
+    plot(
+        "an agent gives up its first branch",
+        [
+            Part {
+                exception: Exception::GivesUp(0),
+                ..COMMITS
+            },
+            CROSSES,
+        ],
+    ),
+    plot(
+        "an agent gives up its second branch on a row",
+        [
+            Part {
+                exception: Exception::GivesUp(1),
+                ..TWICE
+            },
+            COMMITS,
+        ],
+    ),
+    plot(
+        "an agent does not know whether it has committed",
+        [
+            Part {
+                exception: Exception::Doubts(1),
+                ..COMMITS
+            },
+            COMMITS,
+        ],
+    ),
+    Plot {
+        fails: true,
+        ..plot("an order fails", [COMMITS, ROLLS_BACK])
+    },
+    Plot {
+        passes: 1,
+        ..plot(
+            "time passes",
+            [
+                Part {
+                    timeout: "9s",
+                    ..COMMITS
+                },
+                COMMITS,
+            ],
+        )
+    },
+];
