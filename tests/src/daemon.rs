@@ -29,32 +29,34 @@ pub struct Daemon {
 /// If it cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its own file");
-        let folder = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("tests lie in target/*/deps");
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let built = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--locked",
-                "-p",
-                "accede-cli",
-                "--bin",
-                "accede",
-            ])
-            .arg("--target-dir")
-            .arg(folder.parent().expect("target/*/deps has two parents"))
-            .status();
-        assert!(
-            built.is_ok_and(|status| status.success()),
-            "the daemon could not be built"
-        );
-        folder.join("accede")
-    })
+    BINARY.get_or_init(|| built("debug"))
+}
+
+/// The same with optimizations, for tests that measure.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn release_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| built("release"))
+}
+
+fn built(profile: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    let target = test.ancestors().nth(3).expect("tests lie in target/*/deps");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--locked"]);
+    command.args(["-p", "accede-cli", "--bin", "accede"]);
+    if profile == "release" {
+        command.arg("--release");
+    }
+    let status = command.arg("--target-dir").arg(target).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "the daemon could not be built"
+    );
+    target.join(profile).join("accede")
 }
 
 /// A loopback port that was free a moment ago; the daemon keeps it across restarts.
@@ -75,10 +77,18 @@ impl Daemon {
     /// # Errors
     /// If it ends or does not serve in time; the error holds what it wrote.
     pub async fn start(data_dir: &Path, port: u16) -> anyhow::Result<Self> {
-        let mut daemon = Self::spawn(data_dir, port)?;
+        Self::spawn(data_dir, port)?.serving(START).await
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn serving(self, limit: Duration) -> anyhow::Result<Self> {
+        let mut daemon = self;
         let url = daemon.url();
         // Ends the wait too when the process ends.
-        let serving = crate::eventually("the daemon serves", START, || {
+        let serving = crate::eventually("the daemon serves", limit, || {
             let runs = matches!(daemon.child.try_wait(), Ok(None));
             let url = url.clone();
             async move {
@@ -102,13 +112,28 @@ impl Daemon {
     /// # Errors
     /// If the process cannot be made.
     pub fn spawn(data_dir: &Path, port: u16) -> anyhow::Result<Self> {
+        // Snapshots are taken and segments recycled within seconds.
+        let often = ["--snapshot-entries", "2000", "--segment-bytes", "8388608"];
+        Self::spawn_as(binary(), data_dir, port, &often)
+    }
+
+    /// Starts a binary with further arguments, without waiting.
+    ///
+    /// # Errors
+    /// If the process cannot be made.
+    pub fn spawn_as(
+        binary: &Path,
+        data_dir: &Path,
+        port: u16,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let log = data_dir.with_extension("log");
         let output = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&log)?;
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary);
         // Settings of the tests are none of the daemon's.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ACCEDE_") {
@@ -116,14 +141,8 @@ impl Daemon {
             }
         }
         let child = command
-            // Snapshots are taken and segments recycled within seconds.
-            .args([
-                "serve",
-                "--snapshot-entries",
-                "2000",
-                "--segment-bytes",
-                "8388608",
-            ])
+            .arg("serve")
+            .args(arguments)
             .args(["--listen", &addr.to_string(), "--data-dir"])
             .arg(data_dir)
             .stdin(Stdio::null())
@@ -138,6 +157,12 @@ impl Daemon {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Everything it has written.

@@ -2,6 +2,8 @@
 //! remembers what it was promised, and the check that every promise was kept.
 
 pub mod agent;
+pub mod bulk;
+pub mod clock;
 pub mod daemon;
 pub mod load;
 
