@@ -206,7 +206,9 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
             ));
         }
     }
-    world.tell("pass 10min")?;
+    for line in ["kill front", "kill back", "pass 10min"] {
+        world.tell(line)?;
+    }
     match world.state.transactions_after(None).next() {
         None => Ok(()),
         Some(left) => Err(format!("{} is never forgotten", left.xid())),

@@ -27,7 +27,7 @@ impl<'a> Line<'a> {
         Self { words, at: 0 }
     }
 
-    fn peek(&self) -> Option<&'a str> {
+    pub(super) fn peek(&self) -> Option<&'a str> {
         self.words.get(self.at).copied()
     }
 

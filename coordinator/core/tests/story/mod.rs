@@ -8,7 +8,11 @@ mod line;
 mod verbs;
 mod words;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+};
 
 use accede_core::*;
 
@@ -97,7 +101,10 @@ impl World {
             command,
         };
         let mut effects = Effects::new();
-        let reply = self.state.apply(entry.clone(), &mut effects);
+        // An assertion that fails is told like all else that must not happen.
+        let apply = AssertUnwindSafe(|| self.state.apply(entry.clone(), &mut effects));
+        let reply =
+            panic::catch_unwind(apply).map_err(|_| "the state machine panics, see above")?;
         let seen = self
             .ledger
             .look(&self.state, &entry.command, &reply, &effects);

@@ -11,14 +11,13 @@ impl World {
     /// Does what a line says.
     pub(crate) fn tell(&mut self, line: &str) -> Told<News> {
         let words = &mut Line::new(line);
-        if words.eat("pass") {
-            return self.pass(words);
-        }
-        if words.eat("show") {
-            return self.show(words);
-        }
-        if let Some(news) = self.change_of_office(words)? {
-            return Ok(news);
+        match words.peek() {
+            Some("pass") => return self.pass(words),
+            Some("show") => return self.show(words),
+            Some("kill" | "set" | "snapshot" | "take" | "restart") => {
+                return self.surroundings(words);
+            }
+            _ => {}
         }
         let command = self.command(words)?;
         words.end()?;
@@ -286,7 +285,7 @@ impl World {
     }
 
     /// Steps about the coordinator itself and its surroundings.
-    fn change_of_office(&mut self, words: &mut Line<'_>) -> Told<Option<News>> {
+    fn surroundings(&mut self, words: &mut Line<'_>) -> Told<News> {
         if words.eat("kill") {
             let name = words.word("a client")?;
             let client = self.clients.get_mut(name);
@@ -296,18 +295,18 @@ impl World {
         } else if words.eat("snapshot") {
             self.state = self.restored()?;
         } else if words.eat("take office") {
-            return self.take_office().map(Some);
+            return self.take_office();
         } else if words.eat("restart from the snapshot") {
             self.state = self.restored()?;
-            return self.take_office().map(Some);
+            return self.take_office();
         } else if words.eat("restart from the log") {
             self.state = self.replayed();
-            return self.take_office().map(Some);
+            return self.take_office();
         } else {
-            return Ok(None);
+            return Err(format!("{:?} has no sense here", words.word("a verb")?));
         }
         words.end()?;
-        Ok(Some(News::default()))
+        Ok(News::default())
     }
 
     fn take_office(&mut self) -> Told<News> {
@@ -324,6 +323,7 @@ impl World {
     /// `pass 3s` or `pass until something is due`: the leader does what becomes due, the clients
     /// renew their leases.
     fn pass(&mut self, words: &mut Line<'_>) -> Told<News> {
+        words.expect("pass")?;
         let began = self.at;
         let until = if words.eat("until something is due") {
             let due = self

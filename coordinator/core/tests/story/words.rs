@@ -21,6 +21,7 @@ impl World {
 
     /// `show A`, `show locks`, `show waiting`, `show counts`
     pub(super) fn show(&mut self, words: &mut Line<'_>) -> Told<News> {
+        words.expect("show")?;
         let what = words.word("what to show")?;
         words.end()?;
         let shown = match what {
