@@ -95,6 +95,16 @@ pub(crate) const PLOTS: &[Plot] = &[
         ],
     ),
     plot(
+        "a queue for two rows of which one is free",
+        [
+            Part {
+                branches: ["stock: apple wait 8s local", "stock: pear wait 8s local"],
+                ..COMMITS
+            },
+            TWICE,
+        ],
+    ),
+    plot(
         "an agent gives up its first branch",
         [
             Part {

@@ -147,7 +147,9 @@ impl Stage {
         if !self.restarted {
             moves.push(Move::Restart);
         }
-        if self.passed < plot.passes && world.state.next_deadline().is_some() {
+        // Earlier there is little that could become due.
+        let begun = self.parts.iter().all(|part| part.begun);
+        if begun && self.passed < plot.passes && world.state.next_deadline().is_some() {
             moves.push(Move::Pass);
         }
         moves

@@ -31,6 +31,8 @@ struct Wish {
     xid: Xid,
     request: RequestId,
     rows: Rows,
+    /// Its local transaction holds the database's locks.
+    local: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,13 +60,13 @@ impl Ledger {
         reply: &Reply,
         effects: &[Effect],
     ) -> Told<()> {
-        self.forget_released(state);
+        self.forget_released(state)?;
         self.enter(state, command, reply)?;
         for effect in effects {
             self.enter_effect(state, effect)?;
         }
         // What was granted and taken back by the same entry.
-        self.forget_released(state);
+        self.forget_released(state)?;
         for wish in &self.queue {
             self.must_be_blocked(wish)?;
         }
@@ -74,17 +76,34 @@ impl Ledger {
         self.counts_agree(state)
     }
 
-    fn forget_released(&mut self, state: &State) {
-        self.holds.retain(|hold| {
+    /// A hold ends with the decision to commit, else when its branch is over.
+    fn forget_released(&mut self, state: &State) -> Told<()> {
+        let (held, released): (_, Vec<_>) = self.holds.drain(..).partition(|hold: &Hold| {
             let branch = branch_of(state, hold.xid, hold.branch);
             branch.is_some_and(|branch| branch.row_locks() > 0)
         });
+        self.holds = held;
+        for Hold { xid, branch, .. } in released {
+            let decision = state.transaction(xid).and_then(Transaction::decision);
+            let over = branch_of(state, xid, branch).is_none_or(|b| b.status().is_over());
+            if decision != Some(Decision::Commit) && !over {
+                let branch = branch.0;
+                return Err(format!(
+                    "branch {branch} of {xid} loses its rows before it is over"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn enter(&mut self, state: &State, command: &Command, reply: &Reply) -> Told<()> {
-        let (xid, request, resource, keys) = match command {
-            Command::RegisterBranch(c) => (c.xid, c.request, &c.resource, &c.locks),
-            Command::CheckLocks(c) => (c.xid, c.request, &c.resource, &c.locks),
+        let (xid, request, resource, keys, local) = match command {
+            Command::RegisterBranch(c) => {
+                (c.xid, c.request, &c.resource, &c.locks, c.holds_local_locks)
+            }
+            Command::CheckLocks(c) => {
+                (c.xid, c.request, &c.resource, &c.locks, c.holds_local_locks)
+            }
             Command::Begin(c) if *reply == Reply::Ok => {
                 let (begun, parked) = self.parked.drain(..).partition(|wish| wish.xid == c.xid);
                 self.parked = parked;
@@ -97,7 +116,12 @@ impl Ledger {
             resource: resource.clone(),
             keys: keys.clone(),
         };
-        let wish = Wish { xid, request, rows };
+        let wish = Wish {
+            xid,
+            request,
+            rows,
+            local,
+        };
         let known = |w: &Wish| w.xid == xid && w.request == request;
         match reply {
             Reply::Waiting(_) if self.queue.iter().chain(&self.parked).any(known) => {}
@@ -195,6 +219,17 @@ impl Ledger {
     }
 
     fn must_be_blocked(&self, wish: &Wish) -> Told<()> {
+        let mut holders = wish
+            .rows
+            .each()
+            .filter_map(|(resource, key)| self.holder(resource, key));
+        let undoes = |holder: &Xid| self.decisions.contains_key(holder) && *holder != wish.xid;
+        if let Some(holder) = holders.find(undoes).filter(|_| wish.local) {
+            let name = name_of(wish.request.sequence);
+            return Err(format!(
+                "{name} waits with the local locks that {holder} needs"
+            ));
+        }
         let blocked = wish
             .rows
             .each()
