@@ -99,12 +99,12 @@ fn disk(files: &Files) -> SimFs {
     fs
 }
 
-/// Damages any file; see [`check`].
+/// Damages any file of a log directory, and opens it.
 pub fn check_log(input: &[u8]) {
     check(input, |_| true);
 }
 
-/// Damages snapshot files only; see [`check`].
+/// Damages snapshot files only, and opens the directory.
 pub fn check_snapshot_file(input: &[u8]) {
     check(input, |name| name.ends_with(".snap"));
 }
