@@ -11,7 +11,7 @@ use crate::config::{ClusterId, SNAPSHOTS_KEPT};
 use crate::fs::{self, Fs};
 use crate::stats::Counters;
 use crate::wal::Mark;
-use crate::wal::format::{VERSION, u32_at, u64_at};
+use crate::wal::format::{NUMBER_LIMIT, VERSION, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"ACCDSNP\n";
 const HEADER: usize = 96;
@@ -245,6 +245,13 @@ fn decode(cluster: ClusterId, mut bytes: Vec<u8>) -> Result<(Covers, Vec<u8>), U
         members_at: mark(56),
         members: header[HEADER..].to_vec(),
     };
+    let marks = [covers.last, covers.members_at].into_iter().flatten();
+    if marks
+        .into_iter()
+        .any(|mark| mark.term.max(mark.index) >= NUMBER_LIMIT)
+    {
+        return Err(damaged("no log has such a term or index"));
+    }
     let (length, crc) = (u64_at(header, 80), u32_at(header, 88));
     let content = bytes.split_off(HEADER + members);
     if content.len() as u64 != length {

@@ -1,5 +1,7 @@
 //! The bytes of a segment: header, records, checksums. `FORMAT.md` is the description.
 
+use std::cell::OnceCell;
+
 use crc32fast::Hasher;
 
 use crate::config::ClusterId;
@@ -14,6 +16,8 @@ pub(crate) const HEADER_BYTES: u64 = 4096;
 pub(crate) const RECORD_HEADER: usize = 32;
 /// Where a record has its version.
 const VERSION_AT: usize = 8;
+/// Indexes and terms are below this: no log gets there, and counting on from one stays possible.
+pub(crate) const NUMBER_LIMIT: u64 = 1 << 62;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 /// Most a record adds to its payload, and the seal that must still fit behind it.
@@ -126,6 +130,69 @@ impl Salt {
     }
 }
 
+/// Checksums of a segment's beginnings. With them a long record is checked at the price of a short
+/// one: bytes that claim a long record at every place would take hours otherwise.
+#[derive(Debug)]
+pub(crate) struct Sums<'a> {
+    segment: &'a [u8],
+    /// Of the first n * [`SUM_STEP`] bytes; made when the first long record asks.
+    beginnings: OnceCell<Vec<u32>>,
+}
+
+/// Records of less than two such steps are read as they are.
+const SUM_STEP: usize = 4096;
+
+impl<'a> Sums<'a> {
+    pub(crate) fn new(segment: &'a [u8]) -> Self {
+        Self {
+            segment,
+            beginnings: OnceCell::new(),
+        }
+    }
+
+    fn beginnings(&self) -> &[u32] {
+        self.beginnings.get_or_init(|| {
+            let mut hasher = Hasher::new();
+            let after = |part| {
+                hasher.update(part);
+                hasher.clone().finalize()
+            };
+            let parts = self.segment.chunks_exact(SUM_STEP).map(after);
+            [0].into_iter().chain(parts).collect()
+        })
+    }
+
+    /// As [`Salt::crc`] of the bytes from `offset` to `end`.
+    fn crc(&self, salt: Salt, offset: usize, end: usize) -> u32 {
+        let (first, last) = ((offset + 4).div_ceil(SUM_STEP), end / SUM_STEP);
+        if end - offset < 2 * SUM_STEP {
+            return salt.crc(offset, &self.segment[offset..end]);
+        }
+        let (from, to) = (first * SUM_STEP, last * SUM_STEP);
+        let length = (to - from) as u64;
+        let mut before = Hasher::new_with_initial(self.beginnings()[first]);
+        before.combine(&Hasher::new_with_initial_len(0, length));
+        let between = before.finalize() ^ self.beginnings()[last];
+        let mut hasher = Hasher::new_with_initial(salt.0);
+        hasher.update(&(offset as u64).to_le_bytes());
+        hasher.update(&self.segment[offset + 4..from]);
+        hasher.combine(&Hasher::new_with_initial_len(between, length));
+        hasher.update(&self.segment[to..end]);
+        hasher.finalize()
+    }
+
+    /// Whether a whole record with a right checksum stands at `offset`.
+    pub(crate) fn is_record(&self, offset: usize, salt: Salt) -> bool {
+        let Some(header) = self.segment.get(offset..offset + RECORD_HEADER) else {
+            return false;
+        };
+        let end = offset + RECORD_HEADER + u32_at(header, 4) as usize;
+        header[VERSION_AT] != 0
+            && end <= self.segment.len()
+            && self.crc(salt, offset, end) == u32_at(header, 0)
+    }
+}
+
 /// Bytes a record with this payload takes.
 pub(crate) fn record_bytes(payload: usize) -> usize {
     (RECORD_HEADER + payload).next_multiple_of(ALIGN)
@@ -147,13 +214,6 @@ pub(crate) fn put_record(buf: &mut Vec<u8>, batch: u32, salt: Salt, record: Reco
     buf[start..start + 4].copy_from_slice(&crc.to_le_bytes());
     buf.resize(start + record_bytes(record.payload.len()), 0);
     offset as u32
-}
-
-/// Whether more than padding stands at `offset` of a whole `segment`.
-pub(crate) fn may_be_record(segment: &[u8], offset: usize) -> bool {
-    segment
-        .get(offset + VERSION_AT)
-        .is_some_and(|version| *version != 0)
 }
 
 /// Reads the record at `offset` of a whole `segment`.
@@ -270,4 +330,41 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_say_what_the_checksum_says() {
+        let segment: Vec<u8> = (0..40_000_u32).map(|n| ((n * n) >> 3) as u8).collect();
+        let (sums, salt) = (Sums::new(&segment), Salt(77));
+        for offset in (0..30_000).step_by(1000) {
+            for length in [32, 33, 4096, 8191, 8192, 8193, 9999] {
+                let expected = salt.crc(offset, &segment[offset..offset + length]);
+                assert_eq!(sums.crc(salt, offset, offset + length), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_record_is_found_and_a_changed_one_is_not() {
+        let salt = Salt(5);
+        let mut segment = vec![0; 4096];
+        let payload = vec![9; 20_000];
+        let record = Record {
+            kind: Kind::Command,
+            term: 1,
+            index: 2,
+            payload: &payload,
+        };
+        let mut bytes = Vec::new();
+        put_record(&mut bytes, 4096, salt, record);
+        segment.extend(bytes);
+        assert!(Sums::new(&segment).is_record(4096, salt));
+        assert!(!Sums::new(&segment).is_record(4104, salt));
+        segment[12_000] ^= 1;
+        assert!(!Sums::new(&segment).is_record(4096, salt));
+    }
 }
