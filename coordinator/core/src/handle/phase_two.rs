@@ -138,8 +138,6 @@ impl Context<'_> {
             return;
         }
         transaction.ended_at = Some(now);
-        // Nothing can be asked of it any more but how it ended.
-        transaction.requests = Vec::new();
         self.turn(xid, Event::End);
         self.state.ended.insert((now, xid));
         self.effects.push(Effect::Ended { xid, decision });
