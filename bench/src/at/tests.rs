@@ -54,7 +54,7 @@ async fn a_branch_is_counted_on_a_real_database() {
         "{per_branch:?}"
     );
     assert!(
-        (6.0..6.2).contains(&per_branch.statements),
+        (5.0..5.2).contains(&per_branch.statements),
         "{per_branch:?}"
     );
     database.stop().await.unwrap();
