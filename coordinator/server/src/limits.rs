@@ -58,7 +58,7 @@ pub const SWEEP_TICKS: u32 = 10;
 
 /// Threads that run the daemon's tasks, unless configured. Decisions are made one after the other
 /// anyway, and a message that changes threads on its way waits for each to wake up: with one thread
-/// the daemon was 1.3 to 1.5 times as fast as with two on two cores. Writing the log and snapshots
+/// the daemon was 1.4 to 1.7 times as fast as with two on two cores. Writing the log and snapshots
 /// has threads of its own.
 pub const WORKER_THREADS: usize = 1;
 /// The most that can be configured.
