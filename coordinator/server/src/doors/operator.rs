@@ -1,6 +1,6 @@
 //! The service of operators: what the command line asks.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use accede_core::{self as core, BranchId, Reply, State, Timestamp, Transaction, Xid};
 use accede_proto::v1::{
@@ -100,12 +100,13 @@ impl OperatorDoor {
         }
     }
 
-    /// Looks through the transactions in portions, so that others get at the state in between.
-    async fn list(&self, wanted: &ListTransactionsRequest) -> ListTransactionsResponse {
-        let limit = limit(wanted.limit);
-        let now = self.hub.clock.at();
-        let mut after = Xid::new(wanted.after);
-        let mut found = ListTransactionsResponse::default();
+    /// Shows the transactions above `after` until `see` breaks off, in portions, so that others get
+    /// at the state in between.
+    async fn scan(
+        &self,
+        mut after: Option<Xid>,
+        mut see: impl FnMut(&State, &Transaction) -> ControlFlow<()>,
+    ) {
         loop {
             let mut looked_at = 0;
             {
@@ -113,24 +114,37 @@ impl OperatorDoor {
                 for transaction in state.transactions_after(after).take(SCAN_CHUNK) {
                     looked_at += 1;
                     after = Some(transaction.xid());
-                    if !matches(transaction, wanted, now) {
-                        continue;
+                    if see(&state, transaction).is_break() {
+                        return;
                     }
-                    if found.transactions.len() >= limit {
-                        found.more = true;
-                        return found;
-                    }
-                    found.transactions.push(summary(transaction, now));
                 }
             }
             if looked_at < SCAN_CHUNK {
-                return found;
+                return;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Goes through the transactions as [`Self::list`] does.
+    async fn list(&self, wanted: &ListTransactionsRequest) -> ListTransactionsResponse {
+        let limit = limit(wanted.limit);
+        let now = self.hub.clock.at();
+        let mut found = ListTransactionsResponse::default();
+        self.scan(Xid::new(wanted.after), |_, transaction| {
+            if !matches(transaction, wanted, now) {
+                return ControlFlow::Continue(());
+            }
+            if found.transactions.len() >= limit {
+                found.more = true;
+                return ControlFlow::Break(());
+            }
+            found.transactions.push(summary(transaction, now));
+            ControlFlow::Continue(())
+        })
+        .await;
+        found
+    }
+
     async fn row_locks(
         &self,
         wanted: &ListRowLocksRequest,
@@ -138,35 +152,25 @@ impl OperatorDoor {
     ) -> ListRowLocksResponse {
         let limit = limit(wanted.limit);
         let now = self.hub.clock.at();
-        let mut after = None;
         let mut found = ListRowLocksResponse::default();
-        loop {
-            let mut looked_at = 0;
-            {
-                let state = self.hub.state.read();
-                for transaction in state.transactions_after(after).take(SCAN_CHUNK) {
-                    looked_at += 1;
-                    after = Some(transaction.xid());
-                    if transaction.status().has_ended() {
-                        continue;
-                    }
-                    for row in state.row_locks_of(transaction.xid()) {
-                        if !wants_row(wanted, only, &row) {
-                            continue;
-                        }
-                        if found.row_locks.len() >= limit {
-                            found.more = true;
-                            return found;
-                        }
-                        found.row_locks.push(row_lock(&row, now));
-                    }
+        self.scan(None, |state, transaction| {
+            if transaction.status().has_ended() {
+                return ControlFlow::Continue(());
+            }
+            for row in state.row_locks_of(transaction.xid()) {
+                if !wants_row(wanted, only, &row) {
+                    continue;
                 }
+                if found.row_locks.len() >= limit {
+                    found.more = true;
+                    return ControlFlow::Break(());
+                }
+                found.row_locks.push(row_lock(&row, now));
             }
-            if looked_at < SCAN_CHUNK {
-                return found;
-            }
-            tokio::task::yield_now().await;
-        }
+            ControlFlow::Continue(())
+        })
+        .await;
+        found
     }
 
     fn detail(&self, state: &State, xid: Xid) -> Option<TransactionDetail> {
