@@ -55,6 +55,30 @@ pub enum Command {
     Repair(Repair),
 }
 
+impl Command {
+    /// The transaction that it is about, if it names one.
+    #[must_use]
+    pub fn xid(&self) -> Option<Xid> {
+        match self {
+            Self::Begin(c) => Some(c.xid),
+            Self::RegisterBranch(c) => Some(c.xid),
+            Self::CheckLocks(c) => Some(c.xid),
+            Self::BranchDone(c) => Some(c.xid),
+            Self::WithdrawBranch(c) => Some(c.xid),
+            Self::DoomBranch(c) => Some(c.xid),
+            Self::Commit(c) => Some(c.xid),
+            Self::RollBack(c) => Some(c.xid),
+            Self::FinishBranch(c) => Some(c.xid),
+            Self::Repair(c) => Some(c.xid),
+            Self::TakeOffice
+            | Self::LeaseWorker(_)
+            | Self::EndLease(_)
+            | Self::BindResource(_)
+            | Self::Expire => None,
+        }
+    }
+}
+
 /// Takes a worker id, or renews the lease on `worker` if this process holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseWorker {

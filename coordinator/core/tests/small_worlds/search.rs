@@ -122,7 +122,7 @@ fn nothing_comes_of_repeats(world: &World, bytes: &[u8]) -> Told<()> {
     let mut state = world.state.clone();
     let mut effects = Effects::new();
     for (entry, answer) in &world.log {
-        if sender(&entry.command).is_none() {
+        if entry.command.xid().is_none() {
             continue;
         }
         // It gave up waiting for its begin: another try.
@@ -147,22 +147,6 @@ fn nothing_comes_of_repeats(world: &World, bytes: &[u8]) -> Told<()> {
         return Err("a repeated message changes the state".into());
     }
     Ok(())
-}
-
-/// The transaction of a command that an actor sends.
-fn sender(command: &Command) -> Option<Xid> {
-    match command {
-        Command::Begin(c) => Some(c.xid),
-        Command::RegisterBranch(c) => Some(c.xid),
-        Command::CheckLocks(c) => Some(c.xid),
-        Command::BranchDone(c) => Some(c.xid),
-        Command::WithdrawBranch(c) => Some(c.xid),
-        Command::DoomBranch(c) => Some(c.xid),
-        Command::Commit(c) => Some(c.xid),
-        Command::RollBack(c) => Some(c.xid),
-        Command::FinishBranch(c) => Some(c.xid),
-        _ => None,
-    }
 }
 
 /// When nobody has anything to do but to answer orders, everything comes to its end.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     agenda::Event,
     message::{Answer, Ask, Peer},
-    oracle::{News, xid_of},
+    oracle::News,
     outside::Outside,
 };
 
@@ -108,7 +108,7 @@ impl Coordinator {
                 }
             }
             for command in commands {
-                out.note(ME, xid_of(command), || {
+                out.note(ME, command.xid(), || {
                     format!("entry {index}: {}", describe(command))
                 });
             }
@@ -278,7 +278,7 @@ impl Coordinator {
                 }
                 callers.push_back((peer, tag));
             }
-            reply => promise(out, index, xid_of(&command), (peer, tag), reply),
+            reply => promise(out, index, command.xid(), (peer, tag), reply),
         }
     }
 

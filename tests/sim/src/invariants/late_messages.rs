@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use accede_core::{Command, Outcome, Reply, Xid, codec};
 
 use super::Invariant;
-use crate::oracle::{Facts, News, Step, xid_of};
+use crate::oracle::{Facts, News, Step};
 
 #[derive(Default)]
 pub(super) struct LateMessages {
@@ -57,7 +57,7 @@ impl Invariant for LateMessages {
         let News::Applied(step) = news else {
             return Ok(());
         };
-        let Some(xid) = xid_of(step.command) else {
+        let Some(xid) = step.command.xid() else {
             return Ok(());
         };
         let repeat = self.is_repeat(facts, xid, step);

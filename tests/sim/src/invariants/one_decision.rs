@@ -8,7 +8,7 @@ use accede_core::{Decision, Effect, Reply, Waiter, Xid};
 use super::Invariant;
 use crate::{
     message::{Answer, Outcome},
-    oracle::{Facts, News, xid_of},
+    oracle::{Facts, News},
 };
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Invariant for OneDecision {
                         _ => {}
                     }
                 }
-                match (xid_of(step.command), step.reply) {
+                match (step.command.xid(), step.reply) {
                     (Some(xid), Reply::Decided(decision, _)) => self.is(xid, *decision, "a reply"),
                     _ => Ok(()),
                 }

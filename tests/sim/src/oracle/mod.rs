@@ -185,7 +185,7 @@ impl Oracle {
         let mut applied = Applied::default();
         for command in batch.commands {
             let mut effects = Effects::new();
-            let xid = xid_of(&command);
+            let xid = command.xid();
             let before = xid
                 .and_then(|xid| self.facts.witness.transaction(xid))
                 .cloned();
@@ -228,27 +228,6 @@ impl Oracle {
                 self.facts.decisions.entry(*xid).or_insert(*decision);
             }
         }
-    }
-}
-
-/// The transaction that a command is about.
-pub(crate) fn xid_of(command: &Command) -> Option<Xid> {
-    match command {
-        Command::Begin(c) => Some(c.xid),
-        Command::RegisterBranch(c) => Some(c.xid),
-        Command::CheckLocks(c) => Some(c.xid),
-        Command::BranchDone(c) => Some(c.xid),
-        Command::WithdrawBranch(c) => Some(c.xid),
-        Command::DoomBranch(c) => Some(c.xid),
-        Command::Commit(c) => Some(c.xid),
-        Command::RollBack(c) => Some(c.xid),
-        Command::FinishBranch(c) => Some(c.xid),
-        Command::Repair(c) => Some(c.xid),
-        Command::TakeOffice
-        | Command::LeaseWorker(_)
-        | Command::EndLease(_)
-        | Command::BindResource(_)
-        | Command::Expire => None,
     }
 }
 
