@@ -168,6 +168,7 @@ impl Bulk {
             wait_limit_ms: 5_000,
             holds_local_locks: true,
             agent: AGENT,
+            ..Default::default()
         };
         let body = branch_request::Body::Register(register);
         self.branches.send(branch(sequence, body))?;

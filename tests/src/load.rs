@@ -129,6 +129,7 @@ impl Client {
             wait_limit_ms: 2_000,
             holds_local_locks: true,
             agent: AGENT,
+            ..Default::default()
         };
         // The same request again is the same request: it may have arrived.
         for _ in 0..50 {

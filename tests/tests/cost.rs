@@ -112,6 +112,7 @@ impl Agent {
             wait_limit_ms: 1_000,
             holds_local_locks: true,
             agent: AGENT,
+            ..Default::default()
         };
         self.send(tag, Body::Register(register)).await;
         self.round_trips.fetch_add(1, Ordering::Relaxed);

@@ -174,7 +174,7 @@ impl World {
             agent: AGENT,
             resource: self.resources[place].clone(),
             mode: Mode::At,
-            locks: vec![row.cloned().unwrap_or_else(own)],
+            locks: vec![row.cloned().unwrap_or_else(own).into()],
             wait_limit_ms: 60_000,
             holds_local_locks: false,
         })

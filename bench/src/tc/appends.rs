@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use accede_core::{
-    Attempt, Begin, BranchDone, BranchId, Command, Commit, Epoch, FinishBranch, Mode, Outcome,
-    ProcessId, RegisterBranch, RequestId, Timestamp, WallTime, Xid, codec::encode_batch,
+    Attempt, Begin, BranchDone, BranchId, Command, Commit, Epoch, FinishBranch, LockKey, Mode,
+    Outcome, ProcessId, RegisterBranch, RequestId, Timestamp, WallTime, Xid, codec::encode_batch,
 };
 use accede_log::{LogConfig, raw::Appender};
 use anyhow::Context as _;
@@ -85,7 +85,7 @@ fn entries() -> Vec<Bytes> {
             agent: process,
             resource: super::load::RESOURCE.into(),
             mode: Mode::At,
-            locks: vec![Arc::from([7; 30])],
+            locks: vec![LockKey::from([7; 30]).into()],
             wait_limit_ms: 5_000,
             holds_local_locks: true,
         })

@@ -309,6 +309,7 @@ impl Shared {
             wait_limit_ms: 5_000,
             holds_local_locks: true,
             agent: self.process,
+            ..Default::default()
         };
         let body = branch_request::Body::Register(register);
         self.branches.push(ask(place as u64 + 1, body));

@@ -162,8 +162,11 @@ fn a_stuck_branch_is_shown_and_repaired() {
     };
     let held = row(&["--xid", &xid, "--resource", "stock-db"]);
     assert_eq!(
-        (&held["row"], &held["holder"]),
-        (&"product 7".into(), &xid.as_str().into())
+        (&held["row"], &held["holders"]),
+        (
+            &"product 7".into(),
+            &serde_json::json!([{ "xid": xid, "mode": "exclusive" }])
+        )
     );
     assert!(row(&["--waited-for"]).is_null(), "nobody waits");
     let text = run(&["--coordinator", &daemon.url(), "lock", "list"]).1;

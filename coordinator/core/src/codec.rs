@@ -8,6 +8,7 @@
 //! readable.
 
 mod command;
+mod lock;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -26,6 +27,7 @@ pub(crate) use self::{
         get_branch_id, get_command, get_problem, get_process, get_repair_verb, get_request,
         get_worker, get_xid, put_command, put_problem, put_repair_verb, put_request, put_xid,
     },
+    lock::{get_row_lock, put_row_lock},
     wire::{Reader, Writer},
 };
 

@@ -2,9 +2,12 @@
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 
-use crate::id::{
-    Attempt, BranchId, DatabaseId, Epoch, LockKey, ProcessId, RequestId, Resource, Timestamp,
-    WallTime, WorkerId, Xid,
+use crate::{
+    id::{
+        Attempt, BranchId, DatabaseId, Epoch, LockKey, ProcessId, RequestId, Resource, Timestamp,
+        WallTime, WorkerId, Xid,
+    },
+    lock_mode::RowLock,
 };
 
 /// One command of the log with what its leader stamped on it.
@@ -143,8 +146,8 @@ pub struct RegisterBranch {
     pub resource: Resource,
     /// How the branch is finished.
     pub mode: Mode,
-    /// Sorted, no key twice.
-    pub locks: Vec<LockKey>,
+    /// Sorted by key, none twice.
+    pub locks: Vec<RowLock>,
     /// Milliseconds the request may wait in the lock queues.
     pub wait_limit_ms: u32,
     /// The caller's open local transaction holds database locks on these rows.
@@ -160,8 +163,10 @@ pub struct CheckLocks {
     pub request: RequestId,
     /// The database.
     pub resource: Resource,
-    /// Sorted, no key twice.
+    /// Sorted, none twice.
     pub locks: Vec<LockKey>,
+    /// Whoever only reads does not mind others who hold the rows shared.
+    pub shared: bool,
     /// Milliseconds the request may wait in the lock queues.
     pub wait_limit_ms: u32,
     /// The caller's open local transaction holds database locks on these rows.

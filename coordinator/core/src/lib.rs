@@ -28,6 +28,7 @@ mod handle;
 mod hash;
 mod id;
 pub mod limits;
+mod lock_mode;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod reply;
@@ -45,7 +46,8 @@ mod worker;
 pub use command::*;
 pub use effect::{Action, Effect, Effects, Order};
 pub use id::*;
+pub use lock_mode::*;
 pub use reply::*;
-pub use state::{Counts, LockWaiter, RowLockStatus, State, WaitingRequest};
+pub use state::{Counts, LockHolder, LockWaiter, RowLockStatus, State, WaitingRequest};
 pub use status::{BranchStatus, Status};
 pub use transaction::{Branch, RepairRecord, Transaction};

@@ -13,6 +13,8 @@ pub const MAX_TIMEOUT_MS: u32 = 86_400_000;
 pub const MAX_LOCKS_PER_BRANCH: usize = 20_000;
 /// Bytes of one lock key: a resource's widest sensible key.
 pub const MAX_LOCK_KEY_BYTES: usize = 1_024;
+/// Columns of one row that a branch changes in escrow.
+pub const MAX_ESCROW_COLUMNS: usize = 16;
 /// Bytes of all lock keys of one branch: what one log entry takes with room for others.
 pub const MAX_LOCK_BYTES_PER_BRANCH: usize = 1_048_576;
 /// Branches of one transaction.

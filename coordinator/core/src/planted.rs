@@ -33,13 +33,19 @@ pub enum Bug {
     UndoneInWrongOrder,
     /// Circles of waiting transactions are not looked for.
     CyclesAllowed,
+    /// Whoever overtakes a queue is taken to wait for all before it.
+    OvertakersMisjudged,
+    /// Writers do not mind those who hold a row shared.
+    ReadersIgnored,
+    /// Escrow is granted as if everyone would commit.
+    EscrowUnbounded,
     /// A lease starts where the wall clock stands, not above what was leased before.
     LeaseFollowsTheClock,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -53,6 +59,9 @@ impl Bug {
         Self::OrdersLostInRestart,
         Self::UndoneInWrongOrder,
         Self::CyclesAllowed,
+        Self::OvertakersMisjudged,
+        Self::ReadersIgnored,
+        Self::EscrowUnbounded,
         Self::LeaseFollowsTheClock,
     ];
 
@@ -73,6 +82,9 @@ impl Bug {
             Self::OrdersLostInRestart => "orders-lost-in-restart",
             Self::UndoneInWrongOrder => "undone-in-wrong-order",
             Self::CyclesAllowed => "cycles-allowed",
+            Self::OvertakersMisjudged => "overtakers-misjudged",
+            Self::ReadersIgnored => "readers-ignored",
+            Self::EscrowUnbounded => "escrow-unbounded",
             Self::LeaseFollowsTheClock => "lease-follows-the-clock",
         }
     }

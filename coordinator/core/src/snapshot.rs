@@ -140,7 +140,9 @@ impl State {
                 true => &[],
                 false => locks,
             };
-            let held = self.locks.restore_hold(t.xid, &branch.resource, locks);
+            let held = self
+                .locks
+                .restore_hold(t.xid, branch.id, &branch.resource, locks);
             sound(held, "row lock")?;
             if let Some(at) = branch.next_attempt_at {
                 self.arm(at, Timer::Attempt(t.xid, branch.id))?;

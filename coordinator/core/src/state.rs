@@ -10,6 +10,7 @@ use crate::{
     deadline::Deadlines,
     id::{DatabaseId, Epoch, LockKey, ProcessId, Resource, Timestamp, WorkerId, Xid},
     limits::RETENTION_MS,
+    lock_mode::LockMode,
     reply::{Decision, Whereabouts},
     row_lock::RowLocks,
     status::Status,
@@ -96,17 +97,29 @@ pub struct RowLockStatus {
     pub resource: Resource,
     /// Which.
     pub key: LockKey,
-    /// Who holds it; `None` while the first in its queue waits for another row.
-    pub holder: Option<Xid>,
+    /// Who holds it, in the order of their XIDs; none while the first in its queue waits for
+    /// another row. One that holds it in several modes comes once for each.
+    pub holders: Vec<LockHolder>,
     /// Who waits for it, in order.
     pub waiting: Vec<LockWaiter>,
 }
 
+/// A transaction that holds a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Which.
+    pub xid: Xid,
+    /// How.
+    pub mode: LockMode,
+}
+
 /// A request in the queue of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockWaiter {
     /// Whose.
     pub xid: Xid,
+    /// How it wants the row.
+    pub mode: LockMode,
     /// When it began to wait.
     pub since: Timestamp,
     /// When it gives up.
@@ -192,7 +205,7 @@ impl State {
             .filter_map(|id| self.locks.ticket(id).map(|ticket| (id, ticket)))
             .map(|(id, ticket)| WaitingRequest {
                 resource: ticket.wanted.resource().clone(),
-                row_locks: ticket.wanted.locks().len(),
+                row_locks: ticket.wanted.row_locks(),
                 blocked_by: self
                     .locks
                     .blockers(&ticket.wanted, Some(id))
@@ -204,24 +217,24 @@ impl State {
             .collect()
     }
 
-    /// The rows that a transaction holds, and those that nobody holds and it is the first to wait
-    /// for: over all transactions each row comes once.
+    /// The rows that a transaction holds, as the first if others hold them too, and those that
+    /// nobody holds and it is the first to wait for: over all transactions each row comes once.
     #[must_use]
     pub fn row_locks_of(&self, xid: Xid) -> Vec<RowLockStatus> {
         let Some(transaction) = self.transaction(xid) else {
             return Vec::new();
         };
         let held = transaction.branches().iter().flat_map(|branch| {
-            let keys = branch.locks.iter();
-            keys.map(|key| (branch.resource(), key))
+            let locks = branch.locks.iter();
+            locks.map(|lock| (branch.resource(), &lock.key))
         });
         let tickets = self
             .locks
             .tickets_of(xid)
             .filter_map(|id| self.locks.ticket(id));
         let waited = tickets.flat_map(|ticket| {
-            let keys = ticket.wanted.locks().iter();
-            keys.map(move |key| (ticket.wanted.resource(), key))
+            let locks = ticket.wanted.locks();
+            locks.map(move |(key, _)| (ticket.wanted.resource(), key))
         });
         // Several branches may hold a row, several requests wait for it.
         let rows: BTreeSet<(&Resource, &LockKey)> = held.chain(waited).collect();
@@ -229,7 +242,8 @@ impl State {
             .filter_map(|(resource, key)| self.locks.status(resource, key))
             .filter(|row| {
                 let first = row.waiting.first().map(|waiter| waiter.xid);
-                row.holder.or(first) == Some(xid)
+                let holder = row.holders.first().map(|holder| holder.xid);
+                holder.or(first) == Some(xid)
             })
             .collect()
     }

@@ -5,9 +5,8 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use crate::{
     command::{Mode, Problem, RepairVerb},
     effect::{Action, Order},
-    id::{
-        Attempt, BranchId, Epoch, LockKey, ProcessId, RequestId, Resource, Timestamp, WallTime, Xid,
-    },
+    id::{Attempt, BranchId, Epoch, ProcessId, RequestId, Resource, Timestamp, WallTime, Xid},
+    lock_mode::RowLock,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::TicketId,
     status::{BranchEvent, BranchStatus, Event, Status},
@@ -188,7 +187,7 @@ pub struct Branch {
     pub(crate) status: BranchStatus,
     pub(crate) was_done: bool,
     /// The row locks it holds; empty once they are released.
-    pub(crate) locks: Vec<LockKey>,
+    pub(crate) locks: Vec<RowLock>,
     /// What the newest order asked for.
     pub(crate) action: Action,
     pub(crate) attempt: Attempt,

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use accede_core::{
-    self as core, Attempt, BranchId, Epoch, LockKey, Mode, Problem, ProcessId, Resource,
-    RollBackReason, Xid, limits as core_limits,
+    self as core, Attempt, BranchId, Epoch, Mode, Problem, ProcessId, Resource, RollBackReason,
+    Xid, limits as core_limits,
 };
 use accede_proto::v1::{self, Refusal, branch_finished, refusal::Code, roll_back_reason};
 use bytes::Bytes;
 
-use crate::{limits, refusal};
+use crate::{limits, refusal, row_locks};
 
-type Checked<T> = Result<T, Box<Refusal>>;
+pub(crate) type Checked<T> = Result<T, Box<Refusal>>;
 
 /// Reads an XID.
 pub(crate) fn xid(bits: u64) -> Checked<Xid> {
@@ -87,44 +87,6 @@ fn request_id(id: Option<v1::RequestId>) -> Checked<core::RequestId> {
         process: process(id.client)?,
         sequence: id.sequence,
     })
-}
-
-/// Sorts and checks a list of row locks.
-fn locks(keys: &[Bytes]) -> Checked<Vec<LockKey>> {
-    if keys.len() > core_limits::MAX_LOCKS_PER_BRANCH {
-        return Err(Box::new(refusal::too_large(
-            "the list of row locks",
-            keys.len(),
-            core_limits::MAX_LOCKS_PER_BRANCH,
-        )));
-    }
-    let mut total = 0;
-    for key in keys {
-        total += key.len();
-        if key.is_empty() {
-            return Err(Box::new(refusal::invalid("a row lock has no bytes")));
-        }
-        if key.len() > core_limits::MAX_LOCK_KEY_BYTES {
-            return Err(Box::new(refusal::too_large(
-                "a row lock (in bytes)",
-                key.len(),
-                core_limits::MAX_LOCK_KEY_BYTES,
-            )));
-        }
-    }
-    if total > core_limits::MAX_LOCK_BYTES_PER_BRANCH {
-        return Err(Box::new(refusal::too_large(
-            "the list of row locks (in bytes)",
-            total,
-            core_limits::MAX_LOCK_BYTES_PER_BRANCH,
-        )));
-    }
-    let mut locks: Vec<LockKey> = keys.iter().map(|key| Arc::from(&key[..])).collect();
-    if !locks.is_sorted_by(|a, b| a < b) {
-        locks.sort_unstable();
-        locks.dedup();
-    }
-    Ok(locks)
 }
 
 /// Checks the wire's cluster id against ours; empty: the caller does not know yet.
@@ -202,7 +164,7 @@ pub(crate) fn register(
         agent,
         resource,
         mode: Mode::At,
-        locks: locks(&wire.row_locks)?,
+        locks: row_locks::wanted(wire)?,
         wait_limit_ms: wire.wait_limit_ms.min(core_limits::MAX_LOCK_WAIT_MS),
         holds_local_locks: wire.holds_local_locks,
     })
@@ -216,7 +178,8 @@ pub(crate) fn check_locks(
         xid: xid(wire.xid)?,
         request: request_id(wire.request)?,
         resource,
-        locks: locks(&wire.row_locks)?,
+        locks: row_locks::keys(&wire.row_locks)?,
+        shared: wire.shared,
         wait_limit_ms: wire.wait_limit_ms.min(core_limits::MAX_LOCK_WAIT_MS),
         holds_local_locks: wire.holds_local_locks,
     })

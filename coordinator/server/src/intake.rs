@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use accede_core::{Command, State};
+use accede_core::{Command, LockMode, State};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -191,13 +191,15 @@ fn is_new_work(command: &Command) -> bool {
 /// About how many bytes a command takes in an entry; exact where it can be much.
 fn size(command: &Command) -> usize {
     const FIXED: usize = 48;
-    let locks =
-        |locks: &[accede_core::LockKey]| locks.iter().map(|key| key.len() + 4).sum::<usize>();
     let variable: usize = match command {
         Command::Begin(begin) => begin.name.len(),
         Command::LeaseWorker(lease) => lease.name.len(),
-        Command::RegisterBranch(branch) => locks(&branch.locks) + branch.resource.len(),
-        Command::CheckLocks(check) => locks(&check.locks) + check.resource.len(),
+        Command::RegisterBranch(branch) => {
+            branch.locks.iter().map(row_lock_size).sum::<usize>() + branch.resource.len()
+        }
+        Command::CheckLocks(check) => {
+            check.locks.iter().map(|key| key.len() + 4).sum::<usize>() + check.resource.len()
+        }
         Command::FinishBranch(finish) => match &finish.outcome {
             accede_core::Outcome::Finished => 0,
             accede_core::Outcome::Failed(problem)
@@ -212,6 +214,14 @@ fn size(command: &Command) -> usize {
         _ => 0,
     };
     FIXED + variable
+}
+
+fn row_lock_size(lock: &accede_core::RowLock) -> usize {
+    let deltas = match &lock.mode {
+        LockMode::Exclusive | LockMode::Shared => 1,
+        LockMode::Escrow(deltas) => deltas.iter().map(|change| change.column.len() + 36).sum(),
+    };
+    lock.key.len() + 4 + deltas
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ mod orders;
 mod output;
 mod refusal;
 mod reply_to;
+mod row_locks;
 mod server;
 mod sessions;
 mod settings;

@@ -248,6 +248,7 @@ impl SessionRegistrar {
                     wait_limit_ms,
                     holds_local_locks: true,
                     agent: self.agent,
+                    ..Default::default()
                 })
             })
             .await?;
@@ -280,6 +281,7 @@ impl SessionRegistrar {
                     row_locks: row_locks(&check.row_locks),
                     wait_limit_ms,
                     holds_local_locks: true,
+                    ..Default::default()
                 })
             })
             .await?;

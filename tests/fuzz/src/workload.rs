@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use accede_core::{
-    Attempt, Begin, BindResource, BranchDone, BranchId, CheckLocks, Command, Commit, DoomBranch,
-    Effect, Entry, FinishBranch, LeaseWorker, LockKey, Mode, Order, Outcome, Problem, ProcessId,
-    RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack, State, Timestamp, WallTime,
-    WithdrawBranch, Xid,
+    Attempt, Begin, BindResource, BranchDone, BranchId, CheckLocks, ColumnDelta, Command, Commit,
+    DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode, Order, Outcome,
+    Problem, ProcessId, RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack, RowLock,
+    State, Timestamp, WallTime, WithdrawBranch, Xid,
 };
 
 use crate::Random;
@@ -169,6 +169,24 @@ impl Workload {
             .collect()
     }
 
+    fn modes(&mut self) -> Vec<RowLock> {
+        let locks = self.locks().into_iter().map(|key| RowLock {
+            key,
+            mode: match self.random.below(4) {
+                0 | 1 => LockMode::Exclusive,
+                2 => LockMode::Shared,
+                _ => LockMode::Escrow(Arc::new(vec![ColumnDelta {
+                    column: "count".into(),
+                    delta: self.random.below(7) as i64 - 3,
+                    value: 5,
+                    lower: 0,
+                    upper: 10,
+                }])),
+            },
+        });
+        locks.collect()
+    }
+
     fn resource(&mut self) -> Arc<str> {
         RESOURCES[self.random.below(RESOURCES.len())].into()
     }
@@ -180,7 +198,7 @@ impl Workload {
             agent: ProcessId(process + 10 * (self.random.number() % 2)),
             resource: self.resource(),
             mode: Mode::At,
-            locks: self.locks(),
+            locks: self.modes(),
             wait_limit_ms: 500,
             holds_local_locks: self.random.below(2) == 0,
         })
@@ -192,6 +210,7 @@ impl Workload {
             request: self.request(process),
             resource: self.resource(),
             locks: self.locks(),
+            shared: self.random.below(2) == 0,
             wait_limit_ms: 500,
             holds_local_locks: false,
         })

@@ -140,6 +140,7 @@ fn register(xid: u64) -> v1::RegisterBranch {
         wait_limit_ms: 1_000,
         holds_local_locks: true,
         agent: 77,
+        ..Default::default()
     }
 }
 

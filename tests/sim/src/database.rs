@@ -1,11 +1,18 @@
 //! A model database: rows, local locks, and the undo log of the AT mode. What is committed here
 //! is durable; local transactions end with the connection of their agent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
-use accede_core::{BranchId, DatabaseId, Resource, Xid};
+use accede_core::{BranchId, ColumnDelta, DatabaseId, LockMode, Resource, RowLock, Xid};
 
-use crate::work::Change;
+use crate::work::{Change, key_of};
+
+/// What the last row of each database may hold.
+pub(crate) const BOUNDS: RangeInclusive<i64> = 0..=40;
 
 /// Names a local transaction.
 pub(crate) type LocalId = u64;
@@ -18,6 +25,28 @@ pub(crate) struct Image {
     pub(crate) row: usize,
     pub(crate) before: Option<i64>,
     pub(crate) after: Option<i64>,
+    /// What was added in escrow: undone by its inverse, whatever the row holds by then.
+    pub(crate) delta: Option<i64>,
+}
+
+impl Image {
+    /// What the undo makes of a row that holds `found`.
+    pub(crate) fn restored(&self, found: Option<i64>) -> Option<i64> {
+        match self.delta {
+            Some(delta) => found.map(|value| value - delta),
+            None => self.before,
+        }
+    }
+}
+
+fn escrow(delta: i64, value: i64) -> LockMode {
+    LockMode::Escrow(Arc::new(vec![ColumnDelta {
+        column: "value".into(),
+        delta,
+        value,
+        lower: *BOUNDS.start(),
+        upper: *BOUNDS.end(),
+    }]))
 }
 
 /// A row of the undo log.
@@ -43,6 +72,10 @@ struct Local {
     owner: (usize, u32, u64),
     began_at: u64,
     changed: BTreeMap<usize, Option<i64>>,
+    /// What was added to rows that were changed in no other way.
+    escrow: BTreeMap<usize, i64>,
+    /// Rows that were read to be relied on.
+    read: BTreeSet<usize>,
 }
 
 /// A lock that was granted after a wait: agent, its life, its job.
@@ -70,6 +103,8 @@ pub(crate) enum NotFinished {
         expected: Option<i64>,
         found: Option<i64>,
     },
+    /// The row would leave its bounds.
+    OutOfBounds { row: usize, value: i64 },
 }
 
 /// One database.
@@ -94,7 +129,10 @@ impl Database {
             resource: Resource::from(format!("db{number}")),
             id: [number as u8 + 1; 16],
             up: true,
-            rows: (0..rows).map(|n| row(100 * n as i64)).collect(),
+            rows: (1..rows)
+                .map(|n| row(100 * n as i64))
+                .chain([row(*BOUNDS.end() / 2)])
+                .collect(),
             undo: BTreeMap::new(),
             locals: BTreeMap::new(),
             last_local: 0,
@@ -119,6 +157,8 @@ impl Database {
             owner,
             began_at: now,
             changed: BTreeMap::new(),
+            escrow: BTreeMap::new(),
+            read: BTreeSet::new(),
         };
         self.locals.insert(self.last_local, local);
         self.last_local
@@ -145,27 +185,69 @@ impl Database {
     /// Carries out one statement on a row whose lock is held; false if the row is not as needed.
     pub(crate) fn change(&mut self, id: LocalId, row: usize, change: Change) -> bool {
         let committed = self.rows[row].value;
+        let bounded = self.is_bounded(row);
         let Some(local) = self.locals.get_mut(&id) else {
             return false;
         };
         let now = local.changed.get(&row).copied().unwrap_or(committed);
         let then = match (change, now) {
             // No row matches: the statement changes nothing.
-            (Change::Add(_) | Change::Delete, None) => return true,
-            (Change::Add(delta), Some(value)) => Some(value + delta),
+            (Change::Add(_) | Change::Escrow(_) | Change::Delete, None) => return true,
+            (Change::Read, _) => {
+                // Who relies on a row does not let others add to it.
+                local.read.insert(row);
+                local.escrow.remove(&row);
+                return true;
+            }
+            (Change::Add(delta) | Change::Escrow(delta), Some(value)) => Some(value + delta),
             (Change::Delete, Some(_)) => None,
             (Change::Insert(value), None) => Some(value),
             (Change::Insert(_), Some(_)) => return false,
         };
-        local.changed.insert(row, then);
+        if bounded && then.is_some_and(|value| !BOUNDS.contains(&value)) {
+            return false;
+        }
+        let first = local.changed.insert(row, then).is_none() && !local.read.contains(&row);
+        match (change, local.escrow.get_mut(&row)) {
+            (Change::Escrow(delta), Some(sum)) => *sum += delta,
+            (Change::Escrow(delta), None) if first => drop(local.escrow.insert(row, delta)),
+            _ => drop(local.escrow.remove(&row)),
+        }
         true
     }
 
-    /// The rows changed so far, which is what the branch needs row locks on.
-    pub(crate) fn changed(&self, id: LocalId) -> Vec<usize> {
-        self.locals
-            .get(&id)
-            .map_or_else(Vec::new, |l| l.changed.keys().copied().collect())
+    /// Only the last row has bounds, and only that one is changed in escrow.
+    pub(crate) fn is_bounded(&self, row: usize) -> bool {
+        row + 1 == self.rows.len()
+    }
+
+    /// The row locks that the branch needs for what it did so far, sorted.
+    pub(crate) fn row_locks(&self, id: LocalId) -> Vec<RowLock> {
+        let Some(local) = self.locals.get(&id) else {
+            return Vec::new();
+        };
+        let changed = local.changed.iter().map(|(row, value)| RowLock {
+            key: key_of(*row),
+            mode: match (local.escrow.get(row), value) {
+                (Some(delta), Some(value)) => escrow(*delta, *value),
+                _ => LockMode::Exclusive,
+            },
+        });
+        let read = local.read.iter();
+        let only_read = read.filter(|row| !local.changed.contains_key(row));
+        let read = only_read.map(|row| RowLock {
+            key: key_of(*row),
+            mode: LockMode::Shared,
+        });
+        let mut locks: Vec<RowLock> = changed.chain(read).collect();
+        locks.sort_unstable();
+        locks
+    }
+
+    /// The rows that a branch read and relies on.
+    pub(crate) fn read(&self, id: LocalId) -> Vec<usize> {
+        let local = self.locals.get(&id);
+        local.map_or_else(Vec::new, |local| local.read.iter().copied().collect())
     }
 
     /// Commits a branch with its undo record, in one local transaction.
@@ -181,15 +263,18 @@ impl Database {
         } else if self.undo.contains_key(&key) {
             Err(NotCommitted::Defended)
         } else {
-            let changed = self
-                .locals
-                .get(&id)
-                .map(|l| l.changed.clone())
+            let local = self.locals.get(&id);
+            let (changed, escrow) = local
+                .map(|local| (local.changed.clone(), local.escrow.clone()))
                 .unwrap_or_default();
             let mut images = Vec::new();
             for (row, after) in changed {
-                let before = std::mem::replace(&mut self.rows[row].value, after);
-                images.push(Image { row, before, after });
+                images.push(Image {
+                    row,
+                    before: std::mem::replace(&mut self.rows[row].value, after),
+                    after,
+                    delta: escrow.get(&row).copied(),
+                });
             }
             self.undo.insert(key, Record::Undo(images.clone()));
             Ok(images)
@@ -260,8 +345,18 @@ impl Database {
         {
             return Err(NotFinished::Locked);
         }
-        for Image { row, before, after } in &images {
+        for image in &images {
+            let Image {
+                row, before, after, ..
+            } = image;
             let found = self.rows[*row].value;
+            if image.delta.is_some() {
+                let value = image.restored(found);
+                if let Some(value) = value.filter(|value| !BOUNDS.contains(value)) {
+                    return Err(NotFinished::OutOfBounds { row: *row, value });
+                }
+                continue;
+            }
             if found != *after && found != *before && !forced {
                 return Err(NotFinished::Dirty {
                     row: *row,
@@ -271,7 +366,8 @@ impl Database {
             }
         }
         for image in &images {
-            self.rows[image.row].value = image.before;
+            let row = &mut self.rows[image.row];
+            row.value = image.restored(row.value);
         }
         self.undo.insert(key, Record::Marker { made_at: now });
         Ok(images)

@@ -90,6 +90,9 @@ pub(crate) struct Plan {
     pub(crate) agents: usize,
     pub(crate) databases: usize,
     pub(crate) rows: usize,
+    /// Most branches register first and want several of the few rows: long queues of requests,
+    /// whose transactions hold some of these rows already.
+    pub(crate) crowded: bool,
     pub(crate) transactions_per_client: u64,
     pub(crate) entries_per_snapshot: u64,
     /// Milliseconds that a forced write takes.
@@ -106,6 +109,7 @@ pub(crate) const HARMLESS_SHARE: u64 = 25;
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let harmless = random.below(HARMLESS_SHARE) == 0;
+        let crowded = random.chance(120);
         let mut plan = Self {
             rates: if harmless {
                 Rates::default()
@@ -116,8 +120,13 @@ impl Plan {
             calm_at: random.between(15_000, 45_000),
             clients: random.between(2, 4) as usize,
             agents: random.between(2, 4) as usize,
-            databases: random.between(2, 3) as usize,
-            rows: random.between(3, 9) as usize,
+            databases: if crowded {
+                1
+            } else {
+                random.between(2, 3) as usize
+            },
+            rows: random.between(3, if crowded { 4 } else { 9 }) as usize,
+            crowded,
             transactions_per_client: random.between(10, 60),
             entries_per_snapshot: match random.below(3) {
                 // Rarely, so that the log grows over several segments.

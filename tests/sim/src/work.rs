@@ -1,11 +1,15 @@
 //! What transactions do in databases.
 
-use accede_core::LockKey;
+use accede_core::{LockKey, LockMode, RowLock};
 
 /// What happens to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Add(i64),
+    /// The same, but undone by its inverse, so that others may add meanwhile.
+    Escrow(i64),
+    /// SELECT … FOR SHARE in a branch that keeps the row locks until its transaction is decided.
+    Read,
     Insert(i64),
     Delete,
 }
@@ -28,7 +32,22 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// The row locks: sorted, none twice.
+    /// The row locks of a branch that does not know yet what it will find.
+    pub(crate) fn row_locks(&self) -> Vec<RowLock> {
+        let keys = self.keys().into_iter();
+        let locks = keys.map(|key| {
+            let mut of_row = self.rows.iter().filter(|(row, _)| key_of(*row) == key);
+            let mode = if of_row.all(|(_, change)| *change == Change::Read) {
+                LockMode::Shared
+            } else {
+                LockMode::Exclusive
+            };
+            RowLock { key, mode }
+        });
+        locks.collect()
+    }
+
+    /// The rows: sorted, none twice.
     pub(crate) fn keys(&self) -> Vec<LockKey> {
         let mut keys: Vec<LockKey> = self.rows.iter().map(|(row, _)| key_of(*row)).collect();
         keys.sort_unstable();

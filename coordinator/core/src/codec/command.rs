@@ -1,6 +1,9 @@
 //! One command to and from bytes.
 
-use super::{DecodeError, Reader, Writer};
+use super::{
+    DecodeError, Reader, Writer,
+    lock::{get_lock_mode, put_lock_mode},
+};
 use crate::{
     command::{
         Begin, BindResource, BranchDone, CheckLocks, Command, Commit, DoomBranch, EndLease,
@@ -8,6 +11,7 @@ use crate::{
         RollBack, WithdrawBranch,
     },
     id::{Attempt, BranchId, Epoch, ProcessId, RequestId, WorkerId, Xid},
+    lock_mode::{LockMode, RowLock},
 };
 
 /// Never renumbered, never reused.
@@ -33,6 +37,13 @@ mod tag {
 const AGENT_ASKS: u8 = 1;
 /// The caller holds local locks.
 const HOLDS_LOCAL_LOCKS: u8 = 2;
+/// The keys are followed by the modes. Without it all locks are exclusive.
+const HAS_MODES: u8 = 4;
+
+/// A check's caller holds local locks.
+const CHECK_HOLDS_LOCAL_LOCKS: u8 = 1;
+/// A check passes shared locks.
+const CHECK_SHARED: u8 = 2;
 
 pub(crate) fn put_command(w: &mut Writer, command: &Command) {
     match command {
@@ -210,7 +221,12 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
     w.u8(tag::REGISTER_BRANCH);
     put_xid(w, *xid);
     put_request(w, *request);
-    w.u8(flags(agent_asks, *holds_local_locks));
+    let has_modes = locks.iter().any(|lock| lock.mode != LockMode::Exclusive);
+    w.u8(flags([
+        (agent_asks, AGENT_ASKS),
+        (*holds_local_locks, HOLDS_LOCAL_LOCKS),
+        (has_modes, HAS_MODES),
+    ]));
     if !agent_asks {
         w.fixed(agent.0);
     }
@@ -218,30 +234,43 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
     w.u8(match mode {
         Mode::At => 1,
     });
-    w.list(locks, |w, key| w.bytes(key));
+    w.list(locks, |w, lock| w.bytes(&lock.key));
+    if has_modes {
+        locks.iter().for_each(|lock| put_lock_mode(w, &lock.mode));
+    }
     w.varint((*wait_limit_ms).into());
 }
 
 fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     let xid = get_xid(r)?;
     let request = get_request(r)?;
-    let (agent_asks, holds_local_locks) = get_flags(r)?;
+    let known = AGENT_ASKS | HOLDS_LOCAL_LOCKS | HAS_MODES;
+    let flags = get_flags(r, "set of register flags", known)?;
+    let agent = if flags & AGENT_ASKS != 0 {
+        request.process
+    } else {
+        get_process(r)?
+    };
+    let resource = r.shared_str()?;
+    let mode = match r.u8()? {
+        1 => Mode::At,
+        tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
+    };
+    let mut locks = r.list(|r| r.shared_bytes().map(RowLock::from))?;
+    if flags & HAS_MODES != 0 {
+        for lock in &mut locks {
+            lock.mode = get_lock_mode(r)?;
+        }
+    }
     Ok(Command::RegisterBranch(RegisterBranch {
         xid,
         request,
-        agent: if agent_asks {
-            request.process
-        } else {
-            get_process(r)?
-        },
-        resource: r.shared_str()?,
-        mode: match r.u8()? {
-            1 => Mode::At,
-            tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
-        },
-        locks: r.list(Reader::shared_bytes)?,
+        agent,
+        resource,
+        mode,
+        locks,
         wait_limit_ms: r.small("wait limit in milliseconds")?,
-        holds_local_locks,
+        holds_local_locks: flags & HOLDS_LOCAL_LOCKS != 0,
     }))
 }
 
@@ -251,13 +280,17 @@ fn put_check_locks(w: &mut Writer, check: &CheckLocks) {
         request,
         resource,
         locks,
+        shared,
         wait_limit_ms,
         holds_local_locks,
     } = check;
     w.u8(tag::CHECK_LOCKS);
     put_xid(w, *xid);
     put_request(w, *request);
-    w.bool(*holds_local_locks);
+    w.u8(flags([
+        (*holds_local_locks, CHECK_HOLDS_LOCAL_LOCKS),
+        (*shared, CHECK_SHARED),
+    ]));
     w.str(resource);
     w.list(locks, |w, key| w.bytes(key));
     w.varint((*wait_limit_ms).into());
@@ -266,36 +299,32 @@ fn put_check_locks(w: &mut Writer, check: &CheckLocks) {
 fn get_check_locks(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     let xid = get_xid(r)?;
     let request = get_request(r)?;
-    let holds_local_locks = r.bool()?;
+    let known = CHECK_HOLDS_LOCAL_LOCKS | CHECK_SHARED;
+    let flags = get_flags(r, "set of check flags", known)?;
     Ok(Command::CheckLocks(CheckLocks {
         xid,
         request,
         resource: r.shared_str()?,
         locks: r.list(Reader::shared_bytes)?,
+        shared: flags & CHECK_SHARED != 0,
         wait_limit_ms: r.small("wait limit in milliseconds")?,
-        holds_local_locks,
+        holds_local_locks: flags & CHECK_HOLDS_LOCAL_LOCKS != 0,
     }))
 }
 
-fn flags(agent_asks: bool, holds_local_locks: bool) -> u8 {
-    let asks = if agent_asks { AGENT_ASKS } else { 0 };
-    let holds = if holds_local_locks {
-        HOLDS_LOCAL_LOCKS
-    } else {
-        0
-    };
-    asks | holds
+fn flags<const N: usize>(flags: [(bool, u8); N]) -> u8 {
+    flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .fold(0, |all, (_, flag)| all | flag)
 }
 
-fn get_flags(r: &mut Reader<'_>) -> Result<(bool, bool), DecodeError> {
+fn get_flags(r: &mut Reader<'_>, what: &'static str, known: u8) -> Result<u8, DecodeError> {
     let flags = r.u8()?;
-    if flags & !(AGENT_ASKS | HOLDS_LOCAL_LOCKS) != 0 {
-        return Err(DecodeError::UnknownTag {
-            what: "set of register flags",
-            tag: flags,
-        });
+    if flags & !known != 0 {
+        return Err(DecodeError::UnknownTag { what, tag: flags });
     }
-    Ok((flags & AGENT_ASKS != 0, flags & HOLDS_LOCAL_LOCKS != 0))
+    Ok(flags)
 }
 
 fn put_outcome(w: &mut Writer, outcome: &Outcome) {

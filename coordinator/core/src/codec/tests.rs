@@ -5,7 +5,7 @@ use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{Batch, DecodeError, decode_batch, encode_batch};
-use crate::{command::*, id::*};
+use crate::{command::*, id::*, lock_mode::*};
 
 fn xid() -> impl Strategy<Value = Xid> {
     (1..=u64::MAX >> 1).prop_filter_map("not zero", Xid::new)
@@ -26,9 +26,31 @@ fn text() -> impl Strategy<Value = String> {
     ".{0,40}"
 }
 
-fn locks() -> impl Strategy<Value = Vec<LockKey>> {
-    let key = prop::collection::vec(any::<u8>(), 0..200).prop_map(Arc::from);
-    prop::collection::vec(key, 0..5)
+fn keys() -> impl Strategy<Value = Vec<LockKey>> {
+    prop::collection::vec(key(), 0..5)
+}
+
+fn key() -> impl Strategy<Value = LockKey> {
+    prop::collection::vec(any::<u8>(), 0..200).prop_map(Arc::from)
+}
+
+fn locks() -> impl Strategy<Value = Vec<RowLock>> {
+    let delta = (text(), any::<[i64; 4]>()).prop_map(|(column, [delta, value, lower, upper])| {
+        ColumnDelta {
+            column: column.into(),
+            delta,
+            value,
+            lower,
+            upper,
+        }
+    });
+    let mode = prop_oneof![
+        2 => Just(LockMode::Exclusive),
+        1 => Just(LockMode::Shared),
+        1 => prop::collection::vec(delta, 0..3).prop_map(|deltas| LockMode::Escrow(Arc::new(deltas))),
+    ];
+    let lock = (key(), mode).prop_map(|(key, mode)| RowLock { key, mode });
+    prop::collection::vec(lock, 0..5)
 }
 
 fn problem() -> impl Strategy<Value = Problem> {
@@ -109,7 +131,7 @@ fn lock_commands() -> impl Strategy<Value = Command> {
         locks(),
         any::<(u32, bool)>(),
     );
-    let check = (xid(), request(), text(), locks(), any::<(u32, bool)>());
+    let check = (xid(), request(), text(), keys(), any::<(u32, bool, bool)>());
     prop_oneof![
         register.prop_map(
             |(xid, request, agent, resource, locks, (wait_limit_ms, local))| {
@@ -126,13 +148,14 @@ fn lock_commands() -> impl Strategy<Value = Command> {
             }
         ),
         check.prop_map(
-            |(xid, request, resource, locks, (wait_limit_ms, holds_local_locks))| {
+            |(xid, request, resource, locks, (wait_limit_ms, holds_local_locks, shared))| {
                 let resource = resource.into();
                 Command::CheckLocks(CheckLocks {
                     xid,
                     request,
                     resource,
                     locks,
+                    shared,
                     wait_limit_ms,
                     holds_local_locks,
                 })
@@ -320,10 +343,10 @@ fn each_kind_of_damage_has_its_name() {
     );
     let register = |rest: &[u8]| after_xid(6, &[&[7, 0, 0, 0, 0, 0, 0, 0, 3], rest].concat());
     assert_eq!(
-        refused(&register(&[4])),
+        refused(&register(&[8])),
         UnknownTag {
             what: "set of register flags",
-            tag: 4
+            tag: 8
         }
     );
     assert_eq!(
@@ -383,7 +406,7 @@ fn a_register_with_one_lock_is_small() {
         agent: ProcessId(u64::MAX),
         resource: "stock".into(),
         mode: Mode::At,
-        locks: vec![Arc::from([7; 30])],
+        locks: vec![LockKey::from([7; 30]).into()],
         wait_limit_ms: 3_000,
         holds_local_locks: true,
     });

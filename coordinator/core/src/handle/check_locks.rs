@@ -2,12 +2,16 @@
 //! keep them free from then on.
 
 use super::size;
-use crate::{command::CheckLocks, handle::Context, reply::Reply, row_lock::Wanted};
+use crate::{
+    command::CheckLocks, handle::Context, lock_mode::LockMode, reply::Reply, row_lock::Wanted,
+};
 
 impl Context<'_> {
     pub(crate) fn check_locks(&mut self, command: CheckLocks) -> Reply {
-        let checked = size::name("a resource's name", &command.resource)
-            .and_then(|()| size::locks(&command.locks));
+        let locks = command.locks.iter();
+        let locks = locks.map(|key| (key, &LockMode::Exclusive));
+        let checked =
+            size::name("a resource's name", &command.resource).and_then(|()| size::locks(locks));
         if let Err(rejection) = checked {
             return Reply::Refused(rejection);
         }

@@ -122,9 +122,9 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return BTreeSet::new();
         };
-        let keys = core::mem::take(&mut branch.locks);
+        let locks = core::mem::take(&mut branch.locks);
         let resource = branch.resource.clone();
-        self.state.locks.release(xid, &resource, &keys)
+        self.state.locks.release(xid, id, &resource, &locks)
     }
 
     pub(super) fn end_if_over(&mut self, xid: Xid) {

@@ -19,5 +19,6 @@ impl Context<'_> {
 
 fn check(command: &RegisterBranch) -> Result<(), Rejection> {
     size::name("a resource's name", &command.resource)?;
-    size::locks(&command.locks)
+    let locks = command.locks.iter();
+    size::locks(locks.map(|lock| (&lock.key, &lock.mode)))
 }

@@ -6,16 +6,17 @@ use core::hash::Hasher as _;
 #[cfg(feature = "planted-bugs")]
 use crate::planted::{self, Bug};
 use crate::{
-    command::Command,
+    command::{Command, RegisterBranch},
     deadline::Timer,
     effect::{Action, Effect},
     handle::Context,
     hash::Folded,
-    id::{Attempt, BranchId, LockKey, RequestId, Timestamp, Xid},
+    id::{Attempt, BranchId, RequestId, Timestamp, Xid},
     limits::{
         MAX_BRANCHES, MAX_LOCK_WAIT_MS, MAX_PARKED_REQUESTS, MAX_REQUESTS, MAX_WAITING_REQUESTS,
         PARK_MS,
     },
+    lock_mode::{LockMode, RowLock},
     reply::{Rejection, Reply, Waiter, Whereabouts},
     row_lock::{Ticket, TicketId, Wanted},
     state::Parked,
@@ -135,7 +136,9 @@ impl Context<'_> {
 
     fn take_or_queue(&mut self, wanted: Wanted) -> Result<Answer, Shed> {
         if self.state.locks.is_free(&wanted, None) {
-            return Ok(self.grant(wanted));
+            let (answer, new_waits) = self.grant(wanted);
+            self.settle(BTreeSet::new(), new_waits);
+            return Ok(answer);
         }
         if let Some(rejection) = self.holder_in_the_way(&wanted) {
             return Err(Shed::Recorded(rejection));
@@ -171,7 +174,7 @@ impl Context<'_> {
             let transaction = self.state.transactions.get(*xid);
             transaction.is_some_and(|t| t.status != Status::Active)
         };
-        let holder = self.state.locks.holders(wanted).find(undoing)?;
+        let holder = self.state.locks.writers(wanted).find(undoing)?;
         Some(Rejection::HolderRollingBack { holder })
     }
 
@@ -200,40 +203,48 @@ impl Context<'_> {
     }
 
     fn timed_out(&self, wanted: &Wanted, ticket: Option<TicketId>) -> Rejection {
-        let blockers = self.state.locks.blockers(wanted, ticket);
-        let holder = self.state.locks.holders(wanted).next();
-        let holder = holder.or_else(|| blockers.into_iter().next());
         Rejection::LockWaitTimedOut {
             // Two requests of one transaction on one row cannot block each other for long; name it.
-            holder: holder.unwrap_or(wanted.xid()),
+            holder: self
+                .state
+                .locks
+                .first_blocker(wanted, ticket)
+                .unwrap_or(wanted.xid()),
         }
     }
 
-    /// Gives a request what it wanted; nothing is in its way.
-    fn grant(&mut self, wanted: Wanted) -> Answer {
+    /// Gives a request what it wanted; nothing is in its way. Also says who may wait for it from
+    /// now on.
+    fn grant(&mut self, wanted: Wanted) -> (Answer, BTreeSet<Xid>) {
         let Wanted::Register(register) = wanted else {
-            return Answer::LocksFree;
+            return (Answer::LocksFree, BTreeSet::new());
         };
-        self.state
-            .locks
-            .hold(register.xid, &register.resource, &register.locks);
+        let RegisterBranch {
+            xid,
+            resource,
+            locks,
+            ..
+        } = register;
         // One copy of each resource's name serves all branches.
-        let known = self.state.databases.get_key_value(&register.resource);
-        let resource = known.map_or(&register.resource, |(name, _)| name).clone();
+        let known = self.state.databases.get_key_value(&resource);
+        let resource = known.map_or(&resource, |(name, _)| name).clone();
         let now = self.now();
-        let transaction = self.indexed(register.xid);
+        let transaction = self.indexed(xid);
         let left = transaction.deadline.since(now);
         let give_up_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let id = BranchId(transaction.branches.len() as u32 + 1);
-        make_room(&mut transaction.branches);
-        transaction.branches.push(Branch {
+        self.state.locks.hold(xid, id, &resource, &locks);
+        let new_waits = self.state.locks.new_waits(xid, &resource, &locks);
+        let branches = &mut self.indexed(xid).branches;
+        make_room(branches);
+        branches.push(Branch {
             id,
             resource,
             mode: register.mode,
             agent: register.agent,
             status: BranchStatus::Registered,
             was_done: false,
-            locks: register.locks,
+            locks,
             action: Action::Commit,
             attempt: Attempt(0),
             failures: 0,
@@ -241,39 +252,81 @@ impl Context<'_> {
             next_attempt_at: None,
             problem: None,
         });
-        Answer::Registered {
+        let answer = Answer::Registered {
             branch: id,
             give_up_ms,
+        };
+        (answer, new_waits)
+    }
+
+    /// Serves the queues: it may be the turn of `candidates`.
+    pub(super) fn serve(&mut self, candidates: BTreeSet<TicketId>) {
+        self.settle(candidates, BTreeSet::new());
+    }
+
+    /// Grants all that can be granted of `candidates`, and refuses what now waits in a circle:
+    /// `suspects` wait for others than before.
+    fn settle(&mut self, mut candidates: BTreeSet<TicketId>, mut suspects: BTreeSet<Xid>) {
+        loop {
+            if let Some(id) = candidates.pop_first() {
+                self.grant_if_free(id, &mut candidates, &mut suspects);
+            } else if let Some(xid) = suspects.pop_first() {
+                let Some((id, cycle)) = self.waits_in_circle(xid) else {
+                    continue;
+                };
+                let Some((wanted, next)) = self.leave_queues(id) else {
+                    continue;
+                };
+                let refused = Answer::Refused(Rejection::Deadlock { cycle });
+                self.answer(xid, wanted.request(), refused);
+                candidates.extend(next);
+                suspects.insert(xid);
+            } else {
+                return;
+            }
         }
     }
 
-    /// Serves the queues: `candidates` may have come to the head of one.
-    pub(super) fn serve(&mut self, mut candidates: BTreeSet<TicketId>) {
-        while let Some(id) = candidates.pop_first() {
-            let Some(ticket) = self.state.locks.ticket(id) else {
-                continue;
-            };
-            if !self.state.locks.is_free(&ticket.wanted, Some(id)) {
-                continue;
-            }
-            let Some((wanted, heads)) = self.leave_queues(id) else {
-                continue;
-            };
-            let (xid, request) = (wanted.xid(), wanted.request());
-            let answer = self.grant(wanted);
-            candidates.extend(heads);
-            // As a holder the transaction overtakes those who queue for the same rows.
-            candidates.extend(self.state.locks.tickets_of(xid));
-            self.answer(xid, request, answer);
+    fn grant_if_free(
+        &mut self,
+        id: TicketId,
+        candidates: &mut BTreeSet<TicketId>,
+        suspects: &mut BTreeSet<Xid>,
+    ) {
+        let ticket = self.state.locks.ticket(id);
+        if !ticket.is_some_and(|ticket| self.state.locks.is_free(&ticket.wanted, Some(id))) {
+            return;
         }
+        let Some((wanted, next)) = self.leave_queues(id) else {
+            return;
+        };
+        let (xid, request) = (wanted.xid(), wanted.request());
+        let (answer, new_waits) = self.grant(wanted);
+        candidates.extend(next);
+        // As a holder the transaction overtakes those who queue for the same rows.
+        candidates.extend(self.state.locks.tickets_of(xid));
+        suspects.extend(new_waits);
+        self.answer(xid, request, answer);
+    }
+
+    /// A waiting request of an undecided transaction that is part of a circle.
+    fn waits_in_circle(&self, xid: Xid) -> Option<(TicketId, Vec<Xid>)> {
+        let transaction = self.state.transactions.get(xid)?;
+        if transaction.status != Status::Active {
+            return None;
+        }
+        self.state.locks.tickets_of(xid).find_map(|id| {
+            let ticket = self.state.locks.ticket(id)?;
+            Some((id, self.cycle(&ticket.wanted, Some(id))?))
+        })
     }
 
     fn leave_queues(&mut self, id: TicketId) -> Option<(Wanted, BTreeSet<TicketId>)> {
-        let (ticket, heads) = self.state.locks.dequeue(id)?;
+        let (ticket, next) = self.state.locks.dequeue(id)?;
         self.state
             .deadlines
             .disarm(ticket.until, Timer::LockWait(id));
-        Some((ticket.wanted, heads))
+        Some((ticket.wanted, next))
     }
 
     fn answer(&mut self, xid: Xid, request: RequestId, answer: Answer) {
@@ -285,41 +338,34 @@ impl Context<'_> {
         self.effects.push(Effect::Answer { waiter, reply });
     }
 
-    /// Refuses a waiting request and serves those behind it.
+    /// Ends a request's wait with `answer`.
+    fn end_wait(&mut self, id: TicketId, answer: Answer) {
+        if let Some((wanted, next)) = self.leave_queues(id) {
+            self.wait_ended(&wanted, answer, next);
+        }
+    }
+
+    /// Answers a request that has left the queues, and serves those behind it.
+    fn wait_ended(&mut self, wanted: &Wanted, answer: Answer, next: BTreeSet<TicketId>) {
+        self.answer(wanted.xid(), wanted.request(), answer);
+        self.settle(next, BTreeSet::from([wanted.xid()]));
+    }
+
+    /// Refuses a waiting request.
     pub(super) fn refuse_ticket(&mut self, id: TicketId, rejection: Rejection) {
-        let Some((wanted, heads)) = self.leave_queues(id) else {
-            return;
-        };
-        self.answer(wanted.xid(), wanted.request(), Answer::Refused(rejection));
-        self.serve(heads);
-        self.refuse_cycles_of(wanted.xid());
+        self.end_wait(id, Answer::Refused(rejection));
+    }
+
+    /// A waiting request was taken back by its agent.
+    pub(super) fn withdraw_ticket(&mut self, id: TicketId) {
+        self.end_wait(id, Answer::Withdrawn);
     }
 
     /// A transaction gave up a hold or a place in a queue. As long as it had that, its later
     /// requests for the same rows would have overtaken those in between; now they wait for them,
     /// which may close a cycle.
     pub(super) fn refuse_cycles_of(&mut self, xid: Xid) {
-        let transaction = self.state.transactions.get(xid);
-        if transaction.is_none_or(|t| t.status != Status::Active) {
-            return;
-        }
-        let waiting: Vec<TicketId> = self.state.locks.tickets_of(xid).collect();
-        for id in waiting {
-            let ticket = self.state.locks.ticket(id);
-            if let Some(cycle) = ticket.and_then(|ticket| self.cycle(&ticket.wanted, Some(id))) {
-                self.refuse_ticket(id, Rejection::Deadlock { cycle });
-            }
-        }
-    }
-
-    /// A waiting request was taken back by its agent.
-    pub(super) fn withdraw_ticket(&mut self, id: TicketId) {
-        let Some((wanted, heads)) = self.leave_queues(id) else {
-            return;
-        };
-        self.answer(wanted.xid(), wanted.request(), Answer::Withdrawn);
-        self.serve(heads);
-        self.refuse_cycles_of(wanted.xid());
+        self.settle(BTreeSet::new(), BTreeSet::from([xid]));
     }
 
     /// The wait limit of a request has passed; its timer is not armed any more.
@@ -328,13 +374,9 @@ impl Context<'_> {
             return;
         };
         let rejection = self.timed_out(&ticket.wanted, Some(id));
-        let Some((ticket, heads)) = self.state.locks.dequeue(id) else {
-            return;
-        };
-        let (xid, request) = (ticket.wanted.xid(), ticket.wanted.request());
-        self.answer(xid, request, Answer::Refused(rejection));
-        self.serve(heads);
-        self.refuse_cycles_of(xid);
+        if let Some((ticket, next)) = self.state.locks.dequeue(id) {
+            self.wait_ended(&ticket.wanted, Answer::Refused(rejection), next);
+        }
     }
 
     /// Requests whose begin never came; their timer is not armed any more.
@@ -362,9 +404,9 @@ impl Context<'_> {
         &mut self,
         holder: Xid,
         resource: &crate::id::Resource,
-        keys: &[LockKey],
+        locks: &[RowLock],
     ) {
-        for id in self.state.locks.queued_behind(resource, keys) {
+        for id in self.state.locks.queued_behind(resource, locks) {
             let ticket = self.state.locks.ticket(id);
             if ticket.is_some_and(|t| t.wanted.holds_local_locks() && t.wanted.xid() != holder) {
                 self.refuse_ticket(id, Rejection::HolderRollingBack { holder });
@@ -400,8 +442,26 @@ fn digest(wanted: &Wanted) -> u64 {
         Wanted::Check(_) => 2,
     });
     hash.write(wanted.resource().as_bytes());
-    for key in wanted.locks() {
+    for (key, mode) in wanted.locks() {
         hash.write(key);
+        digest_mode(&mut hash, mode);
     }
     hash.finish()
+}
+
+/// An exclusive lock adds nothing: it is what keys are locked by unless told otherwise.
+fn digest_mode(hash: &mut Folded, mode: &LockMode) {
+    match mode {
+        LockMode::Exclusive => {}
+        LockMode::Shared => hash.write_u64(1),
+        LockMode::Escrow(deltas) => {
+            hash.write_u64(2);
+            for change in deltas.iter() {
+                hash.write(change.column.as_bytes());
+                for number in [change.delta, change.value, change.lower, change.upper] {
+                    hash.write_u64(number as u64);
+                }
+            }
+        }
+    }
 }

@@ -5,8 +5,8 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use crate::{
     codec::{
         DecodeError, Reader, Writer, get_branch_id, get_command, get_problem, get_process,
-        get_repair_verb, get_request, get_xid, put_command, put_problem, put_repair_verb,
-        put_request, put_xid,
+        get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_problem,
+        put_repair_verb, put_request, put_row_lock, put_xid,
     },
     command::{Command, Mode},
     effect::Action,
@@ -187,7 +187,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         BranchStatus::Skipped => 8,
     });
     w.bool(b.was_done);
-    w.list(&b.locks, |w, key| w.bytes(key));
+    w.list(&b.locks, put_row_lock);
     w.u8(match b.action {
         Action::Commit => 1,
         Action::RollBack => 2,
@@ -212,7 +212,7 @@ fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
         agent: get_process(r)?,
         status: get_branch_status(r)?,
         was_done: r.bool()?,
-        locks: r.list(Reader::shared_bytes)?,
+        locks: r.list(get_row_lock)?,
         action: match r.u8()? {
             1 => Action::Commit,
             2 => Action::RollBack,

@@ -146,7 +146,7 @@ fn repeats_get_the_same_answer_and_other_content_is_refused() {
         Some(1)
     );
     let other = RegisterBranch {
-        locks: alloc::vec![LockKey::from(&b"2"[..])],
+        locks: alloc::vec![LockKey::from(&b"2"[..]).into()],
         ..registration.clone()
     };
     let reply = w.apply(Command::RegisterBranch(other));
@@ -155,7 +155,12 @@ fn repeats_get_the_same_answer_and_other_content_is_refused() {
         xid,
         request: registration.request,
         resource: registration.resource,
-        locks: registration.locks,
+        locks: registration
+            .locks
+            .into_iter()
+            .map(|lock| lock.key)
+            .collect(),
+        shared: false,
         wait_limit_ms: 0,
         holds_local_locks: true,
     };

@@ -1,6 +1,7 @@
 //! Row locks: holders, queues, refusals.
 
 use super::*;
+use LockMode::{Exclusive, Shared};
 
 #[test]
 fn waiters_are_served_in_order() {
@@ -69,7 +70,11 @@ fn each_row_is_listed_once_with_who_waits_for_it() {
         let rows = w.state.row_locks_of(xid).into_iter();
         let rows = rows.map(|row| {
             let waiting: Vec<Xid> = row.waiting.iter().map(|waiter| waiter.xid).collect();
-            (row.key.to_vec(), row.holder, waiting)
+            (
+                row.key.to_vec(),
+                row.holders.first().map(|h| h.xid),
+                waiting,
+            )
         });
         rows.collect::<Vec<_>>()
     };
@@ -77,7 +82,7 @@ fn each_row_is_listed_once_with_who_waits_for_it() {
     // Nobody holds row 2: the second one keeps it free for itself.
     assert_eq!(listed(&w, t2), [(b"2".to_vec(), None, alloc::vec![t2, t3])]);
     assert_eq!(listed(&w, t3), []);
-    let waiter = w.state.row_locks_of(t1)[0].waiting[0];
+    let waiter = w.state.row_locks_of(t1)[0].waiting[0].clone();
     assert!(waiter.holds_local_locks);
     assert_eq!(waiter.until, waiter.since.plus(1_000));
     w.commit(t1);
@@ -264,6 +269,23 @@ fn a_cycle_through_a_queue_is_seen() {
 }
 
 #[test]
+fn a_cycle_through_one_who_queues_before_a_holder_is_seen() {
+    let mut w = World::new();
+    let (t1, t2, t3, t4) = (w.begin(), w.begin(), w.begin(), w.begin());
+    w.branch(t1, "a", &["1"]);
+    w.branch(t2, "a", &["2"]);
+    w.branch(t3, "a", &["3"]);
+    w.queue(t4, "a", &["1", "2"]);
+    // Holds row 1 and so waits for row 3 only, although it stands behind the fourth.
+    w.queue(t1, "a", &["1", "3"]);
+    let cycle = alloc::vec![t2, t4];
+    assert_eq!(
+        w.try_register(t2, "a", &["1"]),
+        Reply::Refused(Rejection::Deadlock { cycle })
+    );
+}
+
+#[test]
 fn a_nested_transaction_that_waits_for_its_parent_is_a_cycle() {
     let mut w = World::new();
     let parent = w.begin();
@@ -287,6 +309,7 @@ fn a_check_waits_without_taking() {
         request: w.request(),
         resource: "a".into(),
         locks: alloc::vec![LockKey::from(&b"1"[..])],
+        shared: false,
         wait_limit_ms: 1_000,
         holds_local_locks: true,
     };
@@ -321,4 +344,256 @@ fn a_request_of_the_holder_behind_a_stranger_is_served_when_it_holds() {
     assert_eq!(served, [waiter(&first), waiter(&again)]);
     assert_eq!(w.state.waiting(t3).len(), 1);
     let _ = stranger;
+}
+
+fn take(w: &mut World, xid: Xid, key: &str, mode: &LockMode) {
+    let registration = w.in_mode(xid, key, mode);
+    let reply = w.apply(Command::RegisterBranch(registration));
+    assert!(registered(&reply), "{reply:?}");
+}
+
+fn wait(w: &mut World, xid: Xid, key: &str, mode: &LockMode) -> Waiter {
+    let registration = w.in_mode(xid, key, mode);
+    let waits = waiter(&registration);
+    let reply = w.apply(Command::RegisterBranch(registration));
+    assert_eq!(reply, Reply::Waiting(waits));
+    waits
+}
+
+/// Commits a transaction of one branch; returns who was granted something thereby.
+fn end(w: &mut World, xid: Xid) -> Vec<Waiter> {
+    w.done(xid, BranchId(1));
+    w.commit(xid);
+    let granted = w.answers().into_iter();
+    let granted = granted.filter(|(_, reply)| registered(reply));
+    granted.map(|(waiter, _)| waiter).collect()
+}
+
+#[test]
+fn each_mode_beside_each_other() {
+    let escrow = escrow(1, 5);
+    for (held, wanted, together) in [
+        (&Exclusive, &Exclusive, false),
+        (&Exclusive, &Shared, false),
+        (&Exclusive, &escrow, false),
+        (&Shared, &Exclusive, false),
+        (&Shared, &Shared, true),
+        (&Shared, &escrow, false),
+        (&escrow, &Exclusive, false),
+        (&escrow, &Shared, false),
+        (&escrow, &escrow, true),
+    ] {
+        let mut w = World::new();
+        let (t1, t2) = (w.begin(), w.begin());
+        take(&mut w, t1, "1", held);
+        take(&mut w, t1, "2", wanted);
+        if together {
+            take(&mut w, t2, "1", wanted);
+            assert_eq!(w.state.counts().row_locks, 2, "rows, not holders");
+        } else {
+            let waits = wait(&mut w, t2, "1", wanted);
+            w.done(t1, BranchId(2));
+            assert_eq!(end(&mut w, t1), [waits]);
+        }
+    }
+}
+
+#[test]
+fn shared_requests_pass_each_other_but_nobody_else() {
+    let mut w = World::new();
+    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
+    take(&mut w, t1, "1", &Shared);
+    let writer = wait(&mut w, t2, "1", &Exclusive);
+    let readers = [
+        wait(&mut w, t3, "1", &Shared),
+        wait(&mut w, t4, "1", &Shared),
+    ];
+    assert_eq!(
+        end(&mut w, t1),
+        [writer],
+        "readers do not starve the writer"
+    );
+    assert_eq!(end(&mut w, t2), readers, "all at once");
+}
+
+#[test]
+fn a_reader_that_writes_waits_for_the_other_readers_only() {
+    let mut w = World::new();
+    let (t1, t2, t3) = (w.begin(), w.begin(), w.begin());
+    take(&mut w, t1, "1", &Shared);
+    take(&mut w, t2, "1", &Shared);
+    wait(&mut w, t3, "1", &Exclusive);
+    let more = wait(&mut w, t1, "1", &Exclusive);
+    assert_eq!(end(&mut w, t2), [more], "it overtakes the third");
+    w.done(t1, BranchId(2));
+    assert_eq!(end(&mut w, t1).len(), 1);
+}
+
+#[test]
+fn two_readers_that_want_to_write_are_a_deadlock() {
+    let mut w = World::new();
+    let (t1, t2) = (w.begin(), w.begin());
+    take(&mut w, t1, "1", &Shared);
+    take(&mut w, t2, "1", &Shared);
+    wait(&mut w, t1, "1", &Exclusive);
+    let cycle = alloc::vec![t2, t1];
+    let second = w.in_mode(t2, "1", &Exclusive);
+    let reply = w.apply(Command::RegisterBranch(second));
+    assert_eq!(reply, Reply::Refused(Rejection::Deadlock { cycle }));
+}
+
+#[test]
+fn escrow_waits_for_those_whose_rollback_would_break_a_bound() {
+    let mut w = World::new();
+    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
+    take(&mut w, t1, "1", &escrow(5, 5));
+    // Five are there, but they may be taken back.
+    let taker = wait(&mut w, t2, "1", &escrow(-1, 4));
+    let behind = wait(&mut w, t3, "1", &escrow(1, 5));
+    let other_row = w.in_mode(t4, "2", &escrow(1, 5));
+    assert!(registered(&w.apply(Command::RegisterBranch(other_row))));
+    assert_eq!(w.state.waiting(t2)[0].blocked_by, [t1]);
+    assert_eq!(end(&mut w, t1), [taker, behind], "in order");
+}
+
+#[test]
+fn a_rolled_back_escrow_holds_its_row_until_it_is_undone() {
+    let mut w = World::new();
+    let (t1, t2) = (w.begin(), w.begin());
+    take(&mut w, t1, "1", &escrow(5, 5));
+    w.done(t1, BranchId(1));
+    w.roll_back(t1);
+    // Compatible: it will be gone from the row before it could disturb the undo.
+    take(&mut w, t2, "1", &escrow(1, 6));
+    let third = w.begin();
+    let mut request = w.in_mode(third, "1", &Exclusive);
+    let refused = Reply::Refused(Rejection::HolderRollingBack { holder: t1 });
+    assert_eq!(w.apply(Command::RegisterBranch(request.clone())), refused);
+    request = w.in_mode(third, "1", &Exclusive);
+    request.holds_local_locks = false;
+    let waits = waiter(&request);
+    assert_eq!(
+        w.apply(Command::RegisterBranch(request)),
+        Reply::Waiting(waits)
+    );
+    w.finish(t1, BranchId(1), Outcome::Finished);
+    assert_eq!(end(&mut w, t2), [waits]);
+}
+
+#[test]
+fn readers_do_not_hold_up_their_own_rollback() {
+    let mut w = World::new();
+    let (t1, t2) = (w.begin(), w.begin());
+    take(&mut w, t1, "1", &Shared);
+    w.done(t1, BranchId(1));
+    w.roll_back(t1);
+    let writer = wait(&mut w, t2, "1", &Exclusive);
+    w.finish(t1, BranchId(1), Outcome::Finished);
+    assert_eq!(w.answers()[0].0, writer);
+}
+
+#[test]
+fn a_check_that_only_reads_passes_readers() {
+    let mut w = World::new();
+    let (t1, t2, t3) = (w.begin(), w.begin(), w.begin());
+    take(&mut w, t1, "1", &Shared);
+    take(&mut w, t2, "2", &escrow(1, 5));
+    for (key, shared, free) in [("1", true, true), ("1", false, false), ("2", true, false)] {
+        let check = CheckLocks {
+            xid: t3,
+            request: w.request(),
+            resource: "a".into(),
+            locks: alloc::vec![LockKey::from(key.as_bytes())],
+            shared,
+            wait_limit_ms: 0,
+            holds_local_locks: true,
+        };
+        let reply = w.apply(Command::CheckLocks(check));
+        assert_eq!(reply == Reply::LocksFree, free, "{key} {shared}: {reply:?}");
+    }
+}
+
+#[test]
+fn an_escrow_without_sense_is_refused() {
+    let mut w = World::new();
+    let xid = w.begin();
+    let column = |name: &str, delta, value| ColumnDelta {
+        column: name.into(),
+        delta,
+        value,
+        lower: 0,
+        upper: 10,
+    };
+    let sides = "a column in escrow must be within its bounds before and after its change";
+    for (deltas, why) in [
+        (alloc::vec![], "an escrow must name a column"),
+        (
+            alloc::vec![column("b", 1, 5), column("a", 1, 5)],
+            "columns of an escrow must be sorted, none twice",
+        ),
+        (alloc::vec![column("a", 1, 11)], sides),
+        (alloc::vec![column("a", 3, 2)], sides),
+        (alloc::vec![column("a", i64::MIN, 5)], sides),
+    ] {
+        let request = w.in_mode(xid, "1", &LockMode::Escrow(Arc::new(deltas)));
+        let reply = w.apply(Command::RegisterBranch(request));
+        assert_eq!(reply, Reply::Refused(Rejection::Malformed(why)));
+    }
+    let many = (0..17).map(|i| column(&alloc::format!("c{i:02}"), 1, 5));
+    let request = w.in_mode(xid, "1", &LockMode::Escrow(Arc::new(many.collect())));
+    let reply = w.apply(Command::RegisterBranch(request));
+    assert_eq!(
+        reply,
+        Reply::Refused(Rejection::TooLarge {
+            what: "an escrow",
+            found: 17,
+            limit: 16
+        })
+    );
+}
+
+#[test]
+fn who_came_in_beside_a_waiting_reader_may_close_a_cycle() {
+    let mut w = World::new();
+    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
+    take(&mut w, t1, "1", &Shared);
+    take(&mut w, t2, "1", &Shared);
+    take(&mut w, t1, "2", &Exclusive);
+    // The first will write once the second is gone.
+    let third = w.queue(t3, "a", &["1"]);
+    let reader = wait(&mut w, t4, "1", &Shared);
+    let writer = wait(&mut w, t1, "1", &Exclusive);
+    wait(&mut w, t4, "2", &Exclusive);
+    w.apply(Command::WithdrawBranch(WithdrawBranch {
+        xid: t3,
+        request: third.request,
+    }));
+    let answers = w.answers();
+    assert_eq!(answers[1].0, reader);
+    assert!(registered(&answers[1].1));
+    let cycle = alloc::vec![t1, t4];
+    assert_eq!(
+        answers[2],
+        (writer, Reply::Refused(Rejection::Deadlock { cycle }))
+    );
+}
+
+#[test]
+fn who_holds_more_than_before_may_close_a_cycle() {
+    let mut w = World::new();
+    let [t1, t2, t3] = [w.begin(), w.begin(), w.begin()];
+    take(&mut w, t1, "1", &Shared);
+    take(&mut w, t2, "2", &Exclusive);
+    take(&mut w, t3, "3", &Exclusive);
+    // Would share row 1 with the first, and waits for the third only.
+    let mut both = w.registration(t2, "a", &["1", "3"]);
+    both.locks[0].mode = Shared;
+    let waits = waiter(&both);
+    w.apply(Command::RegisterBranch(both));
+    assert_eq!(w.state.waiting(t2)[0].blocked_by, [t3]);
+    wait(&mut w, t1, "2", &Exclusive);
+    take(&mut w, t1, "1", &Exclusive);
+    let cycle = alloc::vec![t2, t1];
+    let refused = Reply::Refused(Rejection::Deadlock { cycle });
+    assert_eq!(w.answers(), [(waits, refused)]);
 }

@@ -14,10 +14,14 @@ mod workers;
 use alloc::{
     collections::BTreeMap,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 
-use crate::*;
+use crate::{
+    row_lock::{RowLocks, Wanted},
+    *,
+};
 
 /// A state with one worker (process 1) and the resources "a" and "b", driven by one leader.
 pub(super) struct World {
@@ -159,10 +163,20 @@ impl World {
             agent: AGENT,
             resource: resource.into(),
             mode: Mode::At,
-            locks: keys.iter().map(|k| LockKey::from(k.as_bytes())).collect(),
+            locks: keys
+                .iter()
+                .map(|k| LockKey::from(k.as_bytes()).into())
+                .collect(),
             wait_limit_ms: 1_000,
             holds_local_locks: true,
         }
+    }
+
+    /// A registration of one row of "a" in this mode.
+    pub(super) fn in_mode(&mut self, xid: Xid, key: &str, mode: &LockMode) -> RegisterBranch {
+        let mut registration = self.registration(xid, "a", &[key]);
+        registration.locks[0].mode = mode.clone();
+        registration
     }
 
     /// Registers and expects to wait; returns who waits.
@@ -279,7 +293,7 @@ pub(super) fn check_always(state: &State) {
     read_back.locks = read_back.locks.tidied();
     assert_eq!(original, read_back, "a snapshot keeps everything");
 
-    let mut expected = BTreeMap::new();
+    let mut expected = Vec::new();
     for transaction in state.transactions_after(None) {
         let decided_commit = transaction.decision() == Some(Decision::Commit);
         for branch in transaction.branches() {
@@ -290,12 +304,10 @@ pub(super) fn check_always(state: &State) {
                     "locks end with the decision or the branch"
                 );
             }
-            for key in &branch.locks {
-                let row = (branch.resource().clone(), key.clone());
-                let holder = expected.entry(row).or_insert((transaction.xid(), 0));
-                assert_eq!(holder.0, transaction.xid(), "two transactions hold one row");
-                holder.1 += 1;
-            }
+            expected.extend(branch.locks.iter().map(|lock| {
+                let RowLock { key, mode } = lock.clone();
+                (branch.resource().clone(), key, transaction.xid(), mode)
+            }));
         }
         assert_eq!(
             transaction.reason().is_some(),
@@ -312,13 +324,12 @@ pub(super) fn check_always(state: &State) {
             .any(|b| b.status() == BranchStatus::Stuck);
         assert_eq!(matches!(transaction.status(), Status::Stuck(_)), stuck);
     }
-    let held: BTreeMap<_, _> = state
-        .locks
-        .holders_of_rows()
-        .into_iter()
-        .map(|(resource, key, xid, branches)| ((resource, key), (xid, branches)))
-        .collect();
+    let mut held = state.locks.holds();
+    held.sort();
+    expected.sort();
     assert_eq!(held, expected, "the lock table and the branches agree");
+    holds_are_compatible(&held);
+    nobody_waits_in_a_circle(state);
     for (id, ticket) in state.locks.tickets() {
         assert!(
             !state.locks.is_free(&ticket.wanted, Some(id)),
@@ -333,4 +344,69 @@ pub(super) fn check_always(state: &State) {
             "the decided do not wait"
         );
     }
+}
+
+fn holds_are_compatible(held: &[(Resource, LockKey, Xid, LockMode)]) {
+    for (i, one) in held.iter().enumerate() {
+        let same_row = held[i + 1..]
+            .iter()
+            .take_while(|other| (&one.0, &one.1) == (&other.0, &other.1));
+        for other in same_row.filter(|other| one.2 != other.2) {
+            let modes = (&one.3, &other.3);
+            let compatible = matches!(
+                modes,
+                (LockMode::Shared, LockMode::Shared) | (LockMode::Escrow(_), LockMode::Escrow(_))
+            );
+            assert!(compatible, "{one:?} and {other:?} hold one row");
+        }
+    }
+}
+
+/// If everyone who waits for nothing ends, one after the other, at last nobody waits: what the
+/// search for cycles must see to, found by trying.
+fn nobody_waits_in_a_circle(state: &State) {
+    let mut locks = state.locks.clone();
+    let mut holds: BTreeMap<Xid, Vec<(BranchId, Resource, Vec<RowLock>)>> = BTreeMap::new();
+    for transaction in state.transactions_after(None) {
+        let branches = transaction.branches().iter();
+        let held = branches.map(|b| (b.id(), b.resource().clone(), b.locks.clone()));
+        holds.insert(transaction.xid(), held.collect());
+    }
+    while let Some(xid) = holds.keys().copied().find(|xid| {
+        let nested = state.nested.get(xid).into_iter().flatten();
+        let nested_open = nested.into_iter().any(|nested| holds.contains_key(nested));
+        !nested_open && locks.tickets_of(*xid).next().is_none()
+    }) {
+        for (branch, resource, rows) in holds.remove(&xid).unwrap_or_default() {
+            locks.release(xid, branch, &resource, &rows);
+        }
+        let free = |locks: &RowLocks| {
+            let mut tickets = locks.tickets();
+            let free = tickets.find(|(id, ticket)| locks.is_free(&ticket.wanted, Some(*id)));
+            free.map(|(id, _)| id)
+        };
+        while let Some(granted) = free(&locks) {
+            let (ticket, _) = locks.dequeue(granted).expect("it waits");
+            let Wanted::Register(register) = ticket.wanted else {
+                continue;
+            };
+            let of = holds.get_mut(&register.xid).expect("waiters are known");
+            let branch = BranchId(1_000 + of.len() as u32);
+            locks.hold(register.xid, branch, &register.resource, &register.locks);
+            of.push((branch, register.resource, register.locks));
+        }
+    }
+    let waiting: Vec<_> = locks.tickets().collect();
+    assert!(waiting.is_empty(), "these wait for each other: {waiting:?}");
+}
+
+/// Took or put `delta` into a column that now holds `value`, of 0 to 10.
+pub(super) fn escrow(delta: i64, value: i64) -> LockMode {
+    LockMode::Escrow(Arc::new(alloc::vec![ColumnDelta {
+        column: "count".into(),
+        delta,
+        value,
+        lower: 0,
+        upper: 10,
+    }]))
 }

@@ -17,6 +17,7 @@ enum Step {
         of: usize,
         resource: bool,
         keys: u8,
+        modes: u8,
         wait: u32,
         local: bool,
         known: bool,
@@ -64,8 +65,8 @@ fn step() -> impl Strategy<Value = Step> {
     let of = 0..6_usize;
     prop_oneof![
         4 => (1..5_000_u32, any::<bool>()).prop_map(|(timeout, nested)| Step::Begin { timeout, nested }),
-        8 => (of.clone(), any::<bool>(), 0..16_u8, 0..400_u32, any::<bool>(), 0..9_u8).prop_map(
-            |(of, resource, keys, wait, local, known)| Step::Register { of, resource, keys, wait, local, known: known > 0 }),
+        8 => (of.clone(), any::<bool>(), (0..16_u8, any::<u8>()), 0..400_u32, any::<bool>(), 0..9_u8).prop_map(
+            |(of, resource, (keys, modes), wait, local, known)| Step::Register { of, resource, keys, modes, wait, local, known: known > 0 }),
         2 => (of.clone(), 0..16_u8).prop_map(|(of, keys)| Step::Check { of, keys }),
         8 => (of.clone(), 1..5_u32).prop_map(|(of, branch)| Step::Done { of, branch }),
         2 => (of.clone(), 1..60_u64).prop_map(|(of, request)| Step::Withdraw { of, request }),
@@ -106,6 +107,7 @@ impl Run {
                 of,
                 resource,
                 keys,
+                modes,
                 wait,
                 local,
                 known,
@@ -122,6 +124,13 @@ impl Run {
                     .collect();
                 let name = if resource { "a" } else { "b" };
                 let mut registration = self.world.registration(xid, name, &keys);
+                for (i, lock) in registration.locks.iter_mut().enumerate() {
+                    lock.mode = match modes >> (2 * i) & 3 {
+                        0 | 1 => LockMode::Exclusive,
+                        2 => LockMode::Shared,
+                        _ => escrow([-3, -1, 1, 3][of % 4], 5),
+                    };
+                }
                 registration.wait_limit_ms = wait;
                 registration.holds_local_locks = local;
                 self.world.apply(Command::RegisterBranch(registration));
@@ -132,6 +141,7 @@ impl Run {
                     request: self.world.request(),
                     resource: "a".into(),
                     locks: alloc::vec![LockKey::from(&[b'1' + keys % 4][..])],
+                    shared: keys % 3 == 0,
                     wait_limit_ms: 200,
                     holds_local_locks: keys > 7,
                 };

@@ -68,6 +68,30 @@ const TWICE: Part = Part {
     ..COMMITS
 };
 
+/// Reads a row and later writes it.
+const READS_FIRST: Part = Part {
+    branches: [
+        "stock: apple shared wait 8s local",
+        "stock: apple wait 8s local",
+    ],
+    ..COMMITS
+};
+/// Puts two in, then takes one, of which there were none.
+const PUTS: Part = Part {
+    branches: [
+        "stock: apple +2 to 2 wait 8s local",
+        "orders: o1 wait 8s local",
+    ],
+    ..COMMITS
+};
+const TAKES: Part = Part {
+    branches: [
+        "stock: apple -1 to 1 wait 8s local",
+        "orders: o1 shared wait 8s local",
+    ],
+    ..COMMITS
+};
+
 const fn plot(name: &'static str, parts: [Part; 2]) -> Plot {
     let (fails, passes) = (false, 0);
     Plot {
@@ -84,6 +108,17 @@ pub(crate) const PLOTS: &[Plot] = &[
     plot("both commit, locks in crossing order", [COMMITS, CROSSES]),
     plot("both commit, their branches at once", [AT_ONCE, AT_ONCE]),
     plot("one rolls back at any point", [COMMITS, ROLLS_BACK]),
+    plot("both read a row and then write it", [READS_FIRST; 2]),
+    plot(
+        "one takes in escrow what the other put there and rolls back",
+        [
+            Part {
+                ends: Ends::RollsBack,
+                ..PUTS
+            },
+            TAKES,
+        ],
+    ),
     plot(
         "one with two branches on a row rolls back",
         [

@@ -38,16 +38,26 @@ struct Wish {
 #[derive(Clone, Debug)]
 struct Rows {
     resource: Resource,
-    keys: Vec<LockKey>,
+    locks: Vec<RowLock>,
 }
 
 impl Rows {
-    fn has(&self, resource: &Resource, key: &LockKey) -> bool {
-        self.resource == *resource && self.keys.contains(key)
+    fn mode(&self, resource: &Resource, key: &LockKey) -> Option<&LockMode> {
+        let mut locks = self.locks.iter();
+        let lock = locks.find(|lock| self.resource == *resource && lock.key == *key)?;
+        Some(&lock.mode)
     }
 
-    fn each(&self) -> impl Iterator<Item = (&Resource, &LockKey)> {
-        self.keys.iter().map(|key| (&self.resource, key))
+    fn each(&self) -> impl Iterator<Item = (&Resource, &RowLock)> {
+        self.locks.iter().map(|lock| (&self.resource, lock))
+    }
+}
+
+impl Wish {
+    /// Whether who comes later and wants this lock must wait for this one.
+    fn is_before(&self, resource: &Resource, lock: &RowLock) -> bool {
+        let mode = self.rows.mode(resource, &lock.key);
+        mode.is_some_and(|mode| (mode, &lock.mode) != (&LockMode::Shared, &LockMode::Shared))
     }
 }
 
@@ -97,12 +107,19 @@ impl Ledger {
     }
 
     fn enter(&mut self, state: &State, command: &Command, reply: &Reply) -> Told<()> {
-        let (xid, request, resource, keys, local) = match command {
+        let (xid, request, resource, locks, local) = match command {
             Command::RegisterBranch(c) => {
-                (c.xid, c.request, &c.resource, &c.locks, c.holds_local_locks)
+                let locks = c.locks.clone();
+                (c.xid, c.request, &c.resource, locks, c.holds_local_locks)
             }
             Command::CheckLocks(c) => {
-                (c.xid, c.request, &c.resource, &c.locks, c.holds_local_locks)
+                let locks = c.locks.iter().cloned().map(RowLock::from);
+                let locks = locks.map(|RowLock { key, mode }| RowLock {
+                    key,
+                    mode: if c.shared { LockMode::Shared } else { mode },
+                });
+                let locks = locks.collect();
+                (c.xid, c.request, &c.resource, locks, c.holds_local_locks)
             }
             Command::Begin(c) if *reply == Reply::Ok => {
                 let (begun, parked) = self.parked.drain(..).partition(|wish| wish.xid == c.xid);
@@ -114,7 +131,7 @@ impl Ledger {
         };
         let rows = Rows {
             resource: resource.clone(),
-            keys: keys.clone(),
+            locks,
         };
         let wish = Wish {
             xid,
@@ -184,14 +201,15 @@ impl Ledger {
             return Ok(());
         }
         let (xid, name) = (wish.xid, name_of(wish.request.sequence));
-        for (resource, key) in wish.rows.each() {
-            match self.holder(resource, key) {
-                Some(holder) if holder == xid => continue,
-                Some(holder) => return Err(format!("{name} gets a row that {holder} holds")),
-                None => {}
+        for (resource, lock) in wish.rows.each() {
+            if let Some(holder) = self.in_the_way(xid, resource, lock).next() {
+                return Err(format!("{name} gets a row that {holder} holds"));
+            }
+            if self.holds(xid, resource, &lock.key) {
+                continue;
             }
             let mut earlier = self.queue[..place].iter();
-            if let Some(first) = earlier.find(|w| w.xid != xid && w.rows.has(resource, key)) {
+            if let Some(first) = earlier.find(|w| w.xid != xid && w.is_before(resource, lock)) {
                 let first = name_of(first.request.sequence);
                 return Err(format!(
                     "{name} is served before {first}, which came earlier"
@@ -199,7 +217,7 @@ impl Ledger {
             }
         }
         if let Reply::Registered { branch, .. } = reply
-            && !wish.rows.keys.is_empty()
+            && !wish.rows.locks.is_empty()
         {
             self.holds.push(Hold {
                 xid,
@@ -210,36 +228,58 @@ impl Ledger {
         Ok(())
     }
 
-    fn holder(&self, resource: &Resource, key: &LockKey) -> Option<Xid> {
-        let hold = self
-            .holds
-            .iter()
-            .find(|hold| hold.rows.has(resource, key))?;
-        Some(hold.xid)
+    /// Every hold of a row.
+    fn holds_of(&self, resource: &Resource, key: &LockKey) -> Vec<(Xid, &LockMode)> {
+        let holds = self.holds.iter();
+        let holds = holds.filter_map(|hold| Some((hold.xid, hold.rows.mode(resource, key)?)));
+        holds.collect()
+    }
+
+    fn holds(&self, xid: Xid, resource: &Resource, key: &LockKey) -> bool {
+        let holds = self.holds_of(resource, key);
+        holds.iter().any(|(holder, _)| *holder == xid)
+    }
+
+    /// The holders because of whom `xid` may not have a row in this mode.
+    fn in_the_way(
+        &self,
+        xid: Xid,
+        resource: &Resource,
+        lock: &RowLock,
+    ) -> impl Iterator<Item = Xid> {
+        let holds = self.holds_of(resource, &lock.key);
+        let crowded = is_crowded(xid, &lock.mode, &holds);
+        let others = holds.into_iter().filter(move |(holder, _)| *holder != xid);
+        let hindering = others.filter(move |(_, theirs)| match (&lock.mode, theirs) {
+            (LockMode::Shared, LockMode::Shared) => false,
+            (LockMode::Escrow(_), LockMode::Escrow(_)) => crowded,
+            _ => true,
+        });
+        let holders: Vec<Xid> = hindering.map(|(holder, _)| holder).collect();
+        holders.into_iter()
     }
 
     fn must_be_blocked(&self, wish: &Wish) -> Told<()> {
-        let mut holders = wish
-            .rows
-            .each()
-            .filter_map(|(resource, key)| self.holder(resource, key));
-        let undoes = |holder: &Xid| self.decisions.contains_key(holder) && *holder != wish.xid;
-        if let Some(holder) = holders.find(undoes).filter(|_| wish.local) {
+        let writers = wish.rows.each().flat_map(|(resource, lock)| {
+            let holds = self.holds_of(resource, &lock.key).into_iter();
+            holds.filter(|(_, mode)| **mode != LockMode::Shared)
+        });
+        let mut writers = writers.map(|(writer, _)| writer);
+        let undoes = |writer: &Xid| self.decisions.contains_key(writer) && *writer != wish.xid;
+        if let Some(holder) = writers.find(undoes).filter(|_| wish.local) {
             let name = name_of(wish.request.sequence);
             return Err(format!(
                 "{name} waits with the local locks that {holder} needs"
             ));
         }
-        let blocked = wish
-            .rows
-            .each()
-            .any(|(resource, key)| match self.holder(resource, key) {
-                Some(holder) => holder != wish.xid,
-                None => {
-                    let earlier = self.queue.iter().take_while(|w| w.request != wish.request);
-                    earlier.into_iter().any(|w| w.rows.has(resource, key))
-                }
-            });
+        let blocked = wish.rows.each().any(|(resource, lock)| {
+            if self.in_the_way(wish.xid, resource, lock).next().is_some() {
+                return true;
+            }
+            let mut earlier = self.queue.iter().take_while(|w| w.request != wish.request);
+            !self.holds(wish.xid, resource, &lock.key)
+                && earlier.any(|w| w.is_before(resource, lock))
+        });
         match blocked {
             true => Ok(()),
             false => Err(format!(
@@ -316,6 +356,7 @@ impl Ledger {
             .holds
             .iter()
             .flat_map(|hold| hold.rows.each())
+            .map(|(resource, lock)| (resource, &lock.key))
             .collect();
         if (counts.row_locks, counts.waiting) == (held.len() as u64, self.queue.len() as u64) {
             return Ok(());
@@ -333,4 +374,23 @@ impl Ledger {
 fn branch_of(state: &State, xid: Xid, branch: BranchId) -> Option<&Branch> {
     let transaction = state.transaction(xid)?;
     transaction.branches().get(branch.0 as usize - 1)
+}
+
+/// Whether a number could leave its bounds if each transaction undid any number of its last
+/// changes, or `xid` the one that it asks for.
+fn is_crowded(xid: Xid, wanted: &LockMode, holds: &[(Xid, &LockMode)]) -> bool {
+    let LockMode::Escrow(mine) = wanted else {
+        return false;
+    };
+    let mine = &mine[0];
+    let mut sums: BTreeMap<Xid, Vec<i64>> = BTreeMap::from([(xid, vec![0, mine.delta])]);
+    for (holder, mode) in holds.iter().rev() {
+        if let LockMode::Escrow(deltas) = mode {
+            let sums = sums.entry(*holder).or_insert_with(|| vec![0]);
+            sums.push(sums[sums.len() - 1] + deltas[0].delta);
+        }
+    }
+    let down: i64 = sums.values().filter_map(|sums| sums.iter().max()).sum();
+    let up: i64 = sums.values().filter_map(|sums| sums.iter().min()).sum();
+    sums.len() > 1 && (mine.value - down < mine.lower || mine.value - up > mine.upper)
 }

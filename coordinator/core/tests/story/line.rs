@@ -1,5 +1,7 @@
 //! One line of a story, word by word.
 
+use accede_core::{LockKey, LockMode, RowLock};
+
 use super::Told;
 
 /// What is left of a line.
@@ -77,13 +79,30 @@ impl<'a> Line<'a> {
         ms.ok_or_else(|| format!("{word:?} is no duration such as 250ms, 2s or 10min"))
     }
 
-    /// The words of a list with commas between them.
-    pub(super) fn list(&mut self) -> Told<Vec<&'a str>> {
-        let mut list = vec![self.word("a list")?];
+    /// `apple, pear shared, plum -3 to 7`
+    pub(super) fn row_locks(&mut self) -> Told<Vec<RowLock>> {
+        let mut locks = vec![self.row_lock()?];
         while self.eat(",") {
-            list.push(self.word("what follows the comma")?);
+            locks.push(self.row_lock()?);
         }
-        Ok(list)
+        Ok(locks)
+    }
+
+    fn row_lock(&mut self) -> Told<RowLock> {
+        let key = LockKey::from(self.word("a row")?.as_bytes());
+        if self.eat("shared") {
+            let mode = LockMode::Shared;
+            return Ok(RowLock { key, mode });
+        }
+        let delta = self.peek().and_then(|word| word.parse().ok());
+        let Some(delta) = delta else {
+            return Ok(RowLock::from(key));
+        };
+        self.at += 1;
+        self.expect("to")?;
+        let value = self.number("a value")? as i64;
+        let mode = super::escrow(delta, value);
+        Ok(RowLock { key, mode })
     }
 
     pub(super) fn end(&self) -> Told<()> {

@@ -188,9 +188,13 @@ fn name_of(number: u64) -> String {
     letters.map(|byte| char::from(*byte)).collect()
 }
 
-/// The one place that knows how a lock is asked for.
-fn row_locks(keys: &[&str]) -> Vec<LockKey> {
-    keys.iter()
-        .map(|key| LockKey::from(key.as_bytes()))
-        .collect()
+/// Took or put `delta` into a row's column, which now holds `value` and may hold 0 to 10.
+fn escrow(delta: i64, value: i64) -> LockMode {
+    LockMode::Escrow(Arc::new(vec![ColumnDelta {
+        column: "count".into(),
+        delta,
+        value,
+        lower: 0,
+        upper: 10,
+    }]))
 }

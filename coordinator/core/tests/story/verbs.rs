@@ -2,7 +2,7 @@
 
 use accede_core::*;
 
-use super::{AGENT, Client, FRONT, News, Told, World, line::Line, number, row_locks};
+use super::{AGENT, Client, FRONT, News, Told, World, line::Line, number};
 
 /// Milliseconds between two renewals of a lease by a client that lives.
 const RENEW_EVERY_MS: u64 = 5_000;
@@ -139,7 +139,7 @@ impl World {
         }))
     }
 
-    /// `register A stock: apple, pear wait 2s local as r1`
+    /// `register A stock: apple, pear shared, plum -3 to 7 wait 2s local as r1`
     fn register(&mut self, words: &mut Line<'_>) -> Told<Command> {
         let wish = self.wish(words)?;
         Ok(Command::RegisterBranch(RegisterBranch {
@@ -162,7 +162,8 @@ impl World {
             xid: wish.xid,
             request: wish.request,
             resource: wish.resource,
-            locks: wish.locks,
+            shared: wish.locks.iter().all(|lock| lock.mode == LockMode::Shared),
+            locks: wish.locks.into_iter().map(|lock| lock.key).collect(),
             wait_limit_ms: wish.wait_limit_ms,
             holds_local_locks: wish.holds_local_locks,
         }))
@@ -172,8 +173,8 @@ impl World {
     fn wish(&mut self, words: &mut Line<'_>) -> Told<RegisterBranch> {
         let xid = self.transaction(words)?;
         let resource = words.word("a resource")?.into();
-        let keys = if words.eat(":") {
-            words.list()?
+        let locks = if words.eat(":") {
+            words.row_locks()?
         } else {
             Vec::new()
         };
@@ -199,7 +200,7 @@ impl World {
             agent: ProcessId(0),
             resource,
             mode: Mode::At,
-            locks: row_locks(&keys),
+            locks,
             wait_limit_ms,
             holds_local_locks: local,
         })

@@ -96,15 +96,26 @@ impl World {
 
 fn row_shown(row: &RowLockStatus) -> String {
     let key = String::from_utf8_lossy(&row.key);
-    let holder = row
-        .holder
-        .map_or("nobody".into(), |holder| holder.to_string());
-    let mut line = format!("{}: {key} is held by {holder}", row.resource);
+    let holders = row.holders.iter();
+    let holders = holders.map(|holder| format!("{}{}", holder.xid, in_mode(&holder.mode)));
+    let mut holders = holders.collect::<Vec<_>>().join(" and ");
+    if holders.is_empty() {
+        holders = "nobody".into();
+    }
+    let mut line = format!("{}: {key} is held by {holders}", row.resource);
     for (i, waiter) in row.waiting.iter().enumerate() {
         line += if i == 0 { ", wanted by " } else { ", then " };
-        line += &waiter.xid.to_string();
+        line += &format!("{}{}", waiter.xid, in_mode(&waiter.mode));
     }
     line
+}
+
+fn in_mode(mode: &LockMode) -> String {
+    match mode {
+        LockMode::Exclusive => String::new(),
+        LockMode::Shared => " shared".into(),
+        LockMode::Escrow(deltas) => format!(" in escrow ({:+})", deltas[0].delta),
+    }
 }
 
 fn status(transaction: &Transaction) -> String {

@@ -20,7 +20,7 @@ use crate::{
     limits::{LIST_DEFAULT, LIST_MOST, SCAN_CHUNK},
     metrics::{STATUSES, by_status},
     orders::Whereabouts,
-    refusal,
+    refusal, row_locks,
 };
 
 /// The `Operator` service.
@@ -165,7 +165,7 @@ impl OperatorDoor {
                     found.more = true;
                     return ControlFlow::Break(());
                 }
-                found.row_locks.push(row_lock(&row, now));
+                found.row_locks.push(row_locks::status(&row, now));
             }
             ControlFlow::Continue(())
         })
@@ -245,27 +245,13 @@ fn limit(asked: u32) -> usize {
 }
 
 fn wants_row(wanted: &ListRowLocksRequest, only: Option<Xid>, row: &core::RowLockStatus) -> bool {
-    let concerns = |xid| row.holder == Some(xid) || row.waiting.iter().any(|w| w.xid == xid);
+    let concerns = |xid| {
+        let held = row.holders.iter().any(|holder| holder.xid == xid);
+        held || row.waiting.iter().any(|waiter| waiter.xid == xid)
+    };
     (wanted.resource.is_empty() || *wanted.resource == *row.resource)
         && (!wanted.waited_for || !row.waiting.is_empty())
         && only.is_none_or(concerns)
-}
-
-fn row_lock(row: &core::RowLockStatus, now: Timestamp) -> v1::RowLockStatus {
-    let waiting = row.waiting.iter();
-    v1::RowLockStatus {
-        resource: (*row.resource).to_owned(),
-        key: Bytes::copy_from_slice(&row.key),
-        holder: row.holder.map_or(0, Xid::get),
-        waiting: waiting
-            .map(|waiter| v1::RowLockWaiter {
-                xid: waiter.xid.get(),
-                waiting_for_ms: now.since(waiter.since),
-                gives_up_in_ms: waiter.until.since(now),
-                holds_local_locks: waiter.holds_local_locks,
-            })
-            .collect(),
-    }
 }
 
 fn matches(transaction: &Transaction, wanted: &ListTransactionsRequest, now: Timestamp) -> bool {

@@ -4,5 +4,6 @@ mod bad_input;
 mod clients;
 mod orders;
 mod plain;
+mod row_locks;
 mod support;
 mod whole;

@@ -400,6 +400,7 @@ impl Rm {
             wait_limit_ms: 10_000,
             holds_local_locks: true,
             agent: self.process,
+            ..Default::default()
         }
     }
 

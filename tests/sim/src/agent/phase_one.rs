@@ -2,8 +2,8 @@
 //! to the coordinator how it ended.
 
 use accede_core::{
-    BranchDone, BranchId, CheckLocks, Command, DoomBranch, LockKey, Mode, RegisterBranch,
-    Rejection, Reply, RequestId, WithdrawBranch, Xid,
+    BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch, Rejection, Reply,
+    RequestId, WithdrawBranch, Xid,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use crate::{
     message::{Ask, Message, Peer},
     oracle::News,
     outside::Outside,
-    work::{Work, WorkError, key_of},
+    work::{Work, WorkError},
 };
 
 /// Milliseconds for the coordinator's answer beyond the wait limit.
@@ -110,8 +110,8 @@ impl Agent {
             }
             job.done += 1;
         }
-        if !job.work.only_reads && database.changed(job.local).is_empty() {
-            // Nothing was changed: there is nothing to register, or to keep.
+        if !job.work.only_reads && database.row_locks(job.local).is_empty() {
+            // Nothing was changed or read: there is nothing to register, or to keep.
             return self.end(out, number, Ok(()));
         }
         match job.granted.take() {
@@ -164,13 +164,14 @@ impl Agent {
                     request,
                     resource,
                     locks: work.keys(),
+                    shared: false,
                     wait_limit_ms,
                     holds_local_locks: true,
                 })
             } else {
                 let locks = match work.registers_first {
-                    true => work.keys(),
-                    false => keys_of(database.changed(*local)),
+                    true => work.row_locks(),
+                    false => database.row_locks(*local),
                 };
                 Command::RegisterBranch(RegisterBranch {
                     xid: *xid,
@@ -236,6 +237,15 @@ impl Agent {
             job.granted = Some((request, branch, give_up_at));
             return self.open_local(out, number);
         }
+        // With the local locks and the row locks, this is the moment of the read.
+        let (xid, local) = (job.xid, job.local);
+        let database = &out.databases[job.work.database];
+        let (rows, database) = (database.read(local), database.resource.clone());
+        out.tell(&News::Read {
+            database: &database,
+            xid,
+            rows: &rows,
+        });
         self.send_commit(out, number, (request, branch, give_up_at));
     }
 
@@ -339,6 +349,7 @@ impl Agent {
             return;
         }
         let resource = database.resource.clone();
+        let read = database.read(local);
         let (result, granted) = database.commit(local, (xid, branch), give_up_at, now);
         out.wake(granted);
         if let Ok(images) = &result {
@@ -350,6 +361,7 @@ impl Agent {
                 xid,
                 branch,
                 images,
+                read: &read,
             });
         }
         let answer = result.map(drop);
@@ -452,10 +464,4 @@ impl Agent {
         let message = Message::Worked { tag, result };
         out.send(me.address, client.address, Some(client.life), message);
     }
-}
-
-fn keys_of(rows: Vec<usize>) -> Vec<LockKey> {
-    let mut keys: Vec<LockKey> = rows.into_iter().map(key_of).collect();
-    keys.sort_unstable();
-    keys
 }

@@ -1,5 +1,7 @@
 //! What a transaction will do, drawn when it begins.
 
+use std::collections::BTreeSet;
+
 use crate::{
     outside::Outside,
     random::Random,
@@ -38,6 +40,7 @@ pub(super) enum Ending {
 impl Script {
     pub(super) fn draw(out: &mut Outside, depth: u32) -> Self {
         let (databases, rows) = (out.plan.databases as u64, out.plan.rows as u64);
+        let crowded = out.plan.crowded;
         let random = &mut out.random;
         let mut steps = Vec::new();
         for _ in 0..random.between(1, 3) {
@@ -46,8 +49,12 @@ impl Script {
             let mut work: Vec<Work> = work.collect();
             // Branches of one transaction are undone in the reverse of the order in which they
             // registered, so those that change one row must commit locally in that order.
-            if let [alone] = work.as_mut_slice() {
-                alone.registers_first = !alone.only_reads && random.chance(150);
+            if work.len() == 1 || crowded {
+                change_different_rows(&mut work);
+                for part in &mut work {
+                    let chance = if crowded { 700 } else { 150 };
+                    part.registers_first = !part.only_reads && random.chance(chance);
+                }
             }
             steps.push(Step::Work(work));
             if random.chance(300) {
@@ -85,25 +92,45 @@ impl Script {
     }
 }
 
+/// Of the rows that several parts would change, the first changes them and the others read them.
+fn change_different_rows(parts: &mut [Work]) {
+    let mut changed = BTreeSet::new();
+    for part in parts {
+        for (row, change) in &mut part.rows {
+            if changed.contains(&(part.database, *row)) {
+                *change = Change::Read;
+            }
+        }
+        let rows = part.rows.iter();
+        let rows = rows.filter(|(_, change)| *change != Change::Read);
+        changed.extend(rows.map(|(row, _)| (part.database, *row)));
+    }
+}
+
 fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
     let only_reads = random.chance(150);
-    // The first rows are hot.
+    // The first rows are hot, and the last one, which is changed in escrow.
     let row = |random: &mut Random| {
-        let row = if random.chance(600) {
-            random.below(2.min(rows))
-        } else {
-            random.below(rows)
+        let row = match random.below(20) {
+            0..=8 => random.below(2.min(rows)),
+            9..=12 => rows - 1,
+            _ => random.below(rows),
         };
         row as usize
     };
     let mut changes: Vec<(usize, Change)> = Vec::new();
     for _ in 0..random.between(1, 3) {
+        let row = row(random);
+        let small = random.below(31) as i64 - 15;
         let change = match random.below(12) {
-            0 => Change::Insert(random.below(1000) as i64),
-            1 => Change::Delete,
+            0..=1 => Change::Read,
+            2..=4 if row + 1 == rows as usize => Change::Add(small),
+            _ if row + 1 == rows as usize => Change::Escrow(small),
+            2 => Change::Insert(random.below(1000) as i64),
+            3 => Change::Delete,
             _ => Change::Add(random.below(200) as i64 - 100),
         };
-        changes.push((row(random), change));
+        changes.push((row, change));
     }
     // Most code takes its locks in one order, some does not.
     if random.chance(700) {

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use accede_core::{
-    Command, Effect, Epoch, LockKey, Outcome, Reply, RequestId, Timestamp, Waiter, WallTime, codec,
+    Command, Effect, Epoch, LockKey, LockMode, Outcome, Reply, RequestId, RowLock, Timestamp,
+    Waiter, WallTime, codec,
 };
 use accede_log::fs::Fs;
 
@@ -402,7 +403,7 @@ fn describe(command: &Command) -> String {
                 "register request {}.{sequence} on {}, rows {}, waits {} ms{local}",
                 process.0 % 1000,
                 c.resource,
-                rows(&c.locks),
+                row_locks(&c.locks),
                 c.wait_limit_ms
             )
         }
@@ -416,6 +417,22 @@ fn describe(command: &Command) -> String {
         }
         other => format!("{other:?}"),
     }
+}
+
+fn row_locks(locks: &[RowLock]) -> String {
+    let named = locks.iter().map(|lock| {
+        let row = rows(std::slice::from_ref(&lock.key));
+        match &lock.mode {
+            LockMode::Exclusive => row,
+            LockMode::Shared => format!("{row} shared"),
+            LockMode::Escrow(deltas) => {
+                let deltas = deltas.iter();
+                let deltas = deltas.map(|c| format!("{:+} to {}", c.delta, c.value));
+                format!("{row} ({})", deltas.collect::<Vec<_>>().join(" "))
+            }
+        }
+    });
+    named.collect::<Vec<_>>().join(" ")
 }
 
 fn rows(keys: &[LockKey]) -> String {

@@ -10,6 +10,7 @@ mod commit_needs_done;
 mod deadlines_hold;
 mod decisions_survive;
 mod ends_in_time;
+mod escrow_bounds;
 mod late_messages;
 mod log_equals_snapshot;
 mod no_cycle;
@@ -18,6 +19,7 @@ mod nothing_left;
 mod one_decision;
 mod one_holder;
 mod reads_committed;
+mod reads_repeat;
 mod replicas_agree;
 mod rows_restored;
 mod same_answer;
@@ -49,6 +51,8 @@ pub(crate) fn all(databases: &[Database]) -> Vec<Box<dyn Invariant>> {
         Box::new(rows_restored::RowsRestored::new(databases)),
         Box::new(no_dirty_write::NoDirtyWrite::default()),
         Box::new(reads_committed::ReadsCommitted::default()),
+        Box::new(reads_repeat::ReadsRepeat::default()),
+        Box::new(escrow_bounds::EscrowBounds::new(databases)),
         Box::new(one_holder::OneHolder),
         Box::new(served_in_order::ServedInOrder),
         Box::new(no_cycle::NoCycle),

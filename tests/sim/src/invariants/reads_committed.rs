@@ -25,6 +25,7 @@ impl Invariant for ReadsCommitted {
                 xid,
                 branch,
                 images,
+                ..
             } => {
                 for image in *images {
                     let row = ((*database).clone(), image.row);

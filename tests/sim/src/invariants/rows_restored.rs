@@ -18,6 +18,18 @@ struct Open {
     xid: Xid,
     branch: BranchId,
     after: Option<i64>,
+    /// It was added, whatever there was.
+    delta: Option<i64>,
+}
+
+impl Open {
+    /// What the change makes of a row.
+    fn on(&self, value: Option<i64>) -> Option<i64> {
+        match self.delta {
+            Some(delta) => value.map(|value| value + delta),
+            None => self.after,
+        }
+    }
 }
 
 pub(super) struct RowsRestored {
@@ -39,10 +51,9 @@ impl RowsRestored {
 
     fn committed(&mut self, xid: Xid) {
         for (row, changes) in &mut self.open {
-            let Some(last) = changes.iter().rev().find(|change| change.xid == xid) else {
-                continue;
-            };
-            self.settled.insert(row.clone(), last.after);
+            let own = changes.iter().filter(|change| change.xid == xid);
+            let settled = self.settled.entry(row.clone()).or_default();
+            *settled = own.fold(*settled, |value, change| change.on(value));
             changes.retain(|change| change.xid != xid);
         }
     }
@@ -56,27 +67,33 @@ impl RowsRestored {
     ) -> Result<(), String> {
         for (image, found) in images.iter().zip(found) {
             let row = (database.clone(), image.row);
-            if *found != image.after {
+            let left = self.expected(&row);
+            if *found != left {
                 return Err(format!(
-                    "{xid}: branch {} left {:?} in row {} of {database}, its undo finds {found:?}",
-                    branch.0, image.after, image.row
+                    "{xid}: the changes up to branch {} left {left:?} in row {} of {database}, its \
+                     undo finds {found:?}",
+                    branch.0, image.row
                 ));
             }
             if let Some(changes) = self.open.get_mut(&row) {
                 changes.retain(|change| (change.xid, change.branch) != (xid, branch));
-                let expected = changes
-                    .last()
-                    .map_or(self.settled[&row], |change| change.after);
-                if expected != image.before {
+                let (expected, restored) = (self.expected(&row), image.restored(*found));
+                if expected != restored {
                     return Err(format!(
-                        "{xid}: the undo of branch {} puts {:?} into row {} of {database}, it held \
-                         {expected:?}",
-                        branch.0, image.before, image.row
+                        "{xid}: the undo of branch {} puts {restored:?} into row {} of {database}, \
+                         it held {expected:?}",
+                        branch.0, image.row
                     ));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What a row holds: the committed value with the open changes, in their order.
+    fn expected(&self, row: &Row) -> Option<i64> {
+        let open = self.open.get(row).into_iter().flatten();
+        open.fold(self.settled[row], |value, change| change.on(value))
     }
 
     fn compare(&self, databases: &[Database]) -> Result<(), String> {
@@ -108,6 +125,7 @@ impl Invariant for RowsRestored {
                 xid,
                 branch,
                 images,
+                ..
             } => {
                 for image in *images {
                     let changes = self
@@ -118,6 +136,7 @@ impl Invariant for RowsRestored {
                         xid: *xid,
                         branch: *branch,
                         after: image.after,
+                        delta: image.delta,
                     });
                 }
                 Ok(())

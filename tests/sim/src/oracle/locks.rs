@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use accede_core::{BranchId, Command, Decision, LockKey, Reply, RequestId, Resource, State, Xid};
+use accede_core::{
+    BranchId, ColumnDelta, Command, Decision, LockKey, LockMode, Reply, RequestId, Resource,
+    RowLock, State, Xid,
+};
 
 use super::{Step, request_answers};
 
@@ -15,7 +18,7 @@ pub(crate) struct Wish {
     pub(crate) xid: Xid,
     pub(crate) request: RequestId,
     pub(crate) resource: Resource,
-    pub(crate) keys: Vec<LockKey>,
+    pub(crate) locks: Vec<RowLock>,
     /// To take the locks, not only to see them free.
     pub(crate) takes: bool,
 }
@@ -24,7 +27,7 @@ pub(crate) struct Wish {
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     pub(crate) wish: Wish,
-    /// Transactions that held one of the rows.
+    /// Transactions that held one of the rows in a mode that excludes it.
     pub(crate) held_by: BTreeSet<Xid>,
     /// Transactions that stood before it in a queue.
     pub(crate) overtook: BTreeSet<Xid>,
@@ -33,8 +36,8 @@ pub(crate) struct Grant {
 /// Holders and queues.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
-    held: BTreeMap<(Xid, BranchId), (Resource, Vec<LockKey>)>,
-    holders: BTreeMap<Key, BTreeSet<(Xid, BranchId)>>,
+    held: BTreeMap<(Xid, BranchId), (Resource, Vec<RowLock>)>,
+    holders: BTreeMap<Key, BTreeMap<(Xid, BranchId), LockMode>>,
     /// In the order in which they began to wait.
     waiting: Vec<Wish>,
     /// Wait for their transaction to begin.
@@ -92,11 +95,11 @@ impl Locks {
             .copied()
             .collect();
         for holder in gone {
-            let Some((resource, keys)) = self.held.remove(&holder) else {
+            let Some((resource, locks)) = self.held.remove(&holder) else {
                 continue;
             };
-            for key in keys {
-                if let Some(holders) = self.holders.get_mut(&(resource.clone(), key)) {
+            for lock in locks {
+                if let Some(holders) = self.holders.get_mut(&(resource.clone(), lock.key)) {
                     holders.remove(&holder);
                 }
             }
@@ -172,33 +175,34 @@ impl Locks {
         };
         let holder = (wish.xid, branch);
         self.held
-            .insert(holder, (wish.resource.clone(), wish.keys.clone()));
-        for key in &wish.keys {
+            .insert(holder, (wish.resource.clone(), wish.locks.clone()));
+        for lock in &wish.locks {
             let holders = self
                 .holders
-                .entry((wish.resource.clone(), key.clone()))
+                .entry((wish.resource.clone(), lock.key.clone()))
                 .or_default();
-            holders.insert(holder);
+            holders.insert(holder, lock.mode.clone());
         }
     }
 
     fn judge(&self, wish: Wish, before: usize) -> Grant {
         let mut overtook = BTreeSet::new();
         for earlier in self.waiting[..before].iter().filter(|w| w.xid != wish.xid) {
-            let common = wish
-                .keys
+            let mut common = wish
+                .locks
                 .iter()
-                .filter(|key| earlier.wants(&wish.resource, key));
+                .filter(|lock| earlier.is_before(&wish.resource, lock));
             // Whoever holds a row may take it again.
-            let others = common.filter(|key| !self.held_before(&wish, key));
-            if others.count() > 0 {
+            if common.any(|lock| !self.held_before(&wish, &lock.key)) {
                 overtook.insert(earlier.xid);
             }
         }
-        let held_by = wish
-            .keys
-            .iter()
-            .flat_map(|key| self.holders_of(&wish.resource, key))
+        let excluding = wish.locks.iter().flat_map(|lock| {
+            let holds = self.holds_of(&wish.resource, &lock.key);
+            holds.filter(|(_, theirs)| !may_stand_together(&lock.mode, theirs))
+        });
+        let held_by = excluding
+            .map(|((xid, _), _)| *xid)
             .filter(|holder| *holder != wish.xid)
             .collect();
         Grant {
@@ -210,35 +214,42 @@ impl Locks {
 
     /// Whether another branch of the same transaction holds the row.
     fn held_before(&self, wish: &Wish, key: &LockKey) -> bool {
-        let holders = self.holders.get(&(wish.resource.clone(), key.clone()));
-        let own = holders
-            .into_iter()
-            .flatten()
-            .filter(|(xid, _)| *xid == wish.xid)
-            .count();
+        let holds = self.holds_of(&wish.resource, key);
+        let own = holds.filter(|((xid, _), _)| *xid == wish.xid).count();
         own > usize::from(wish.takes)
     }
 
-    fn holders_of(&self, resource: &Resource, key: &LockKey) -> impl Iterator<Item = Xid> {
+    fn holds_of(
+        &self,
+        resource: &Resource,
+        key: &LockKey,
+    ) -> impl DoubleEndedIterator<Item = (&(Xid, BranchId), &LockMode)> {
         let holders = self.holders.get(&(resource.clone(), key.clone()));
-        holders.into_iter().flatten().map(|(xid, _)| *xid)
+        holders.into_iter().flatten()
     }
 
     /// The transactions other than its own that a waiting request waits for.
     fn blockers(&self, place: usize) -> BTreeSet<Xid> {
         let wish = &self.waiting[place];
         let mut blockers = BTreeSet::new();
-        for key in &wish.keys {
-            let holders: BTreeSet<Xid> = self.holders_of(&wish.resource, key).collect();
-            if holders.contains(&wish.xid) {
+        for lock in &wish.locks {
+            let holds = || self.holds_of(&wish.resource, &lock.key);
+            let crowded = matches!(&lock.mode, LockMode::Escrow(mine)
+                if !stays_in_bounds(wish.xid, &mine[0], holds()));
+            let in_the_way = holds().filter(|(_, theirs)| {
+                !may_stand_together(&lock.mode, theirs)
+                    || crowded && matches!(theirs, LockMode::Escrow(_))
+            });
+            blockers.extend(in_the_way.map(|((xid, _), _)| *xid));
+            if holds().any(|((xid, _), _)| *xid == wish.xid) {
                 continue;
             }
-            blockers.extend(holders);
             // Behind an earlier request of its own it will overtake the others.
             let same_row = self.waiting[..place]
                 .iter()
-                .filter(|w| w.wants(&wish.resource, key));
+                .filter(|w| w.wants(&wish.resource, &lock.key));
             let before = same_row.take_while(|w| w.xid != wish.xid || !w.takes);
+            let before = before.filter(|w| w.is_before(&wish.resource, lock));
             blockers.extend(before.map(|w| w.xid));
         }
         blockers.remove(&wish.xid);
@@ -249,7 +260,10 @@ impl Locks {
     pub(crate) fn forgotten(&self) -> Option<&Wish> {
         let own_is_before = |place: usize| {
             let wish = &self.waiting[place];
-            let shares = |w: &Wish| wish.keys.iter().any(|key| w.wants(&wish.resource, key));
+            let shares = |w: &Wish| {
+                let mut locks = wish.locks.iter();
+                locks.any(|lock| w.wants(&wish.resource, &lock.key))
+            };
             self.waiting[..place]
                 .iter()
                 .any(|w| w.xid == wish.xid && shares(w))
@@ -290,21 +304,57 @@ impl Locks {
 
 impl Wish {
     fn wants(&self, resource: &Resource, key: &LockKey) -> bool {
-        self.resource == *resource && self.keys.contains(key)
+        self.resource == *resource && self.locks.iter().any(|lock| lock.key == *key)
+    }
+
+    /// Whether whoever comes later and wants `lock` must wait for this one.
+    fn is_before(&self, resource: &Resource, lock: &RowLock) -> bool {
+        let mut own = self.locks.iter().filter(|own| own.key == lock.key);
+        let both_read = |own: &RowLock| own.mode == LockMode::Shared && lock.mode == own.mode;
+        self.resource == *resource && own.any(|own| !both_read(own))
     }
 }
 
 fn wish_of(command: &Command) -> Option<Wish> {
-    let (xid, request, resource, keys, takes) = match command {
-        Command::RegisterBranch(c) => (c.xid, c.request, &c.resource, &c.locks, true),
-        Command::CheckLocks(c) => (c.xid, c.request, &c.resource, &c.locks, false),
+    let (xid, request, resource, locks, takes) = match command {
+        Command::RegisterBranch(c) => (c.xid, c.request, &c.resource, c.locks.clone(), true),
+        Command::CheckLocks(c) => {
+            let locks = c.locks.iter().cloned().map(RowLock::from);
+            (c.xid, c.request, &c.resource, locks.collect(), false)
+        }
         _ => return None,
     };
     Some(Wish {
         xid,
         request,
         resource: resource.clone(),
-        keys: keys.clone(),
+        locks,
         takes,
     })
+}
+
+fn may_stand_together(one: &LockMode, other: &LockMode) -> bool {
+    matches!(
+        (one, other),
+        (LockMode::Shared, LockMode::Shared) | (LockMode::Escrow(_), LockMode::Escrow(_))
+    )
+}
+
+/// Each transaction may undo any number of its last changes: tries the worst of that for each.
+fn stays_in_bounds<'a>(
+    xid: Xid,
+    mine: &ColumnDelta,
+    holds: impl DoubleEndedIterator<Item = (&'a (Xid, BranchId), &'a LockMode)>,
+) -> bool {
+    let mut undone: BTreeMap<Xid, Vec<i64>> = BTreeMap::from([(xid, vec![0, mine.delta])]);
+    for ((holder, _), mode) in holds.rev() {
+        if let LockMode::Escrow(deltas) = mode {
+            let sums = undone.entry(*holder).or_insert_with(|| vec![0]);
+            sums.push(sums[sums.len() - 1] + deltas[0].delta);
+        }
+    }
+    let alone = undone.len() == 1;
+    let down: i64 = undone.values().filter_map(|sums| sums.iter().max()).sum();
+    let up: i64 = undone.values().filter_map(|sums| sums.iter().min()).sum();
+    alone || mine.lower <= mine.value - down && mine.value - up <= mine.upper
 }

@@ -73,6 +73,8 @@ pub(crate) enum News<'a> {
         xid: Xid,
         branch: BranchId,
         images: &'a [Image],
+        /// Rows that it read shared and relies on.
+        read: &'a [usize],
     },
     /// A branch was undone; before that its rows were as given.
     Undone {

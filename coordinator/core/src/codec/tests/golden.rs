@@ -4,6 +4,7 @@ use crate::{
     codec::{Batch, decode_batch, encode_batch},
     command::*,
     id::*,
+    lock_mode::*,
 };
 
 /// Version 1, command by command. These bytes are in logs: they may be added to, never changed.
@@ -32,23 +33,43 @@ fn golden() -> Vec<(Command, &'static str)> {
             outcome,
         })
     };
-    let register = |agent| {
+    let register = |agent, locks| {
         Command::RegisterBranch(RegisterBranch {
             xid,
             request,
             agent,
             resource: "stock".into(),
             mode: Mode::At,
-            locks: vec![Arc::from(*b"k1"), Arc::from(*b"k22")],
+            locks,
             wait_limit_ms: 3_000,
             holds_local_locks: true,
         })
     };
-    let check = CheckLocks {
+    let exclusive = || vec![key(b"k1").into(), key(b"k22").into()];
+    let deltas = vec![ColumnDelta {
+        column: "count".into(),
+        delta: -3,
+        value: 7,
+        lower: 0,
+        upper: 10,
+    }];
+    let mixed = vec![
+        key(b"k1").into(),
+        RowLock {
+            key: key(b"k2"),
+            mode: LockMode::Shared,
+        },
+        RowLock {
+            key: key(b"k3"),
+            mode: LockMode::Escrow(Arc::new(deltas)),
+        },
+    ];
+    let check = |shared| CheckLocks {
         xid,
         request,
         resource: "stock".into(),
-        locks: vec![Arc::from(*b"k1")],
+        locks: vec![key(b"k1")],
+        shared,
         wait_limit_ms: 3_000,
         holds_local_locks: false,
     };
@@ -103,15 +124,23 @@ fn golden() -> Vec<(Command, &'static str)> {
             "050573746f636b30313233343536373839616263646566",
         ),
         (
-            register(process),
+            register(process, exclusive()),
             "06efcdab89674523018877665544332211ac02030573746f636b0102026b31036b3232b817",
         ),
         (
-            register(ProcessId(5)),
+            register(ProcessId(5), exclusive()),
             "06efcdab89674523018877665544332211ac020205000000000000000573746f636b0102026b31036b3232b817",
         ),
         (
-            Command::CheckLocks(check),
+            register(process, mixed),
+            "06efcdab89674523018877665544332211ac02070573746f636b0103026b31026b32026b330102030105636f756e74fdffffffffffffff070000000000000000000000000000000a00000000000000b817",
+        ),
+        (
+            Command::CheckLocks(check(true)),
+            "07efcdab89674523018877665544332211ac02020573746f636b01026b31b817",
+        ),
+        (
+            Command::CheckLocks(check(false)),
             "07efcdab89674523018877665544332211ac02000573746f636b01026b31b817",
         ),
         (
@@ -169,6 +198,10 @@ fn golden() -> Vec<(Command, &'static str)> {
             "0fefcdab896745230101020403616e6e047365656e",
         ),
     ]
+}
+
+fn key(bytes: &[u8]) -> LockKey {
+    LockKey::from(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {
