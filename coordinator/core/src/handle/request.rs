@@ -233,8 +233,11 @@ impl Context<'_> {
         let left = transaction.deadline.since(now);
         let give_up_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let id = BranchId(transaction.branches.len() as u32 + 1);
-        self.state.locks.hold(xid, id, &resource, &locks);
-        let new_waits = self.state.locks.new_waits(xid, &resource, &locks);
+        let new_waits = if self.state.locks.hold(xid, id, &resource, &locks) {
+            self.state.locks.new_waits(xid, &resource, &locks)
+        } else {
+            BTreeSet::new()
+        };
         let branches = &mut self.indexed(xid).branches;
         make_room(branches);
         branches.push(Branch {

@@ -112,32 +112,35 @@ impl RowLocks {
             if planted::is(Bug::WaiterSkipped) && !row.is_held() {
                 return true;
             }
-            row.in_the_way(xid, mode).next().is_none()
-                && (row.is_held_by(xid) || row.lets_pass(mode, ticket))
+            row.is_free_for(xid, mode) && (row.lets_pass(mode, ticket) || row.is_held_by(xid))
         })
     }
 
-    /// Takes all rows for a branch. The caller has checked that they are free.
+    /// Takes all rows for a branch. The caller has checked that they are free. True if others may
+    /// wait for it now who did not before.
     pub(crate) fn hold(
         &mut self,
         xid: Xid,
         branch: BranchId,
         resource: &Resource,
         locks: &[RowLock],
-    ) {
+    ) -> bool {
+        let mut waited_for = false;
         if locks.is_empty() {
-            return;
+            return waited_for;
         }
         if !self.rows.contains_key(resource) {
             self.rows.insert(resource.clone(), HashMap::default());
         }
         let Some(rows) = self.rows.get_mut(resource) else {
-            return;
+            return waited_for;
         };
         for lock in locks {
             let row = rows.entry(lock.key.clone()).or_default();
             self.held += u64::from(row.hold(xid, branch, &lock.mode));
+            waited_for |= row.is_held_together() && !row.queue.is_empty();
         }
+        waited_for
     }
 
     /// A branch no longer holds its rows. Returns the requests that may now be granted.
@@ -160,8 +163,9 @@ impl RowLocks {
                 continue;
             }
             self.held -= u64::from(!row.is_held());
-            next.extend(row.next());
-            if !row.is_held() && row.queue.is_empty() {
+            if !row.queue.is_empty() {
+                next.extend(row.next());
+            } else if !row.is_held() {
                 rows.remove(&lock.key);
             }
         }
@@ -201,7 +205,7 @@ impl RowLocks {
         };
         let free = !locks.iter().any(excluded);
         if free {
-            self.hold(xid, branch, resource, locks);
+            let _ = self.hold(xid, branch, resource, locks);
         }
         free
     }
@@ -247,7 +251,7 @@ impl RowLocks {
                 let Some(row) = rows.get_mut(key) else {
                     continue;
                 };
-                row.queue.retain(|queued| queued.ticket != id);
+                row.leave(id);
                 next.extend(row.next());
                 if !row.is_held() && row.queue.is_empty() {
                     rows.remove(key);

@@ -72,6 +72,15 @@ impl Row {
         self.holds().any(|(holder, _)| holder == xid)
     }
 
+    /// True if no holder is in the way of `xid`. Most rows have one holder or none.
+    pub(super) fn is_free_for(&self, xid: Xid, mode: &LockMode) -> bool {
+        match (&self.exclusive, &self.together) {
+            (Some(holder), _) => holder.xid == xid,
+            (None, None) => true,
+            (None, Some(_)) => self.in_the_way(xid, mode).next().is_none(),
+        }
+    }
+
     /// Holders that `xid` has to wait for if it wants the row in this mode, one branch after the
     /// other.
     pub(super) fn in_the_way<'a>(
@@ -166,6 +175,14 @@ impl Row {
             self.together = None;
         }
         held
+    }
+
+    /// Takes a request out of the queue. Most are at its head when they leave.
+    pub(super) fn leave(&mut self, ticket: TicketId) {
+        let mut queue = self.queue.iter();
+        if let Some(place) = queue.position(|queued| queued.ticket == ticket) {
+            self.queue.remove(place);
+        }
     }
 
     /// True if the queue lets a request pass that has `ticket` in it, or none yet: shared ones pass
