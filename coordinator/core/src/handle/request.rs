@@ -6,7 +6,7 @@ use core::hash::Hasher as _;
 #[cfg(feature = "planted-bugs")]
 use crate::planted::{self, Bug};
 use crate::{
-    command::{Command, RegisterBranch},
+    command::{CheckLocks, Command, RegisterBranch},
     deadline::Timer,
     effect::{Action, Effect},
     handle::Context,
@@ -91,7 +91,7 @@ impl Context<'_> {
         let waiting = Reply::Waiting(Waiter::Request(xid, request));
         let now = self.state.now;
         if let Some(parked) = self.state.parked.get(&xid)
-            && parked.commands.contains(&command)
+            && parked.commands.iter().any(|known| repeats(known, &command))
         {
             return waiting;
         }
@@ -435,6 +435,29 @@ enum Shed {
     Unrecorded(Rejection),
     /// A repeat gets the same.
     Recorded(Rejection),
+}
+
+/// The same request once more; its wait limit may differ in a repeat, and the first one counts.
+fn repeats(known: &Command, command: &Command) -> bool {
+    match (known, command) {
+        (Command::RegisterBranch(known), Command::RegisterBranch(c)) => {
+            let wait_limit_ms = c.wait_limit_ms;
+            let known = known.clone();
+            *c == RegisterBranch {
+                wait_limit_ms,
+                ..known
+            }
+        }
+        (Command::CheckLocks(known), Command::CheckLocks(c)) => {
+            let wait_limit_ms = c.wait_limit_ms;
+            let known = known.clone();
+            *c == CheckLocks {
+                wait_limit_ms,
+                ..known
+            }
+        }
+        (known, command) => known == command,
+    }
 }
 
 /// A digest of all that makes a request what it is; its wait limit may differ in a repeat.

@@ -287,6 +287,12 @@ fn a_begin_that_never_comes_is_not_waited_for_long() {
     let mut w = World::new();
     let xid = w.next_xid();
     let early = w.queue(xid, "a", &["1"]);
+    let less_patient = RegisterBranch {
+        wait_limit_ms: early.wait_limit_ms / 2,
+        ..early.clone()
+    };
+    let repeated = w.apply(Command::RegisterBranch(less_patient));
+    assert_eq!(repeated, Reply::Waiting(waiter(&early)), "kept once");
     w.pass(limits::PARK_MS);
     w.expire_now();
     assert_eq!(
