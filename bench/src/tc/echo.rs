@@ -138,9 +138,11 @@ fn branch(request: v1::BranchRequest) -> Option<v1::BranchEvent> {
             give_up_ms: 10_000,
         }),
         Body::CheckLocks(_) => branch_event::Body::LocksFree(v1::LocksFree {}),
-        Body::Done(_) | Body::Withdrawn(_) | Body::Doomed(_) | Body::Finished(_) => {
-            branch_event::Body::Accepted(v1::Empty {})
-        }
+        Body::Done(_)
+        | Body::Withdrawn(_)
+        | Body::Doomed(_)
+        | Body::Blocked(_)
+        | Body::Finished(_) => branch_event::Body::Accepted(v1::Empty {}),
         Body::AskEnded(_) => branch_event::Body::Ended(v1::Ended::default()),
     };
     Some(v1::BranchEvent {
@@ -260,6 +262,10 @@ impl Branches for Echo {
         &self,
         _: Request<v1::BranchWithdrawn>,
     ) -> Result<Response<v1::Empty>, Status> {
+        only_streams()
+    }
+
+    async fn blocked(&self, _: Request<v1::BranchBlocked>) -> Result<Response<v1::Empty>, Status> {
         only_streams()
     }
 

@@ -38,6 +38,7 @@ impl State {
             Command::BranchDone(c) => cx.branch_done(&c),
             Command::WithdrawBranch(c) => cx.withdraw_branch(&c),
             Command::DoomBranch(c) => cx.doom_branch(&c),
+            Command::Blocked(c) => cx.blocked(c),
             Command::Commit(c) => cx.commit(&c),
             Command::RollBack(c) => cx.roll_back(&c),
             Command::FinishBranch(c) => cx.finish_branch(&c),

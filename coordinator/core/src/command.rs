@@ -46,6 +46,8 @@ pub enum Command {
     WithdrawBranch(WithdrawBranch),
     /// Whether a branch's local commit happened is unknown.
     DoomBranch(DoomBranch),
+    /// A transaction's work stands still in a database: those who wait for it must let go.
+    Blocked(Blocked),
     /// Decide to commit, if every branch is done.
     Commit(Commit),
     /// Decide to roll back.
@@ -69,6 +71,7 @@ impl Command {
             Self::BranchDone(c) => Some(c.xid),
             Self::WithdrawBranch(c) => Some(c.xid),
             Self::DoomBranch(c) => Some(c.xid),
+            Self::Blocked(c) => Some(c.xid),
             Self::Commit(c) => Some(c.xid),
             Self::RollBack(c) => Some(c.xid),
             Self::FinishBranch(c) => Some(c.xid),
@@ -201,6 +204,15 @@ pub struct DoomBranch {
     pub branch: BranchId,
     /// Shown to people.
     pub detail: String,
+}
+
+/// A statement of the transaction waits for a database's lock, or its next branch for a
+/// connection. Who holds that is not known here; it may be a local transaction that waits here
+/// for this one. Sent again as long as the wait lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The transaction that stands still.
+    pub xid: Xid,
 }
 
 /// Asks for the decision to commit.

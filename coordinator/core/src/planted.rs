@@ -41,11 +41,13 @@ pub enum Bug {
     EscrowUnbounded,
     /// A lease starts where the wall clock stands, not above what was leased before.
     LeaseFollowsTheClock,
+    /// Nobody lets go for a transaction that stands still in a database.
+    BlockedIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -63,6 +65,7 @@ impl Bug {
         Self::ReadersIgnored,
         Self::EscrowUnbounded,
         Self::LeaseFollowsTheClock,
+        Self::BlockedIgnored,
     ];
 
     /// Its name for people.
@@ -86,6 +89,7 @@ impl Bug {
             Self::ReadersIgnored => "readers-ignored",
             Self::EscrowUnbounded => "escrow-unbounded",
             Self::LeaseFollowsTheClock => "lease-follows-the-clock",
+            Self::BlockedIgnored => "blocked-ignored",
         }
     }
 }

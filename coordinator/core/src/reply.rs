@@ -144,6 +144,12 @@ pub enum Rejection {
         /// The holder.
         holder: Xid,
     },
+    /// A holder stands still in a database and may need the caller's local locks or connection:
+    /// release them, then try again.
+    HolderBlocked {
+        /// The transaction in the way.
+        holder: Xid,
+    },
     /// Waiting would close this cycle of transactions, each waiting for the next and the last for
     /// the first.
     Deadlock {

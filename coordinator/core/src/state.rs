@@ -12,7 +12,7 @@ use crate::{
     limits::RETENTION_MS,
     lock_mode::LockMode,
     reply::{Decision, Whereabouts},
-    row_lock::RowLocks,
+    row_lock::{RowLocks, Ticket, TicketId},
     status::Status,
     transaction::Transaction,
     transactions::Transactions,
@@ -215,6 +215,53 @@ impl State {
                 until: ticket.until,
             })
             .collect()
+    }
+
+    /// Whether a transaction that stands still outside keeps a request waiting that holds local
+    /// locks. A [`Blocked`](crate::Blocked) for it changes the state only then.
+    #[must_use]
+    pub fn holds_up(&self, xid: Xid) -> bool {
+        self.locks.waiting() > 0 && !self.held_up_by(xid).is_empty()
+    }
+
+    /// The waiting requests with local locks that wait for this transaction, or for one whose own
+    /// code waits for it because it is nested there; each with the transaction in its way.
+    pub(crate) fn held_up_by(&self, xid: Xid) -> BTreeMap<TicketId, Xid> {
+        let mut held_up = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        let undecided = |t: &&Transaction| t.decision().is_none();
+        let mut next = self.transaction(xid).filter(undecided);
+        while let Some(transaction) = next
+            && seen.insert(transaction.xid)
+        {
+            for ticket in self.behind(transaction) {
+                let holds = |t: &Ticket| t.wanted.holds_local_locks();
+                if self.locks.ticket(ticket).is_some_and(holds)
+                    && self.locks.waits_for(ticket, transaction.xid)
+                {
+                    held_up.entry(ticket).or_insert(transaction.xid);
+                }
+            }
+            next = transaction
+                .parent
+                .and_then(|parent| self.transaction(parent));
+        }
+        held_up
+    }
+
+    /// The requests in the queues of all rows that a transaction holds or waits for.
+    fn behind(&self, transaction: &Transaction) -> BTreeSet<TicketId> {
+        let mut behind = BTreeSet::new();
+        for branch in &transaction.branches {
+            let keys = branch.locks.iter().map(|lock| &lock.key);
+            behind.extend(self.locks.queued_for(&branch.resource, keys));
+        }
+        let tickets = self.locks.tickets_of(transaction.xid);
+        for ticket in tickets.filter_map(|id| self.locks.ticket(id)) {
+            let keys = ticket.wanted.locks().map(|(key, _)| key);
+            behind.extend(self.locks.queued_for(ticket.wanted.resource(), keys));
+        }
+        behind
     }
 
     /// The rows that a transaction holds, as the first if others hold them too, and those that

@@ -207,6 +207,12 @@ pub(crate) fn doomed(wire: v1::BranchDoomed) -> Checked<core::DoomBranch> {
     })
 }
 
+pub(crate) fn blocked(wire: v1::BranchBlocked) -> Checked<core::Blocked> {
+    Ok(core::Blocked {
+        xid: xid(wire.xid)?,
+    })
+}
+
 pub(crate) fn roll_back(wire: v1::RollBackRequest) -> Checked<core::RollBack> {
     Ok(core::RollBack {
         xid: xid(wire.xid)?,

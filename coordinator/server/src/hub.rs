@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use accede_core::{Command, Epoch, Reply, State};
+use accede_core::{Blocked, Command, Epoch, Reply, State};
 use accede_log::Log;
 use accede_proto::v1::Refusal;
 use bytes::Bytes;
@@ -105,6 +105,14 @@ impl Hub {
             Ok(reply) => take(reply).map_err(|reply| refused(Ok(reply))),
             Err(trouble) => Err(refused(Err(trouble))),
         }
+    }
+
+    /// Whether news that a transaction stands still in a database must be logged. If nobody waits
+    /// for it here the entry would change nothing. This state may lag behind by what is under way:
+    /// a request that begins to wait after this look is met by the next news, which the agent
+    /// sends every 100 ms as long as the wait lasts.
+    pub(crate) fn concerns_anyone(&self, blocked: Blocked) -> bool {
+        self.state.read().holds_up(blocked.xid)
     }
 
     /// Looks at the state as it is after everything that was asked before.

@@ -180,6 +180,7 @@ fn is_new_work(command: &Command) -> bool {
         | Command::BranchDone(_)
         | Command::WithdrawBranch(_)
         | Command::DoomBranch(_)
+        | Command::Blocked(_)
         | Command::Commit(_)
         | Command::RollBack(_)
         | Command::FinishBranch(_)

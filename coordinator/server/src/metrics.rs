@@ -19,7 +19,7 @@ use table::{
 pub use table::{Kind, Metric, TABLE};
 
 /// The verbs of commands, in the order of [`verb`].
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "take_office",
     "lease_worker",
     "end_lease",
@@ -35,6 +35,7 @@ const VERBS: [&str; 15] = [
     "finish_branch",
     "expire",
     "repair",
+    "blocked",
 ];
 
 fn verb(command: &Command) -> usize {
@@ -54,6 +55,7 @@ fn verb(command: &Command) -> usize {
         Command::FinishBranch(_) => 12,
         Command::Expire => 13,
         Command::Repair(_) => 14,
+        Command::Blocked(_) => 15,
     }
 }
 
@@ -77,7 +79,7 @@ fn reason(reason: &RollBackReason) -> usize {
 }
 
 /// Codes of refusals count from 0 to this.
-const LAST_CODE: Code = Code::OtherCluster;
+const LAST_CODE: Code = Code::HolderBlocked;
 
 /// Statuses, in the order in which [`Reading`] fills them.
 pub(crate) const STATUSES: [&str; 6] = [

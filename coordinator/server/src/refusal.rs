@@ -194,6 +194,12 @@ pub(crate) fn of_rejection(
                 "{it}: a row is locked by transaction {holder}, which rolls back and needs the row; roll back locally and try again"
             ),
         ),
+        Rejection::HolderBlocked { holder } => (
+            Code::HolderBlocked,
+            format!(
+                "{it}: a row is locked by transaction {holder}, which waits in a database, perhaps for this local transaction; roll back locally and try again"
+            ),
+        ),
         Rejection::Deadlock { cycle } => (Code::Deadlock, deadlock(&it, cycle)),
         Rejection::LockWaitTimedOut { holder } => (
             Code::LockWaitTimedOut,
@@ -243,16 +249,16 @@ fn retry_after(rejection: &Rejection) -> u32 {
         Rejection::NoWorkerLeft
         | Rejection::TooManyOpen { .. }
         | Rejection::TooManyWaiting { .. } => RETRY_AFTER_LIMIT_MS,
-        Rejection::HolderRollingBack { .. } => RETRY_AFTER_MS,
+        Rejection::HolderRollingBack { .. } | Rejection::HolderBlocked { .. } => RETRY_AFTER_MS,
         _ => 0,
     }
 }
 
 fn holder(rejection: &Rejection) -> u64 {
     match rejection {
-        Rejection::HolderRollingBack { holder } | Rejection::LockWaitTimedOut { holder } => {
-            holder.get()
-        }
+        Rejection::HolderRollingBack { holder }
+        | Rejection::HolderBlocked { holder }
+        | Rejection::LockWaitTimedOut { holder } => holder.get(),
         Rejection::Deadlock { cycle } => cycle.get(1).map_or(0, |xid| xid.get()),
         _ => 0,
     }
@@ -279,9 +285,11 @@ fn grpc_code(code: Code) -> tonic::Code {
         | Code::ResourceMismatch
         | Code::BranchState
         | Code::OtherCluster => tonic::Code::FailedPrecondition,
-        Code::Withdrawn | Code::HolderRollingBack | Code::Deadlock | Code::LockWaitTimedOut => {
-            tonic::Code::Aborted
-        }
+        Code::Withdrawn
+        | Code::HolderRollingBack
+        | Code::HolderBlocked
+        | Code::Deadlock
+        | Code::LockWaitTimedOut => tonic::Code::Aborted,
         Code::Overloaded | Code::LimitReached => tonic::Code::ResourceExhausted,
         Code::NotLeader | Code::ShuttingDown => tonic::Code::Unavailable,
         Code::UnknownOutcome | Code::Unspecified => tonic::Code::Unknown,
@@ -360,6 +368,11 @@ mod tests {
                 Rejection::HolderRollingBack { holder },
                 Code::HolderRollingBack,
                 "0000abc",
+            ),
+            (
+                Rejection::HolderBlocked { holder },
+                Code::HolderBlocked,
+                "0000abc, which waits in a database",
             ),
             (
                 Rejection::Deadlock { cycle },

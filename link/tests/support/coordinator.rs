@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use accede_proto::v1::{
-    Attached, BranchDone, BranchDoomed, BranchEvent, BranchRequest, BranchWithdrawn, CheckRowLocks,
-    Empty, LocksFree, OpenBranchSession, Refusal, RegisterBranch, Registered,
+    Attached, BranchBlocked, BranchDone, BranchDoomed, BranchEvent, BranchRequest, BranchWithdrawn,
+    CheckRowLocks, Empty, LocksFree, OpenBranchSession, Refusal, RegisterBranch, Registered,
     branch_event::Body,
     branch_request::Body as Ask,
     branches_server::{Branches, BranchesServer},
@@ -172,6 +172,10 @@ impl Branches for Door {
     }
 
     async fn withdraw(&self, _: Request<BranchWithdrawn>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented("only sessions here"))
+    }
+
+    async fn blocked(&self, _: Request<BranchBlocked>) -> Result<Response<Empty>, Status> {
         Err(Status::unimplemented("only sessions here"))
     }
 

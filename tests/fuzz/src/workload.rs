@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use accede_core::{
-    Attempt, Begin, BindResource, BranchDone, BranchId, CheckLocks, ColumnDelta, Command, Commit,
-    DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode, Order, Outcome,
-    Problem, ProcessId, RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack, RowLock,
-    State, Timestamp, WallTime, WithdrawBranch, Xid,
+    Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta, Command,
+    Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode, Order,
+    Outcome, Problem, ProcessId, RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack,
+    RowLock, State, Timestamp, WallTime, WithdrawBranch, Xid,
 };
 
 use crate::Random;
@@ -218,7 +218,8 @@ impl Workload {
 
     fn ending(&mut self) -> Command {
         let (xid, branch) = (self.xid(), self.branch());
-        match self.random.below(3) {
+        match self.random.below(4) {
+            3 => Command::Blocked(Blocked { xid }),
             0 => Command::RollBack(RollBack {
                 xid,
                 detail: "sold out".into(),

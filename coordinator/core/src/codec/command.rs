@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     command::{
-        Begin, BindResource, BranchDone, CheckLocks, Command, Commit, DoomBranch, EndLease,
-        FinishBranch, LeaseWorker, Mode, Outcome, Problem, RegisterBranch, Repair, RepairVerb,
-        RollBack, WithdrawBranch,
+        Begin, BindResource, Blocked, BranchDone, CheckLocks, Command, Commit, DoomBranch,
+        EndLease, FinishBranch, LeaseWorker, Mode, Outcome, Problem, RegisterBranch, Repair,
+        RepairVerb, RollBack, WithdrawBranch,
     },
     id::{Attempt, BranchId, Epoch, ProcessId, RequestId, WorkerId, Xid},
     lock_mode::{LockMode, RowLock},
@@ -31,6 +31,7 @@ mod tag {
     pub(super) const FINISH_BRANCH: u8 = 13;
     pub(super) const EXPIRE: u8 = 14;
     pub(super) const REPAIR: u8 = 15;
+    pub(super) const BLOCKED: u8 = 16;
 }
 
 /// The agent is the process that asks: its id is not written twice.
@@ -100,6 +101,10 @@ pub(crate) fn put_command(w: &mut Writer, command: &Command) {
         }) => {
             put_branch(w, tag::DOOM_BRANCH, *xid, *branch);
             w.str(detail);
+        }
+        Command::Blocked(Blocked { xid }) => {
+            w.u8(tag::BLOCKED);
+            put_xid(w, *xid);
         }
         Command::Commit(Commit { xid }) => {
             w.u8(tag::COMMIT);
@@ -178,6 +183,7 @@ pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
             branch: get_branch_id(r)?,
             detail: r.string()?,
         }),
+        tag::BLOCKED => Command::Blocked(Blocked { xid: get_xid(r)? }),
         tag::COMMIT => Command::Commit(Commit { xid: get_xid(r)? }),
         tag::ROLL_BACK => Command::RollBack(RollBack {
             xid: get_xid(r)?,

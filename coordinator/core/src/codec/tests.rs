@@ -178,6 +178,7 @@ fn branch_commands() -> impl Strategy<Value = Command> {
             }
         )),
         xid().prop_map(|xid| Command::Commit(Commit { xid })),
+        xid().prop_map(|xid| Command::Blocked(Blocked { xid })),
         (xid(), text()).prop_map(|(xid, detail)| Command::RollBack(RollBack { xid, detail })),
         (xid(), branch(), any::<u32>(), any::<u64>(), outcome()).prop_map(
             |(xid, branch, attempt, epoch, outcome)| Command::FinishBranch(FinishBranch {
@@ -290,10 +291,10 @@ fn each_kind_of_damage_has_its_name() {
         }
     );
     assert_eq!(
-        refused(&[16]),
+        refused(&[17]),
         UnknownTag {
             what: "command",
-            tag: 16
+            tag: 17
         }
     );
     assert_eq!(refused(&[11; 4]), Truncated);

@@ -2,6 +2,7 @@
 
 mod begin;
 mod bind_resource;
+mod blocked;
 mod branch_done;
 mod check_locks;
 mod commit;

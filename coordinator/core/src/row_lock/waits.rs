@@ -6,7 +6,7 @@ use super::{RowLocks, TicketId, Wanted, row::Row};
 #[cfg(feature = "planted-bugs")]
 use crate::planted::{self, Bug};
 use crate::{
-    id::{Resource, Xid},
+    id::{LockKey, Resource, Xid},
     lock_mode::{LockMode, RowLock},
 };
 
@@ -26,6 +26,23 @@ impl RowLocks {
             blockers.extend(earlier.map(|queued| queued.xid));
         }
         blockers
+    }
+
+    /// Whether a request waits, and `xid` is in its way.
+    pub(crate) fn waits_for(&self, id: TicketId, xid: Xid) -> bool {
+        self.ticket(id)
+            .is_some_and(|ticket| self.blockers(&ticket.wanted, Some(id)).contains(&xid))
+    }
+
+    /// The requests in the queues of these rows.
+    pub(crate) fn queued_for<'a>(
+        &self,
+        resource: &Resource,
+        keys: impl Iterator<Item = &'a LockKey>,
+    ) -> impl Iterator<Item = TicketId> {
+        let rows = self.rows.get(resource);
+        keys.filter_map(move |key| rows?.get(key))
+            .flat_map(|row| row.queue.iter().map(|queued| queued.ticket))
     }
 
     /// One of them, a holder if there is one.

@@ -318,6 +318,10 @@ fn put_rejection(w: &mut Writer, rejection: &Rejection) {
             w.u8(6);
             put_decision(w, *decision);
         }
+        Rejection::HolderBlocked { holder } => {
+            w.u8(7);
+            put_xid(w, *holder);
+        }
         other @ (Rejection::TooLarge { .. }
         | Rejection::Malformed(_)
         | Rejection::LeaseEnded
@@ -351,6 +355,9 @@ fn get_rejection(r: &mut Reader<'_>) -> Get<Rejection> {
             holder: get_xid(r)?,
         },
         6 => Rejection::AlreadyDecided(get_decision(r)?),
+        7 => Rejection::HolderBlocked {
+            holder: get_xid(r)?,
+        },
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "refusal",

@@ -3,6 +3,7 @@
 //! After every entry the world checks what must always hold, and that the state read back from
 //! its snapshot is the same, derived parts included.
 
+mod blocked;
 mod commit;
 mod locks;
 mod phase_two;

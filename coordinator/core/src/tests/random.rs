@@ -38,6 +38,9 @@ enum Step {
         of: usize,
         branch: u32,
     },
+    Blocked {
+        of: usize,
+    },
     Commit {
         of: usize,
     },
@@ -71,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (of.clone(), 1..5_u32).prop_map(|(of, branch)| Step::Done { of, branch }),
         2 => (of.clone(), 1..60_u64).prop_map(|(of, request)| Step::Withdraw { of, request }),
         1 => (of.clone(), 1..4_u32).prop_map(|(of, branch)| Step::Doom { of, branch }),
+        2 => of.clone().prop_map(|of| Step::Blocked { of }),
         4 => of.clone().prop_map(|of| Step::Commit { of }),
         3 => of.clone().prop_map(|of| Step::RollBack { of }),
         8 => (of.clone(), 1..5_u32, 0..6_u8, any::<bool>()).prop_map(
@@ -169,6 +173,19 @@ impl Run {
                     branch: BranchId(branch),
                     detail,
                 }));
+            }
+            Step::Blocked { of } => {
+                let xid = self.pick(of);
+                let state = self.world.state.clone();
+                let reply = self.world.apply(Command::Blocked(Blocked { xid }));
+                assert_eq!(reply, Reply::Ok);
+                let changed = state.transaction(xid) != self.world.state.transaction(xid)
+                    || state.counts() != self.world.state.counts();
+                assert!(
+                    state.holds_up(xid) || !changed,
+                    "without a request to refuse nothing changes"
+                );
+                assert!(!self.world.state.holds_up(xid), "they are all refused");
             }
             Step::Commit { of } => {
                 let xid = self.pick(of);

@@ -68,6 +68,10 @@ impl World {
                     detail,
                 }))
             }
+            "blocked" => {
+                let xid = self.transaction(words)?;
+                Ok(Command::Blocked(Blocked { xid }))
+            }
             "commit" => {
                 let xid = self.transaction(words)?;
                 Ok(Command::Commit(Commit { xid }))

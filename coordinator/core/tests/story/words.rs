@@ -202,6 +202,9 @@ fn refusal(rejection: &Rejection) -> String {
         Rejection::HolderRollingBack { holder } => {
             format!("{holder} needs the local locks to roll back")
         }
+        Rejection::HolderBlocked { holder } => {
+            format!("{holder} stands still and may need the local locks")
+        }
         Rejection::Deadlock { cycle } => {
             let cycle: Vec<String> = cycle.iter().map(Xid::to_string).collect();
             format!("deadlock: {} → {}", cycle.join(" → "), cycle[0])

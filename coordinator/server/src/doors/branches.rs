@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use accede_core::{Command, Reply, Xid};
 use accede_proto::v1::{
-    BranchDone, BranchDoomed, BranchEvent, BranchRequest, BranchWithdrawn, CheckRowLocks, Empty,
-    LocksFree, RegisterBranch, Registered, branches_server::Branches,
+    BranchBlocked, BranchDone, BranchDoomed, BranchEvent, BranchRequest, BranchWithdrawn,
+    CheckRowLocks, Empty, LocksFree, RegisterBranch, Registered, branches_server::Branches,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -100,6 +100,15 @@ impl Branches for BranchesDoor {
         let withdraw = convert::withdrawn(&request.into_inner()).map_err(refused)?;
         self.note(withdraw.xid, Command::WithdrawBranch(withdraw))
             .await
+    }
+
+    async fn blocked(&self, request: Request<BranchBlocked>) -> Result<Response<Empty>, Status> {
+        let blocked = convert::blocked(request.into_inner()).map_err(refused)?;
+        // Whoever does not lead cannot tell who waits.
+        if self.hub.office().is_some() && !self.hub.concerns_anyone(blocked) {
+            return Ok(Response::new(Empty {}));
+        }
+        self.note(blocked.xid, Command::Blocked(blocked)).await
     }
 
     async fn doom(&self, request: Request<BranchDoomed>) -> Result<Response<Empty>, Status> {

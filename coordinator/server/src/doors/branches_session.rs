@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use accede_core::{BindResource, Command, ProcessId, Reply, Resource};
 use accede_proto::v1::{
-    Attached, BranchEvent, BranchRequest, OpenBranchSession, Refusal, branch_event,
+    Attached, BranchEvent, BranchRequest, Empty, OpenBranchSession, Refusal, branch_event,
     branch_request::Body,
 };
 use tonic::Streaming;
@@ -171,7 +171,7 @@ impl Reader {
             };
             for request in chunk.drain(..) {
                 let tag = request.tag;
-                match self.job(request) {
+                match self.job(hub, request) {
                     Ok(job) => jobs.extend(job),
                     Err(refusal) if tag == 0 => {
                         tracing::warn!(
@@ -197,7 +197,7 @@ impl Reader {
     }
 
     /// What the driver has to do for a request; `None` if there is nothing.
-    fn job(&self, request: BranchRequest) -> Result<Option<Job>, Box<Refusal>> {
+    fn job(&self, hub: &Hub, request: BranchRequest) -> Result<Option<Job>, Box<Refusal>> {
         let tag = request.tag;
         let job = |command, ask| {
             let call = BranchCall {
@@ -252,6 +252,18 @@ impl Reader {
                     finished: finish.outcome == accede_core::Outcome::Finished,
                 };
                 job(Command::FinishBranch(finish), ask)
+            }
+            Some(Body::Blocked(wire)) => {
+                let blocked = convert::blocked(wire)?;
+                if !hub.concerns_anyone(blocked) {
+                    if tag != 0 {
+                        self.session
+                            .push(tag, branch_event::Body::Accepted(Empty {}));
+                    }
+                    return Ok(None);
+                }
+                let ask = BranchAsk::Note(blocked.xid);
+                job(Command::Blocked(blocked), ask)
             }
             Some(Body::AskEnded(wire)) => self.ask_ended(tag, &wire.xids).map(Some),
             Some(Body::Open(_)) => Err(Box::new(refusal::invalid(

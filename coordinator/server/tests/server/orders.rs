@@ -2,9 +2,10 @@
 
 use accede_proto::v1::{
     self, Action, RepairVerb, Status, branch_event, branch_finished::Result as End,
+    branch_request::Body as RmBody,
 };
 
-use crate::support::{Daemon, Rm, Tm, process, soon};
+use crate::support::{Daemon, Rm, Tm, process, refusal, soon};
 
 /// A committed transaction with one branch on "stock", registered by `rm`.
 async fn committed(tm: &mut Tm, rm: &mut Rm) -> u64 {
@@ -191,5 +192,71 @@ async fn sweepers_are_told_what_has_ended() {
         states,
         [State::Open, State::Ended, State::NeverBegun, State::Ended]
     );
+    daemon.server.shutdown().await.expect("it ends");
+}
+
+/// Whether so many such commands were logged.
+async fn logged_blocked(daemon: &Daemon, count: u32) -> bool {
+    let line = format!("accede_commands_total{{verb=\"blocked\"}} {count}");
+    daemon
+        .page("/metrics")
+        .await
+        .lines()
+        .any(|have| have == line)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_blocked_transaction_lets_go() {
+    let daemon = Daemon::start().await;
+    let mut tm = Tm::connect(&daemon).await;
+    let mut agent = Rm::connect(&daemon, &["stock"]).await;
+    let (x, y) = (tm.begun(60_000).await, tm.begun(60_000).await);
+    let branch = agent.register(x, "stock", &["apple"]).await;
+    agent.done(x, branch).await;
+
+    // Nobody waits for it: noted, and nothing is logged.
+    let blocked = v1::BranchBlocked { xid: x };
+    for _ in 0..3 {
+        let answer = agent.call(RmBody::Blocked(blocked)).await;
+        assert!(matches!(answer, branch_event::Body::Accepted(_)));
+        daemon
+            .branches()
+            .await
+            .blocked(blocked)
+            .await
+            .expect("noted");
+    }
+    assert!(logged_blocked(&daemon, 0).await);
+
+    for unary in [false, true] {
+        let waits = agent.registration(y, "stock", &["apple"]);
+        let tag = agent.ask(RmBody::Register(waits)).await;
+        let mut operator = daemon.operator().await;
+        soon(async {
+            loop {
+                let get = v1::GetTransactionRequest { xid: y };
+                let detail = operator.get_transaction(get).await.expect("known");
+                if !detail.into_inner().waiting.is_empty() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        if unary {
+            let mut branches = daemon.branches().await;
+            branches.blocked(blocked).await.expect("noted");
+        } else {
+            agent.send(0, RmBody::Blocked(blocked)).await;
+        }
+        let refusal = refusal(agent.answer(tag).await);
+        assert_eq!(refusal.code(), v1::refusal::Code::HolderBlocked);
+        assert_eq!(refusal.holder, x);
+        assert!(refusal.retry_after_ms > 0);
+    }
+    assert!(logged_blocked(&daemon, 2).await);
+    let nonsense = v1::BranchBlocked { xid: 0 };
+    let refusal = refusal(agent.call(RmBody::Blocked(nonsense)).await);
+    assert_eq!(refusal.code(), v1::refusal::Code::Invalid);
     daemon.server.shutdown().await.expect("it ends");
 }

@@ -197,6 +197,7 @@ fn golden() -> Vec<(Command, &'static str)> {
             repair(Some(branch), RepairVerb::Skip),
             "0fefcdab896745230101020403616e6e047365656e",
         ),
+        (Command::Blocked(Blocked { xid }), "10efcdab8967452301"),
     ]
 }
 

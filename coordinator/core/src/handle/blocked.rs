@@ -1,0 +1,28 @@
+//! A transaction stands still in a database. If the one that holds what it needs there waits here
+//! for it, nobody sees the whole circle: whoever waits here and may be that one lets go.
+
+#[cfg(feature = "planted-bugs")]
+use crate::planted::{self, Bug};
+use crate::{
+    command::Blocked,
+    handle::Context,
+    reply::{Rejection, Reply},
+};
+
+impl Context<'_> {
+    /// Has nothing to refuse: news of a transaction that is decided, forgotten or not begun comes
+    /// too late or too early to matter.
+    pub(crate) fn blocked(&mut self, command: Blocked) -> Reply {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::BlockedIgnored) {
+            return Reply::Ok;
+        }
+        for (ticket, holder) in self.state.held_up_by(command.xid) {
+            // One that left may have cleared the way for the next.
+            if self.state.locks.waits_for(ticket, holder) {
+                self.refuse_ticket(ticket, Rejection::HolderBlocked { holder });
+            }
+        }
+        Reply::Ok
+    }
+}
