@@ -13,7 +13,7 @@ use accede_core::{Attempt, BranchId, Command, Epoch, ProcessId, Reply, RequestId
 
 use self::{job::Job, phase_two::InHand};
 use crate::{
-    database::{BranchKey, NotCommitted},
+    database::{BranchKey, LocalId, NotCommitted},
     message::{Address, Answer, Ask, Message, Peer},
     oracle::News,
     outside::Outside,
@@ -29,6 +29,8 @@ pub(crate) enum AgentEvent {
     LocalLock(u64),
     /// A job has waited long enough for its local locks.
     LocalLockTimeout(u64),
+    /// Looks whether a job still waits for its local locks, in this local transaction.
+    Blocked(u64, LocalId),
     /// A refused job tries again.
     Again(u64),
     /// Sends the request of a job, the first time or again.
@@ -138,6 +140,7 @@ impl Agent {
             AgentEvent::Connect => self.connect(out),
             AgentEvent::LocalLock(job) => self.go_on(out, job),
             AgentEvent::LocalLockTimeout(job) => self.local_lock_timeout(out, job),
+            AgentEvent::Blocked(job, local) => self.blocked(out, job, local),
             AgentEvent::Again(job) => self.open(out, job),
             AgentEvent::Request(job, request) => self.request(out, job, request),
             AgentEvent::Patience(job, request) => self.patience_over(out, job, request),

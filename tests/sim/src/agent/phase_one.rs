@@ -2,8 +2,8 @@
 //! to the coordinator how it ended.
 
 use accede_core::{
-    BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch, Rejection, Reply,
-    RequestId, WithdrawBranch, Xid,
+    Blocked, BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch,
+    Rejection, Reply, RequestId, WithdrawBranch, Xid,
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     number,
 };
 use crate::{
-    database::NotCommitted,
+    database::{LocalId, NotCommitted},
     message::{Ask, Message, Peer},
     oracle::News,
     outside::Outside,
@@ -23,6 +23,8 @@ use crate::{
 const ANSWER_MARGIN_MS: u64 = 1_500;
 /// Milliseconds after which an unanswered request is sent again.
 const ASK_AGAIN_MS: u64 = 900;
+/// Milliseconds of waiting for a local lock after which the coordinator is told.
+const BLOCKED_MS: u64 = 100;
 /// Attempts of a local transaction that was refused for a passing reason.
 const LOCAL_ATTEMPTS: u32 = 3;
 
@@ -88,6 +90,8 @@ impl Agent {
         });
         let ms = out.random.between(800, 3_000);
         out.agent_later(ms, me, AgentEvent::LocalLockTimeout(number));
+        let local = job.local;
+        out.agent_later(BLOCKED_MS, me, AgentEvent::Blocked(number, local));
         self.go_on(out, number);
     }
 
@@ -216,6 +220,7 @@ impl Agent {
                 let passing = matches!(
                     rejection,
                     Rejection::HolderRollingBack { .. }
+                        | Rejection::HolderBlocked { .. }
                         | Rejection::Deadlock { .. }
                         | Rejection::TooManyWaiting { .. }
                 );
@@ -328,6 +333,22 @@ impl Agent {
         if waits {
             self.end(out, number, Err(WorkError::LocalLockTimeout));
         }
+    }
+
+    /// A job that has waited for a local lock for so long tells the coordinator, again and again:
+    /// the holder may be waiting there for this transaction.
+    pub(super) fn blocked(&mut self, out: &mut Outside, number: u64, local: LocalId) {
+        let waits = |job: &&Job| job.phase == Phase::Locking && job.local == local;
+        let Some(xid) = self.jobs.get(&number).filter(waits).map(|job| job.xid) else {
+            return;
+        };
+        let me = self.me();
+        if self.connected {
+            let tag = self.next_number();
+            let blocked = Command::Blocked(Blocked { xid });
+            out.ask(me, tag, Ask::Command(blocked));
+        }
+        out.agent_later(BLOCKED_MS, me, AgentEvent::Blocked(number, local));
     }
 
     /// Undo record, rows and COMMIT in one message.

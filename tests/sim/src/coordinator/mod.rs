@@ -300,6 +300,11 @@ impl Coordinator {
                 );
             }
             Ask::Command(command) => {
+                let state = &process.log.machine().state;
+                if matches!(command, Command::Blocked(c) if !state.holds_up(c.xid)) {
+                    // Nobody waits for it here: an entry would change nothing.
+                    return;
+                }
                 let begin = matches!(command, Command::Begin(_));
                 if begin && process.sessions.get(&from.process) != Some(&from.session) {
                     // Of a connection that is gone.

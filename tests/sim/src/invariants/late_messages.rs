@@ -26,8 +26,9 @@ impl LateMessages {
         // Before its transaction is known a command may be parked and dropped again.
         let known = facts.witness.transaction(xid).is_some() && step.before.is_some();
         let accepted = !matches!(step.reply, Reply::Refused(_));
-        // An operator may ask for the same again, and means it.
-        let repeatable = !matches!(step.command, Command::Repair(_));
+        // An operator may ask for the same again, and means it; a transaction that still stands
+        // still stands in the way of whoever has begun to wait since.
+        let repeatable = !matches!(step.command, Command::Repair(_) | Command::Blocked(_));
         if known && accepted && repeatable {
             taken.push(bytes);
         }

@@ -5,6 +5,7 @@
 //! [`all`], a planted bug that it finds.
 
 mod attempts_grow;
+mod blocked_let_go;
 mod bounded;
 mod commit_needs_done;
 mod deadlines_hold;
@@ -56,6 +57,7 @@ pub(crate) fn all(databases: &[Database]) -> Vec<Box<dyn Invariant>> {
         Box::new(one_holder::OneHolder),
         Box::new(served_in_order::ServedInOrder),
         Box::new(no_cycle::NoCycle),
+        Box::new(blocked_let_go::BlockedLetGo),
         Box::new(late_messages::LateMessages::default()),
         Box::new(attempts_grow::AttemptsGrow::default()),
         Box::new(same_answer::SameAnswer::default()),

@@ -21,6 +21,8 @@ pub(crate) struct Wish {
     pub(crate) locks: Vec<RowLock>,
     /// To take the locks, not only to see them free.
     pub(crate) takes: bool,
+    /// Its local transaction is open meanwhile.
+    pub(crate) local: bool,
 }
 
 /// A request that got what it wanted, with whoever should have kept it from that.
@@ -274,6 +276,19 @@ impl Locks {
             .map(|place| &self.waiting[place])
     }
 
+    /// A request with local locks that waits for this transaction or one around it.
+    pub(crate) fn held_up_by(&self, xid: Xid) -> Option<&Wish> {
+        let around = |xid: &Xid| self.nested.get(xid).copied();
+        // Transactions inside each other are few; a circle of them ends here too.
+        let waits: BTreeSet<Xid> = std::iter::successors(Some(xid), around).take(16).collect();
+        let held_up = |place: &usize| {
+            self.waiting[*place].local && !self.blockers(*place).is_disjoint(&waits)
+        };
+        (0..self.waiting.len())
+            .find(held_up)
+            .map(|place| &self.waiting[place])
+    }
+
     /// Transactions that wait for each other, if there are any.
     pub(crate) fn cycle(&self) -> Option<Vec<Xid>> {
         let mut waits: BTreeMap<Xid, BTreeSet<Xid>> = BTreeMap::new();
@@ -324,12 +339,18 @@ fn wish_of(command: &Command) -> Option<Wish> {
         }
         _ => return None,
     };
+    let local = match command {
+        Command::RegisterBranch(c) => c.holds_local_locks,
+        Command::CheckLocks(c) => c.holds_local_locks,
+        _ => false,
+    };
     Some(Wish {
         xid,
         request,
         resource: resource.clone(),
         locks,
         takes,
+        local,
     })
 }
 
