@@ -53,6 +53,19 @@ pub const LOCK_WAIT_MARGIN: Duration = Duration::from_millis(500);
 /// The shortest `lock_timeout` that is set; 0 would mean no limit at all.
 pub const MIN_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// How long a statement of a branch runs, or its transaction waits for a pooled connection, before
+/// the agent looks whether it stands still and tells the coordinator. Nearly every statement has
+/// ended by then.
+pub const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+
+/// How often the agent looks and tells again while it lasts: the coordinator keeps nothing of it,
+/// and who begins to wait meanwhile waits no longer than this.
+pub const BLOCKED_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long the database may take to say whether a statement waits for a lock, on a connection
+/// that finishes branches. Without an answer it counts as waiting.
+pub const BLOCKED_QUESTION: Duration = Duration::from_millis(50);
+
 /// How often [`AtPool::run`](crate::AtPool::run) and lone statements run a
 /// local transaction that was refused for a passing reason.
 pub const LOCAL_ATTEMPTS: u32 = 8;
@@ -108,5 +121,8 @@ const _: () = {
     assert!(LOCK_WAIT.as_millis() > LOCK_WAIT_MARGIN.as_millis());
     assert!(MAX_ROW_LOCKS >= MAX_ROWS_PER_BRANCH);
     assert!(PHASE_TWO_LOCK_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
+    // One question is over before the next one is due.
+    assert!(BLOCKED_QUESTION.as_millis() < BLOCKED_AGAIN.as_millis());
+    assert!(BLOCKED_AFTER.as_millis() < LOCK_WAIT.as_millis());
     assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1);
 };

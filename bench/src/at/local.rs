@@ -69,6 +69,8 @@ impl Registrar for LocalRegistrar {
         let _ = self.done.send((xid, branch));
     }
 
+    fn blocked(&self, _: Xid) {}
+
     fn withdrawn(&self, _: Xid, _: u32) {}
 
     fn doomed(&self, _: Xid, _: u32, _: String) {}

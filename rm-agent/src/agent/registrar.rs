@@ -9,12 +9,14 @@ use std::{
     time::Duration,
 };
 
-use accede_link::session::{BranchFrames, Call, DeliverySlot, Session, SessionError};
+use accede_link::session::{
+    BranchFrames, Call, DeliverySlot, Session, SessionError, SessionStatus,
+};
 use accede_proto::{
     Xid,
     v1::{
-        BranchDone, BranchDoomed, BranchWithdrawn, CheckRowLocks, Mode, RegisterBranch, RequestId,
-        branch_event::Body as Answer, branch_request::Body as Ask,
+        BranchBlocked, BranchDone, BranchDoomed, BranchWithdrawn, CheckRowLocks, Mode,
+        RegisterBranch, RequestId, branch_event::Body as Answer, branch_request::Body as Ask,
     },
 };
 use bytes::Bytes;
@@ -224,7 +226,6 @@ impl SessionRegistrar {
     }
 
     fn coordinator_problem(&self) -> String {
-        use accede_link::session::SessionStatus;
         let session = self.session.borrow().clone();
         match session.map(|session| session.status().borrow().clone()) {
             Some(SessionStatus::Connecting {
@@ -329,6 +330,23 @@ impl Registrar for SessionRegistrar {
     fn withdrawn(&self, xid: Xid, branch: u32) {
         if let Some(taken) = self.take(xid, branch) {
             taken.withdraw(xid);
+        }
+    }
+
+    fn blocked(&self, xid: Xid) {
+        let session = self.session.borrow().clone();
+        let connected = |session: &Session<BranchFrames>| {
+            matches!(*session.status().borrow(), SessionStatus::Connected { .. })
+        };
+        // Without a connection or room it is not kept: what is old by then would only disturb.
+        if let Some(session) = session.filter(connected)
+            && let Ok(slot) = session.try_send_slot()
+        {
+            let xid_bits = xid.as_u64();
+            let body = Ask::Blocked(BranchBlocked { xid: xid_bits });
+            if let Err(error) = slot.send(body) {
+                tracing::debug!(%xid, %error, "cannot tell the coordinator of a blocked transaction");
+            }
         }
     }
 

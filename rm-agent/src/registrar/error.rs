@@ -25,6 +25,10 @@ pub enum RefusalCode {
     /// A row lock is held by a transaction that is rolling back and needs the
     /// local locks of this branch: roll back locally, then run it again.
     HolderRollingBack,
+    /// A row lock is held by a transaction that stands still in a database and may
+    /// need the local locks or the connection of this branch: roll back locally,
+    /// then run it again.
+    HolderBlocked,
     /// Waiting would close a cycle. Roll the whole transaction back.
     Deadlock,
     /// Another transaction kept a row lock for longer than the wait limit.
@@ -61,7 +65,11 @@ impl RefusalCode {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::HolderRollingBack | Self::Overloaded | Self::NotLeader | Self::UnknownOutcome
+            Self::HolderRollingBack
+                | Self::HolderBlocked
+                | Self::Overloaded
+                | Self::NotLeader
+                | Self::UnknownOutcome
         )
     }
 }
@@ -79,6 +87,7 @@ impl From<v1::refusal::Code> for RefusalCode {
             Code::DifferentContent => Self::DifferentContent,
             Code::Withdrawn => Self::Withdrawn,
             Code::HolderRollingBack => Self::HolderRollingBack,
+            Code::HolderBlocked => Self::HolderBlocked,
             Code::Deadlock => Self::Deadlock,
             Code::LockWaitTimedOut => Self::LockWaitTimedOut,
             Code::Overloaded => Self::Overloaded,

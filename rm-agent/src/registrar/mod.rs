@@ -63,6 +63,12 @@ pub trait Registrar: Send + Sync + 'static {
     /// The branch was registered but its local transaction certainly rolled back.
     fn withdrawn(&self, xid: Xid, branch: u32);
 
+    /// Work of the transaction waits for a lock of the database or for a
+    /// connection. Whoever has it may wait at the coordinator for this
+    /// transaction, and lets go when the coordinator hears this. Never blocks; said
+    /// again while it lasts, so what gets lost does no harm.
+    fn blocked(&self, xid: Xid);
+
     /// Whether the local commit happened is unknown: the transaction must roll back.
     fn doomed(&self, xid: Xid, branch: u32, detail: String);
 }

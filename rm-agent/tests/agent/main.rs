@@ -99,6 +99,8 @@ async fn serve_phase_one(connection: &mut Connection, count: usize) {
                     .answer(request.tag, Answer::Accepted(Empty {}))
                     .await;
             }
+            // Some wait for a connection of the pool.
+            Some(Ask::Blocked(_)) => {}
             other => panic!("unexpected {other:?}"),
         }
     }

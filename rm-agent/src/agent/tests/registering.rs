@@ -334,3 +334,22 @@ async fn an_agent_that_is_dropped_refuses_registrations_at_once() {
         .expect_err("gone");
     assert_eq!(refused.code, RefusalCode::ShuttingDown);
 }
+
+#[tokio::test]
+async fn news_of_a_blocked_transaction_goes_out_now_or_not_at_all() {
+    let (mut agent, mut connection, _) = attached(quick(), session_limits()).await;
+    agent.registrar.blocked(xid(5));
+    let request = connection.next().await;
+    assert_eq!(request.tag, 0, "nobody waits for an answer");
+    match request.body {
+        Some(Ask::Blocked(blocked)) => assert_eq!(blocked.xid, 5),
+        other => panic!("expected news, got {other:?}"),
+    }
+    connection.fail("cut").await;
+    agent.until_disconnected().await;
+    agent.registrar.blocked(xid(6));
+    let mut connection = agent.coordinator.session().await;
+    connection.open().await;
+    // What was said meanwhile is old: the next frame is a registration.
+    registered(&agent, &mut connection, 7).await;
+}

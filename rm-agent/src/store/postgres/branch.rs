@@ -24,6 +24,8 @@ pub(super) struct Branch {
     pub(super) patience: Duration,
     /// When the answer to BEGIN was received.
     pub(super) begun: Option<Instant>,
+    /// The process in the database that runs it, as BEGIN's answer told.
+    pub(super) backend: Option<i32>,
     pub(super) changes: Changes,
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod schema;
 mod start_check;
 mod transaction;
 mod values;
+mod watch;
 
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;

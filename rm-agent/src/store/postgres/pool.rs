@@ -11,6 +11,8 @@ use futures_util::{
 };
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 
+use tokio::sync::Semaphore;
+
 use super::{
     builder::AtPoolBuilder,
     connection::Held,
@@ -19,6 +21,7 @@ use super::{
     retry::Retry,
     start_check,
     transaction::{AtTransaction, Step},
+    watch::Watch,
 };
 use crate::{context, error::Error, limits, registrar::Registrar};
 
@@ -54,6 +57,8 @@ struct Inner {
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
+    /// Turns at asking the database whether a statement waits.
+    questions: Semaphore,
 }
 
 impl fmt::Debug for AtPool {
@@ -86,6 +91,7 @@ impl AtPool {
             planner,
             registrar,
             lock_wait,
+            questions: Semaphore::new(1),
         };
         Self {
             inner: Arc::new(inner),
@@ -106,7 +112,6 @@ impl AtPool {
     }
 
     /// The few connections that finish branches.
-    #[allow(dead_code, reason = "the agent uses it")]
     pub(crate) fn phase_two(&self) -> &PgPool {
         &self.inner.phase_two
     }
@@ -117,6 +122,10 @@ impl AtPool {
 
     pub(super) fn registrar(&self) -> &Arc<dyn Registrar> {
         &self.inner.registrar
+    }
+
+    pub(super) fn questions(&self) -> &Semaphore {
+        &self.inner.questions
     }
 
     pub(super) fn lock_wait(&self) -> Duration {
@@ -157,8 +166,19 @@ impl AtPool {
         self.begin_with(None).await
     }
 
-    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        match self.inner.pool.acquire().await {
+    /// A connection for a branch, or for work outside of any transaction.
+    async fn acquire(
+        &self,
+        context: Option<TransactionContext>,
+    ) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let acquired = match context {
+            Some(context) => {
+                let watch = Watch::new(self, context.xid(), None);
+                watch.over(self.inner.pool.acquire()).await
+            }
+            None => self.inner.pool.acquire().await,
+        };
+        match acquired {
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
             result => result,
         }
@@ -190,7 +210,7 @@ impl AtPool {
         &self,
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
-        let connection = self.acquire().await?;
+        let connection = self.acquire(context).await?;
         Ok(AtTransaction::new(
             self.clone(),
             Held::new(connection),
@@ -200,8 +220,8 @@ impl AtPool {
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
     /// it back if not; runs it all again, a bounded number of times, when it
-    /// failed for a passing reason: the holder of a row lock is rolling back and
-    /// needs this branch out of its way, or the database reported a deadlock or
+    /// failed for a passing reason: the holder of a row lock is rolling back, or
+    /// stands still in a database, and needs this branch out of its way, or the database reported a deadlock or
     /// a serialization failure. `work` must therefore be safe to repeat.
     ///
     /// ```no_run
@@ -260,7 +280,7 @@ impl AtPool {
         let plan = match self.planner().remembered(statement.sql.as_str()) {
             Some(plan) => plan,
             None => {
-                let mut connection = self.acquire().await?;
+                let mut connection = self.acquire(context).await?;
                 self.planner()
                     .plan(statement.sql.as_str(), &mut connection)
                     .await?

@@ -20,6 +20,7 @@ use super::{
     plan::{Plan, WritePlan},
     pool::AtPool,
     run::{collect, image},
+    watch::Watch,
 };
 use crate::{
     at::{lock_key, table::Table, undo::Changes},
@@ -89,6 +90,7 @@ impl AtTransaction {
                     .remaining()
                     .map_or(patience, |left| left.min(patience)),
                 begun: None,
+                backend: None,
                 changes: Changes::default(),
             }
         });
@@ -204,8 +206,9 @@ impl AtTransaction {
         let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
         let message = branch.commit_message(registered, sent, &record);
         outcome.sent = true;
-        let committed = sqlx::raw_sql(sqlx::AssertSqlSafe(message))
-            .execute(self.held.get())
+        let commit = sqlx::raw_sql(sqlx::AssertSqlSafe(message)).execute(self.held.get());
+        let committed = Watch::new(&self.pool, branch.xid, branch.backend)
+            .over(commit)
             .await;
         match committed {
             Ok(_) => {
@@ -242,7 +245,8 @@ impl AtTransaction {
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         };
-        let planned = self.plan(&statement, was == State::Idle).await;
+        let watch = self.watch();
+        let planned = watch.over(self.plan(&statement, was == State::Idle)).await;
         let plan = match planned {
             Ok(plan) => plan,
             Err(error @ Error::Database { .. }) => return Err(self.break_by(error.into())),
@@ -253,22 +257,23 @@ impl AtTransaction {
             }
         };
         if was == State::Idle
-            && let Err(error) = self.begin_branch().await
+            && let Err(error) = watch.over(self.begin_branch()).await
         {
             return Err(self.break_by(error));
         }
+        let watch = self.watch();
         let steps = match &*plan {
             Plan::Read => {
                 self.state = State::Open;
                 let state = &mut self.state;
-                let steps = self.held.get().fetch_many(statement);
+                let steps = watch.over_steps(self.held.get().fetch_many(statement));
                 // A failed statement makes COMMIT a silent rollback.
                 return Ok(steps
                     .inspect_err(|error| *state = State::Broken(error.to_string()))
                     .boxed());
             }
-            Plan::Locking { sql, tables } => self.run_locking(statement, sql, tables).await,
-            Plan::Write(plan) => self.run_write(statement, plan).await,
+            Plan::Locking { sql, tables } => self.run_locking(&watch, statement, sql, tables).await,
+            Plan::Write(plan) => self.run_write(&watch, statement, plan).await,
         };
         match steps {
             Ok(steps) => {
@@ -344,39 +349,52 @@ impl AtTransaction {
     /// Sends the message that opens the local transaction. A pooled connection
     /// may have died since it was last used; nothing has happened on it yet, so
     /// another one takes its place.
-    async fn first_message(&mut self, message: String) -> Result<(), sqlx::Error> {
+    async fn first_message(&mut self, message: String) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut renewals = self.pool.plain().size();
         loop {
             self.held.soil();
             let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
-            match self.held.get().execute(query).await {
+            match query.fetch_all(self.held.get()).await {
                 Err(error) if renewals > 0 && connection_is_lost(&error) => {
                     renewals -= 1;
                     self.held.renew(self.pool.plain()).await?;
                 }
-                result => return result.map(drop),
+                result => return result,
             }
         }
     }
 
-    /// BEGIN and the lock time-out in one message.
+    /// Looks after the waits of this branch.
+    fn watch(&self) -> Watch {
+        let branch = self.branch.as_ref().expect("only called for a branch");
+        Watch::new(&self.pool, branch.xid, branch.backend)
+    }
+
+    /// BEGIN and the lock time-out in one message. The same statement tells which process of the
+    /// database runs the branch, which is asked about if it should stand still.
     async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         let lock_timeout = branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis();
-        self.first_message(format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}"))
+        let answer = self
+            .first_message(format!(
+                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{lock_timeout}', true)"
+            ))
             .await?;
         let branch = self.branch.as_mut().expect("only called for a branch");
         branch.begun = Some(clock::now());
+        branch.backend = answer.first().and_then(|row| row.try_get(0).ok());
         Ok(())
     }
 
     async fn run_write(
         &mut self,
+        watch: &Watch,
         statement: Statement,
         plan: &WritePlan,
     ) -> Result<Vec<Step>, sqlx::Error> {
         let branch = self.branch.as_mut().expect("only called for a branch");
-        let steps = collect(self.held.get(), statement.with_images(&plan.sql)).await?;
+        let run = collect(self.held.get(), statement.with_images(&plan.sql));
+        let steps = watch.over(run).await?;
         for row in steps.iter().filter_map(|step| step.as_ref().right()) {
             let mut column = row.len();
             let after = plan
@@ -400,12 +418,14 @@ impl AtTransaction {
     /// says that no other transaction may still undo them.
     async fn run_locking(
         &mut self,
+        watch: &Watch,
         statement: Statement,
         sql: &Arc<str>,
         tables: &[Arc<Table>],
     ) -> Result<Vec<Step>, sqlx::Error> {
         let branch = self.branch.as_ref().expect("only called for a branch");
-        let steps = collect(self.held.get(), statement.with_images(sql)).await?;
+        let run = collect(self.held.get(), statement.with_images(sql));
+        let steps = watch.over(run).await?;
         let mut keys = std::collections::BTreeSet::new();
         for row in steps.iter().filter_map(|step| step.as_ref().right()) {
             let mut column = row.len();

@@ -1,5 +1,6 @@
 //! AT against a real PostgreSQL.
 
+mod blocked;
 mod cancellation;
 mod executor;
 mod images;

@@ -20,6 +20,7 @@ pub(super) enum Event {
     Withdrawn(Xid, u32),
     Doomed(Xid, u32),
     Dropped(Xid),
+    Blocked(Xid),
 }
 
 /// What to answer to the next requests; grant when empty.
@@ -136,6 +137,11 @@ impl Registrar for TestRegistrar {
 
     fn withdrawn(&self, xid: Xid, branch: u32) {
         self.push(Event::Withdrawn(xid, branch));
+    }
+
+    fn blocked(&self, xid: Xid) {
+        self.push(Event::Blocked(xid));
+        self.waiting.notify_one();
     }
 
     fn doomed(&self, xid: Xid, branch: u32, _: String) {

@@ -1,0 +1,93 @@
+//! Notices when a branch stands still in the database, and tells the coordinator: whoever holds
+//! the lock may itself wait at the coordinator for this transaction.
+
+use accede_proto::Xid;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::time::{interval, sleep, timeout};
+
+use super::pool::AtPool;
+use crate::limits;
+
+/// Watches over the waits of one branch. Free of cost for what does not take long: no timer runs
+/// before the wait begins, no statement is sent before it has taken [`limits::BLOCKED_AFTER`].
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pool: AtPool,
+    xid: Xid,
+    /// The process of the branch's connection in the database, once it has begun there.
+    backend: Option<i32>,
+}
+
+impl Watch {
+    pub(super) fn new(pool: &AtPool, xid: Xid, backend: Option<i32>) -> Self {
+        Self {
+            pool: pool.clone(),
+            xid,
+            backend,
+        }
+    }
+
+    /// Runs `work` to its end.
+    pub(super) async fn over<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            output = &mut work => return output,
+            () = sleep(limits::BLOCKED_AFTER) => {}
+        }
+        let mut again = interval(limits::BLOCKED_AGAIN);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut work => return output,
+                _ = again.tick() => {}
+            }
+            tokio::select! {
+                biased;
+                output = &mut work => return output,
+                () = self.look() => {}
+            }
+        }
+    }
+
+    /// Hands on the steps of a statement.
+    pub(super) fn over_steps<'c, T: Send + 'c>(self, steps: BoxStream<'c, T>) -> BoxStream<'c, T> {
+        let next = |(watch, mut steps): (Self, BoxStream<'c, T>)| async move {
+            let step = watch.over(steps.next()).await?;
+            Some((step, (watch, steps)))
+        };
+        stream::unfold((self, steps), next).boxed()
+    }
+
+    async fn look(&self) {
+        if self.stands_still().await {
+            tracing::debug!(xid = %self.xid, resource = self.pool.resource(), "stands still");
+            self.pool.registrar().blocked(self.xid);
+        }
+    }
+
+    /// Whether the branch waits for a lock, and is not just slow. What cannot be found out counts
+    /// as a wait: telling the coordinator in vain makes others run again, not telling it may let
+    /// both wait until their time-outs.
+    async fn stands_still(&self) -> bool {
+        let Some(backend) = self.backend else {
+            return true;
+        };
+        let ask = async {
+            // One question at a time: the few connections are there to finish branches.
+            let _turn = self.pool.questions().acquire().await.ok()?;
+            sqlx::query_scalar::<_, bool>("SELECT cardinality(pg_blocking_pids($1)) > 0")
+                .bind(backend)
+                .fetch_one(self.pool.phase_two())
+                .await
+                .ok()
+        };
+        !matches!(
+            timeout(limits::BLOCKED_QUESTION, ask).await,
+            Ok(Some(false))
+        )
+    }
+}
