@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use accede_core::limits::{MAX_ENDED_TRANSACTIONS, MAX_OPEN_TRANSACTIONS};
+use accede_core::limits::{
+    MAX_OPEN_TRANSACTIONS, MIN_RETENTION_TRANSACTIONS, RETENTION_TRANSACTIONS,
+};
 use accede_log::{DEFAULT_CACHE_BYTES, SNAPSHOTS_KEPT, SPARE_SEGMENTS};
 use accede_proto::v1::{CoordinatorStatus, GetStatusRequest, operator_client::OperatorClient};
 use accede_tests::{
@@ -26,13 +28,16 @@ const BASE: u64 = 96 << 20;
 /// More than this are measured with optimizations.
 const MOST_UNOPTIMIZED: u64 = 100_000;
 
-fn start(data: &Path, port: u16, transactions: u64) -> anyhow::Result<Daemon> {
+/// A daemon for so many transactions that knows at most `known` ended ones.
+fn start(data: &Path, port: u16, transactions: u64, known: u64) -> anyhow::Result<Daemon> {
     let binary = match transactions > MOST_UNOPTIMIZED {
         true => release_binary(),
         false => binary(),
     };
     let (snapshot, segment) = (SNAPSHOT_BYTES.to_string(), SEGMENT_BYTES.to_string());
-    let arguments = ["--snapshot-bytes", &snapshot, "--segment-bytes", &segment];
+    let known = known.to_string();
+    let mut arguments = vec!["--snapshot-bytes", &snapshot, "--segment-bytes", &segment];
+    arguments.extend(["--retention-transactions", &known]);
     Daemon::spawn_as(binary, data, port, &arguments)
 }
 
@@ -68,9 +73,10 @@ async fn finished_transactions_leave_bounded_memory_and_disk() -> anyhow::Result
     let count = setting("ACCEDE_TEST_FINISHED", 20_000);
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let daemon = start(&data, free_port(), count)?;
+    // Fewer than there will be, so that the bound is one.
+    let known = (count / 2).clamp(MIN_RETENTION_TRANSACTIONS, RETENTION_TRANSACTIONS);
+    let daemon = start(&data, free_port(), count, known)?;
     let daemon = daemon.serving(Duration::from_secs(30)).await?;
-    let known = count.min(MAX_ENDED_TRANSACTIONS as u64);
     let snapshot = known * IN_SNAPSHOT;
     // The state, the entries that the log remembers, and a snapshot while it is written.
     let memory_bound = BASE + known * TRANSACTION + DEFAULT_CACHE_BYTES as u64 + 2 * snapshot;
@@ -132,7 +138,7 @@ async fn a_restart_with_many_open_transactions_is_quick() -> anyhow::Result<()> 
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let port = free_port();
-    let daemon = start(&data, port, count)?;
+    let daemon = start(&data, port, count, RETENTION_TRANSACTIONS)?;
     let daemon = daemon.serving(Duration::from_secs(30)).await?;
     Bulk::connect(&daemon.url())
         .await?
@@ -143,7 +149,7 @@ async fn a_restart_with_many_open_transactions_is_quick() -> anyhow::Result<()> 
 
     // 30 seconds for a million.
     let limit = Duration::from_secs(1) + Duration::from_micros(30) * u32::try_from(count)?;
-    let daemon = start(&data, port, count)?;
+    let daemon = start(&data, port, count, RETENTION_TRANSACTIONS)?;
     let began = clock::now();
     let daemon = daemon.serving(4 * limit).await?;
     let took = began.elapsed();

@@ -3,7 +3,7 @@
 use accede_core::{
     Attempt, Begin, BindResource, BranchDone, BranchId, Command, Commit, Effect, Effects, Entry,
     Epoch, FinishBranch, LeaseWorker, LockKey, Mode, Outcome, ProcessId, RegisterBranch, Reply,
-    RequestId, Resource, State, Timestamp, WallTime, Xid, limits,
+    RequestId, Resource, State, TakeOffice, Timestamp, WallTime, Xid, limits,
 };
 use anyhow::{Context as _, bail};
 
@@ -41,7 +41,7 @@ impl World {
             made: 0,
             requests: 0,
         };
-        world.apply(Command::TakeOffice)?;
+        world.apply(Command::TakeOffice(TakeOffice::default()))?;
         for (resource, id) in world.resources.clone().into_iter().zip(1..) {
             let database = [id; 16];
             world.apply(Command::BindResource(BindResource { resource, database }))?;
@@ -63,7 +63,7 @@ impl World {
     pub(crate) fn settled(open: u64) -> anyhow::Result<Self> {
         let mut world = Self::new()?;
         world.open(open)?;
-        for _ in 0..limits::MAX_ENDED_TRANSACTIONS.div_ceil(ROUND) {
+        for _ in 0..(limits::RETENTION_TRANSACTIONS as usize).div_ceil(ROUND) {
             let commands = world.transactions(ROUND, SIDE_BY_SIDE)?;
             world.apply_all(commands)?;
         }

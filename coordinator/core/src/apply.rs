@@ -28,7 +28,7 @@ impl State {
             wall: entry.wall,
         };
         match entry.command {
-            Command::TakeOffice => cx.take_office(entry.index),
+            Command::TakeOffice(c) => cx.take_office(&c, entry.index),
             Command::LeaseWorker(c) => cx.lease_worker(&c),
             Command::EndLease(c) => cx.end_lease(&c),
             Command::Begin(c) => cx.begin(&c),

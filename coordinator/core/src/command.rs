@@ -8,6 +8,7 @@ use crate::{
         WallTime, WorkerId, Xid,
     },
     lock_mode::RowLock,
+    retention::Retention,
 };
 
 /// One command of the log with what its leader stamped on it.
@@ -27,7 +28,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// First entry of every leader, before it carries out any effect.
-    TakeOffice,
+    TakeOffice(TakeOffice),
     /// A process wants to make XIDs, or to keep making them.
     LeaseWorker(LeaseWorker),
     /// A process ends its lease; its undecided transactions roll back.
@@ -76,13 +77,20 @@ impl Command {
             Self::RollBack(c) => Some(c.xid),
             Self::FinishBranch(c) => Some(c.xid),
             Self::Repair(c) => Some(c.xid),
-            Self::TakeOffice
+            Self::TakeOffice(_)
             | Self::LeaseWorker(_)
             | Self::EndLease(_)
             | Self::BindResource(_)
             | Self::Expire => None,
         }
     }
+}
+
+/// A leader begins its office, with its settings for what all replicas must do alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakeOffice {
+    /// How long ended transactions stay known; out of bounds, the nearest bound counts.
+    pub retention: Retention,
 }
 
 /// Takes a worker id, or renews the lease on `worker` if this process holds it.

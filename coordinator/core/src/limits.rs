@@ -23,10 +23,19 @@ pub const MAX_BRANCHES: usize = 1_024;
 pub const MAX_REQUESTS: usize = 4_096;
 /// Transactions known and not ended. At about 1 KiB each they take 1 GiB.
 pub const MAX_OPEN_TRANSACTIONS: usize = 1_048_576;
-/// Ended transactions that are still known, the oldest forgotten first.
-pub const MAX_ENDED_TRANSACTIONS: usize = 100_000;
-/// Milliseconds an ended transaction stays known.
+/// Ended transactions that are still known unless the setting says otherwise, the oldest forgotten
+/// first.
+pub const RETENTION_TRANSACTIONS: u64 = 100_000;
+/// The fewest: those whose clients may still ask again because an answer got lost.
+pub const MIN_RETENTION_TRANSACTIONS: u64 = 1_000;
+/// The most: at about 1 KiB each they take 1 GiB.
+pub const MAX_RETENTION_TRANSACTIONS: u64 = 1_048_576;
+/// Milliseconds an ended transaction stays known unless the setting says otherwise.
 pub const RETENTION_MS: u64 = 600_000;
+/// The shortest, in milliseconds: a client that lost its answer has connected and asked again.
+pub const MIN_RETENTION_MS: u64 = 10_000;
+/// The longest, in milliseconds: 30 days.
+pub const MAX_RETENTION_MS: u64 = 2_592_000_000;
 /// Requests that wait in lock queues.
 pub const MAX_WAITING_REQUESTS: usize = 65_536;
 /// Milliseconds a request may wait in the lock queues.
@@ -62,5 +71,8 @@ const _: () = {
     // A leader's grace is over before a lease that was renewed right before could end.
     assert!(GRACE_MS < LEASE_TTL_MS as u64);
     assert!(MAX_BRANCHES <= MAX_REQUESTS);
+    assert!(MIN_RETENTION_MS > GRACE_MS && RETENTION_MS <= MAX_RETENTION_MS);
+    assert!(RETENTION_TRANSACTIONS <= MAX_RETENTION_TRANSACTIONS);
+    assert!(RETENTION_TRANSACTIONS >= MIN_RETENTION_TRANSACTIONS);
     assert!(BACKOFF_FIRST_MS < BACKOFF_CAP_MS);
 };

@@ -15,11 +15,14 @@ use crate::{
     codec::{DecodeError, Reader, Writer, get_worker, get_xid, put_xid},
     deadline::Timer,
     id::{Epoch, Resource, Timestamp},
+    retention::{Retention, get_retention, put_retention},
     state::{State, status_slot},
     transaction::Transaction,
 };
 
-const SNAPSHOT_VERSION: u8 = 1;
+/// 2 added the retention.
+const SNAPSHOT_VERSION: u8 = 2;
+const WITHOUT_RETENTION: u8 = 1;
 
 impl State {
     /// The state as bytes. Equal states have equal bytes, so they serve to compare replicas too.
@@ -30,6 +33,7 @@ impl State {
         w.varint(self.now.0);
         w.varint(self.epoch.0);
         w.varint(self.grace_until.0);
+        put_retention(&mut w, self.retention);
         w.list(&self.workers, |w, (id, worker)| {
             w.varint(id.0.into());
             put_worker_record(w, worker);
@@ -59,7 +63,7 @@ impl State {
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let version = r.u8()?;
-        if version != SNAPSHOT_VERSION {
+        if !matches!(version, WITHOUT_RETENTION | SNAPSHOT_VERSION) {
             return Err(DecodeError::UnknownVersion {
                 what: "snapshot",
                 version,
@@ -69,6 +73,10 @@ impl State {
             now: Timestamp(r.varint()?),
             epoch: Epoch(r.varint()?),
             grace_until: Timestamp(r.varint()?),
+            retention: match version {
+                WITHOUT_RETENTION => Retention::UNWRITTEN,
+                _ => get_retention(&mut r)?.allowed(),
+            },
             ..Self::default()
         };
         state.workers = r

@@ -9,9 +9,9 @@ use crate::{
     command::Command,
     deadline::Deadlines,
     id::{DatabaseId, Epoch, LockKey, ProcessId, Resource, Timestamp, WorkerId, Xid},
-    limits::RETENTION_MS,
     lock_mode::LockMode,
     reply::{Decision, Whereabouts},
+    retention::Retention,
     row_lock::{RowLocks, Ticket, TicketId},
     status::Status,
     transaction::Transaction,
@@ -26,6 +26,7 @@ pub struct State {
     pub(crate) epoch: Epoch,
     /// Nothing expires before.
     pub(crate) grace_until: Timestamp,
+    pub(crate) retention: Retention,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// The worker ids under lease, by their holders.
     pub(crate) leased: BTreeMap<ProcessId, WorkerId>,
@@ -161,12 +162,28 @@ impl State {
     /// From when on an `Expire` changes something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let forget = self
-            .ended
-            .first()
-            .map(|(ended_at, _)| ended_at.plus(RETENTION_MS));
+        let forget = self.next_forgotten();
         let first = self.deadlines.next().into_iter().chain(forget).min();
         first.map(|at| at.max(self.grace_until))
+    }
+
+    /// How long ended transactions stay known, as the last leader set it.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    /// When the transaction that ended first is to be forgotten.
+    pub(crate) fn next_forgotten(&self) -> Option<Timestamp> {
+        let (ended_at, _) = self.ended.first()?;
+        Some(match self.too_many_ended() {
+            true => *ended_at,
+            false => ended_at.plus(self.retention.ms),
+        })
+    }
+
+    pub(crate) fn too_many_ended(&self) -> bool {
+        self.ended.len() as u64 > self.retention.transactions
     }
 
     /// Whether an XID is known, and if not, which of the two it is.

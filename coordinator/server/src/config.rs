@@ -340,6 +340,10 @@ impl Settings {
             "segment_bytes" => server.segment_bytes = number()?,
             "snapshot_entries" => server.snapshot_entries = number()?,
             "snapshot_bytes" => server.snapshot_bytes = number()?,
+            "retention" => {
+                server.retention = table::parse_duration(value).ok_or("is no duration")?;
+            }
+            "retention_transactions" => server.retention_transactions = number()?,
             "worker_threads" => self.worker_threads = number()? as usize,
             "log_format" => {
                 self.log_format = match value {
@@ -372,6 +376,8 @@ fn default_of(key: &str, server: &ServerConfig) -> String {
         "segment_bytes" => server.segment_bytes.to_string(),
         "snapshot_entries" => server.snapshot_entries.to_string(),
         "snapshot_bytes" => server.snapshot_bytes.to_string(),
+        "retention" => table::show_duration(server.retention),
+        "retention_transactions" => server.retention_transactions.to_string(),
         "worker_threads" => limits::WORKER_THREADS.to_string(),
         "log_format" => "text".to_owned(),
         "log_filter" => DEFAULT_LOG_FILTER.to_owned(),

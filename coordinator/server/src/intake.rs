@@ -174,7 +174,7 @@ fn is_new_work(command: &Command) -> bool {
     match command {
         Command::Begin(_) | Command::RegisterBranch(_) | Command::CheckLocks(_) => true,
         Command::LeaseWorker(lease) => lease.worker.is_none(),
-        Command::TakeOffice
+        Command::TakeOffice(_)
         | Command::EndLease(_)
         | Command::BindResource(_)
         | Command::BranchDone(_)

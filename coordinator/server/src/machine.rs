@@ -87,7 +87,7 @@ impl StateMachine for Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use accede_core::{Command, WallTime};
+    use accede_core::{Command, TakeOffice, WallTime};
 
     fn machine() -> Machine {
         Machine::new(Arc::new(RwLock::new(State::new())), Arc::default())
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn each_command_has_a_reply_and_its_effects() {
         let mut machine = machine();
-        let commands = [Command::TakeOffice, Command::Expire];
+        let commands = [Command::TakeOffice(TakeOffice::default()), Command::Expire];
         let entry = codec::encode_batch(Timestamp(5), WallTime(6), &commands);
         let applied = machine.apply(3, &entry);
         assert_eq!(applied.replies.len(), 2);
@@ -108,7 +108,11 @@ mod tests {
     #[test]
     fn a_snapshot_is_taken_back() {
         let mut first = machine();
-        let entry = codec::encode_batch(Timestamp(5), WallTime(6), &[Command::TakeOffice]);
+        let entry = codec::encode_batch(
+            Timestamp(5),
+            WallTime(6),
+            &[Command::TakeOffice(TakeOffice::default())],
+        );
         first.apply(3, &entry);
         let mut second = machine();
         second.restore(&first.snapshot()).expect("sound");

@@ -40,7 +40,7 @@ const VERBS: [&str; 16] = [
 
 fn verb(command: &Command) -> usize {
     match command {
-        Command::TakeOffice => 0,
+        Command::TakeOffice(_) => 0,
         Command::LeaseWorker(_) => 1,
         Command::EndLease(_) => 2,
         Command::Begin(_) => 3,

@@ -4,7 +4,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
+
+use accede_core::{Retention, limits as core_limits};
 
 use accede_log::{ClusterId, LogConfig, SnapshotEvery, fs::Fs};
 
@@ -33,6 +36,10 @@ pub struct ServerConfig {
     pub snapshot_entries: u64,
     /// … or this many bytes of them.
     pub snapshot_bytes: u64,
+    /// How long an ended transaction stays known …
+    pub retention: Duration,
+    /// … and how many are known at most, the oldest forgotten first.
+    pub retention_transactions: u64,
     /// The file system below the log; crash tests put a simulated one here.
     pub fs: Arc<dyn Fs>,
 }
@@ -51,6 +58,8 @@ impl ServerConfig {
             segment_bytes: log.segment_bytes,
             snapshot_entries: log.snapshot_every.entries,
             snapshot_bytes: log.snapshot_every.bytes,
+            retention: Duration::from_millis(core_limits::RETENTION_MS),
+            retention_transactions: core_limits::RETENTION_TRANSACTIONS,
             fs: log.fs,
         }
     }
@@ -81,12 +90,38 @@ impl ServerConfig {
                 return Err(setting(name, &value, "it must be at least 1".into()));
             }
         }
+        let most = Duration::from_millis(core_limits::MAX_RETENTION_MS);
+        let range = Duration::from_millis(core_limits::MIN_RETENTION_MS)..=most;
+        if !range.contains(&self.retention) {
+            let reason = format!("it must lie between {:?} and {most:?}", range.start());
+            return Err(setting(
+                "retention",
+                &format!("{:?}", self.retention),
+                reason,
+            ));
+        }
+        let range =
+            core_limits::MIN_RETENTION_TRANSACTIONS..=core_limits::MAX_RETENTION_TRANSACTIONS;
+        if !range.contains(&self.retention_transactions) {
+            return Err(setting(
+                "retention_transactions",
+                &self.retention_transactions,
+                format!("it must lie between {} and {}", range.start(), range.end()),
+            ));
+        }
         if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
             let most = accede_core::limits::MAX_NAME_BYTES;
             let reason = format!("it must have 1 to {most} bytes");
             return Err(setting("name", &format!("{:?}", self.name), reason));
         }
         Ok(())
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            ms: u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX),
+            transactions: self.retention_transactions,
+        }
     }
 
     pub(crate) fn log(&self) -> LogConfig {
@@ -136,6 +171,16 @@ mod tests {
         assert!(refused(|config| config.segment_bytes = 1).contains("segment_bytes"));
         assert!(refused(|config| config.snapshot_entries = 0).contains("snapshot_entries"));
         assert!(refused(|config| config.snapshot_bytes = 0).contains("snapshot_bytes"));
+        let short = refused(|config| config.retention = Duration::from_millis(9_999));
+        assert!(
+            short.contains("retention") && short.contains("10s"),
+            "{short}"
+        );
+        assert!(refused(|config| config.retention = Duration::MAX).contains("retention"));
+        for count in [999, 1_048_577] {
+            let text = refused(|config| config.retention_transactions = count);
+            assert!(text.contains("retention_transactions"), "{text}");
+        }
         assert!(refused(|config| config.name.clear()).contains("name"));
         assert!(refused(|config| config.name = "x".repeat(1000)).contains("name"));
     }

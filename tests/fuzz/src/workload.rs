@@ -6,7 +6,7 @@ use accede_core::{
     Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta, Command,
     Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode, Order,
     Outcome, Problem, ProcessId, RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack,
-    RowLock, State, Timestamp, WallTime, WithdrawBranch, Xid,
+    RowLock, State, TakeOffice, Timestamp, WallTime, WithdrawBranch, Xid,
 };
 
 use crate::Random;
@@ -41,7 +41,7 @@ impl Workload {
             orders: Vec::new(),
             sequence: 0,
         };
-        workload.apply(&Command::TakeOffice, 0);
+        workload.apply(&Command::TakeOffice(TakeOffice::default()), 0);
         for (resource, number) in RESOURCES.into_iter().zip(1..) {
             let bind = BindResource {
                 resource: resource.into(),

@@ -8,15 +8,17 @@ use crate::{
     command::{
         Begin, BindResource, Blocked, BranchDone, CheckLocks, Command, Commit, DoomBranch,
         EndLease, FinishBranch, LeaseWorker, Mode, Outcome, Problem, RegisterBranch, Repair,
-        RepairVerb, RollBack, WithdrawBranch,
+        RepairVerb, RollBack, TakeOffice, WithdrawBranch,
     },
     id::{Attempt, BranchId, Epoch, ProcessId, RequestId, WorkerId, Xid},
     lock_mode::{LockMode, RowLock},
+    retention::{Retention, get_retention, put_retention},
 };
 
 /// Never renumbered, never reused.
 mod tag {
-    pub(super) const TAKE_OFFICE: u8 = 1;
+    /// Read only: from before the leader's settings stood in it.
+    pub(super) const TAKE_OFFICE_BARE: u8 = 1;
     pub(super) const LEASE_WORKER: u8 = 2;
     pub(super) const END_LEASE: u8 = 3;
     pub(super) const BEGIN: u8 = 4;
@@ -32,6 +34,7 @@ mod tag {
     pub(super) const EXPIRE: u8 = 14;
     pub(super) const REPAIR: u8 = 15;
     pub(super) const BLOCKED: u8 = 16;
+    pub(super) const TAKE_OFFICE: u8 = 17;
 }
 
 /// The agent is the process that asks: its id is not written twice.
@@ -48,7 +51,10 @@ const CHECK_SHARED: u8 = 2;
 
 pub(crate) fn put_command(w: &mut Writer, command: &Command) {
     match command {
-        Command::TakeOffice => w.u8(tag::TAKE_OFFICE),
+        Command::TakeOffice(TakeOffice { retention }) => {
+            w.u8(tag::TAKE_OFFICE);
+            put_retention(w, *retention);
+        }
         Command::Expire => w.u8(tag::EXPIRE),
         Command::LeaseWorker(LeaseWorker {
             process,
@@ -146,7 +152,12 @@ pub(crate) fn put_command(w: &mut Writer, command: &Command) {
 
 pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     Ok(match r.u8()? {
-        tag::TAKE_OFFICE => Command::TakeOffice,
+        tag::TAKE_OFFICE_BARE => Command::TakeOffice(TakeOffice {
+            retention: Retention::UNWRITTEN,
+        }),
+        tag::TAKE_OFFICE => Command::TakeOffice(TakeOffice {
+            retention: get_retention(r)?,
+        }),
         tag::EXPIRE => Command::Expire,
         tag::LEASE_WORKER => Command::LeaseWorker(LeaseWorker {
             process: get_process(r)?,

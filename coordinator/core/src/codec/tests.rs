@@ -5,7 +5,7 @@ use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{Batch, DecodeError, decode_batch, encode_batch};
-use crate::{command::*, id::*, lock_mode::*};
+use crate::{command::*, id::*, lock_mode::*, retention::Retention};
 
 fn xid() -> impl Strategy<Value = Xid> {
     (1..=u64::MAX >> 1).prop_filter_map("not zero", Xid::new)
@@ -81,7 +81,10 @@ fn verb() -> impl Strategy<Value = RepairVerb> {
 
 fn lease_commands() -> impl Strategy<Value = Command> {
     prop_oneof![
-        Just(Command::TakeOffice),
+        any::<(u64, u64)>().prop_map(|(ms, transactions)| {
+            let retention = Retention { ms, transactions };
+            Command::TakeOffice(TakeOffice { retention })
+        }),
         Just(Command::Expire),
         (any::<u64>(), text(), prop::option::of(worker())).prop_map(|(process, name, worker)| {
             Command::LeaseWorker(LeaseWorker {
@@ -291,10 +294,10 @@ fn each_kind_of_damage_has_its_name() {
         }
     );
     assert_eq!(
-        refused(&[17]),
+        refused(&[18]),
         UnknownTag {
             what: "command",
-            tag: 17
+            tag: 18
         }
     );
     assert_eq!(refused(&[11; 4]), Truncated);

@@ -9,7 +9,6 @@ use crate::{
     effect::{Action, Effect},
     handle::Context,
     id::{Attempt, BranchId, Xid},
-    limits::{MAX_ENDED_TRANSACTIONS, RETENTION_MS},
     reply::Decision,
     row_lock::TicketId,
     state::status_slot,
@@ -141,15 +140,19 @@ impl Context<'_> {
         self.turn(xid, Event::End);
         self.state.ended.insert((now, xid));
         self.effects.push(Effect::Ended { xid, decision });
-        while self.state.ended.len() > MAX_ENDED_TRANSACTIONS {
+        // Those that are too many for a new setting go in portions, as time passes.
+        if self.state.too_many_ended() {
             self.forget_oldest();
         }
     }
 
-    /// Drops the transaction that ended first if its retention is over; false if there is none.
+    /// Drops the transaction that ended first if its retention is over or there are too many;
+    /// false if there is none.
     pub(super) fn forget_if_due(&mut self) -> bool {
-        let oldest = self.state.ended.first();
-        let due = oldest.is_some_and(|(ended_at, _)| ended_at.plus(RETENTION_MS) <= self.state.now);
+        let due = self
+            .state
+            .next_forgotten()
+            .is_some_and(|at| at <= self.state.now);
         if due {
             self.forget_oldest();
         }

@@ -236,7 +236,7 @@ fn ended_transactions_are_bounded() {
     let first = w.begin();
     w.commit(first);
     let mut last = first;
-    for i in 0..limits::MAX_ENDED_TRANSACTIONS {
+    for i in 0..limits::RETENTION_TRANSACTIONS as usize {
         last = Xid::new(last.get() + (1 << 13)).expect("it is small");
         let begin = Begin {
             process: CLIENT,
@@ -248,10 +248,7 @@ fn ended_transactions_are_bounded() {
         assert_eq!(apply(&mut w.state, i, Command::Begin(begin)), Reply::Ok);
         apply(&mut w.state, i, Command::Commit(Commit { xid: last }));
     }
-    assert_eq!(
-        w.state.counts().committed,
-        limits::MAX_ENDED_TRANSACTIONS as u64
-    );
+    assert_eq!(w.state.counts().committed, limits::RETENTION_TRANSACTIONS);
     assert_eq!(
         w.state.whereabouts(first),
         Whereabouts::Forgotten,

@@ -70,7 +70,7 @@ fn failures_of_older_attempts_and_epochs_are_ignored_and_success_is_final() {
         w.apply(Command::FinishBranch(finish))
     };
     let old = w.state.epoch();
-    w.apply(Command::TakeOffice);
+    w.apply(Command::TakeOffice(TakeOffice::default()));
     let new = w.state.epoch();
     assert!(new > old);
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_new_leader_repeats_what_is_owed() {
     w.commit(ended);
     let open = w.begin();
     w.branch(open, "a", &["3"]);
-    w.apply(Command::TakeOffice);
+    w.apply(Command::TakeOffice(TakeOffice::default()));
     let owed = w.state.resume();
     assert_eq!(
         orders(&owed),

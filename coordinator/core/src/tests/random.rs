@@ -223,7 +223,7 @@ impl Run {
                 self.world.expire_now();
             }
             Step::Renew => drop(self.world.renew()),
-            Step::TakeOffice => drop(self.world.apply(Command::TakeOffice)),
+            Step::TakeOffice => drop(self.world.apply(Command::TakeOffice(TakeOffice::default()))),
         }
     }
 

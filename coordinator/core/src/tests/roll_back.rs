@@ -119,7 +119,10 @@ fn nothing_expires_in_a_new_leaders_grace() {
     let mut w = World::new();
     let xid = w.next_xid();
     w.begin_reply(xid, 500, None);
-    assert!(matches!(w.apply(Command::TakeOffice), Reply::InOffice(_)));
+    assert!(matches!(
+        w.apply(Command::TakeOffice(TakeOffice::default())),
+        Reply::InOffice(_)
+    ));
     w.pass(600);
     assert!(w.expire_now().is_empty());
     assert_eq!(w.status(xid), Status::Active);

@@ -316,7 +316,7 @@ impl World {
 
     fn take_office(&mut self) -> Told<News> {
         self.index += 1;
-        let (reply, _) = self.apply(Command::TakeOffice)?;
+        let (reply, _) = self.apply(Command::TakeOffice(TakeOffice::default()))?;
         let owed = self.state.resume();
         Ok(News {
             reply: Some(reply),

@@ -1,5 +1,8 @@
 //! The one table of what can be set.
 
+use std::time::Duration;
+
+use accede_core::limits as core_limits;
 use accede_log::MAX_SEGMENT_BYTES;
 
 use super::{Raw, VARIABLE_PREFIX};
@@ -26,6 +29,7 @@ enum Kind {
     Switch,
     Number { min: u64, max: u64 },
     Bytes { min: u64, max: u64 },
+    Duration { min: Duration, max: Duration },
 }
 
 impl Setting {
@@ -59,6 +63,15 @@ impl Setting {
                 let bytes = parse_bytes(text).ok_or("is no number of bytes")?;
                 in_range(bytes, *min, *max)
             }
+            (Kind::Duration { min, max }, Raw::Text(text)) => {
+                let duration = parse_duration(text).ok_or("is no duration")?;
+                if duration < *min || duration > *max {
+                    let side = if duration < *min { "below" } else { "above" };
+                    let bound = if duration < *min { min } else { max };
+                    return Err(format!("is {side} {}", show_duration(*bound)));
+                }
+                Ok(show_duration(duration))
+            }
             (_, Raw::Text(_)) => Err("is of the wrong type: a text".to_owned()),
             (_, Raw::Number(_)) => Err("is of the wrong type: a number".to_owned()),
             (_, Raw::Switch(_)) => Err("is of the wrong type: true or false".to_owned()),
@@ -68,7 +81,7 @@ impl Setting {
 }
 
 /// Everything that can be set.
-pub static SETTINGS: [Setting; 11] = [
+pub static SETTINGS: [Setting; 13] = [
     Setting {
         key: "listen",
         flag: "listen",
@@ -135,6 +148,26 @@ pub static SETTINGS: [Setting; 11] = [
         },
     },
     Setting {
+        key: "retention",
+        flag: "retention",
+        allowed: "10s to 30d, as a number with ms, s, min, h or d",
+        about: "How long an ended transaction stays known, or …",
+        kind: Kind::Duration {
+            min: Duration::from_millis(core_limits::MIN_RETENTION_MS),
+            max: Duration::from_millis(core_limits::MAX_RETENTION_MS),
+        },
+    },
+    Setting {
+        key: "retention_transactions",
+        flag: "retention-transactions",
+        allowed: "1000 to 1048576",
+        about: "… until this many ended after it. About 1 KiB of memory each.",
+        kind: Kind::Number {
+            min: core_limits::MIN_RETENTION_TRANSACTIONS,
+            max: core_limits::MAX_RETENTION_TRANSACTIONS,
+        },
+    },
+    Setting {
         key: "worker_threads",
         flag: "worker-threads",
         allowed: "1 to 64",
@@ -167,6 +200,33 @@ fn in_range(number: u64, min: u64, max: u64) -> Result<String, String> {
         _ if number > max => Err(format!("is above {max}")),
         _ => Ok(number.to_string()),
     }
+}
+
+/// Units of durations with their milliseconds, the largest first.
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("min", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Reads `90s`, `10 min`, `24h`. A number alone would leave the unit to guesswork.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start();
+    let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
+    let ms = number.parse::<u64>().ok()?.checked_mul(*factor)?;
+    Some(Duration::from_millis(ms))
+}
+
+/// The shortest form that [`parse_duration`] reads back.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let whole = |(_, factor): &&(&str, u64)| ms.is_multiple_of(*factor);
+    let (name, factor) = DURATION_UNITS.iter().find(whole).unwrap_or(&("ms", 1));
+    format!("{}{name}", ms / factor)
 }
 
 /// Reads `67108864`, `64MiB`, `64 MiB`.

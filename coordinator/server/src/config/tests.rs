@@ -148,6 +148,12 @@ fn wrong_types_are_refused() {
         ("snapshot_entries = -1", "-1, below zero"),
         ("snapshot_entries = 'many'", "is no whole number"),
         ("segment_bytes = '64MB'", "is no number of bytes"),
+        ("retention = 600", "of the wrong type: a number"),
+        ("retention = '600'", "is no duration"),
+        ("retention = '10 weeks'", "is no duration"),
+        ("retention = '9s'", "is below 10s"),
+        ("retention = '31d'", "is above 30d"),
+        ("retention_transactions = 999", "is below 1000"),
         ("[listen]\na = 1", "of the wrong type: a table"),
     ] {
         let text = refused(Some(line), &[], &[]);
@@ -219,4 +225,27 @@ fn variables_that_kubernetes_sets_are_let_be() {
         &refused(None, &[("ACCEDE_PORT", "7700")], &[]),
         &["no setting ACCEDE_PORT"],
     );
+}
+
+#[test]
+fn durations_have_units() {
+    for (text, seconds, shown) in [
+        ("30s", 30, "30s"),
+        ("90 s", 90, "90s"),
+        ("120000ms", 120, "2min"),
+        ("60min", 3_600, "1h"),
+        ("48h", 172_800, "2d"),
+        ("30d", 2_592_000, "30d"),
+    ] {
+        let file = format!("retention = '{text}'\nretention_transactions = 5000\n");
+        let settings = loaded(Some(&file), &[], &[]).expect("sound");
+        assert_eq!(settings.server.retention.as_secs(), seconds);
+        assert_eq!(settings.server.retention_transactions, 5_000);
+        let (_, value, _) = settings
+            .effective
+            .iter()
+            .find(|(key, ..)| *key == "retention")
+            .expect("it is listed");
+        assert_eq!(value, shown);
+    }
 }

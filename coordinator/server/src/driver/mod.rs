@@ -6,7 +6,7 @@ mod waiters;
 
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
-use accede_core::{Command, Reply, Timestamp, codec};
+use accede_core::{Command, Reply, TakeOffice, Timestamp, codec};
 use accede_log::{Leadership, Proposal, ProposeError};
 use tokio::{
     sync::watch,
@@ -157,8 +157,9 @@ impl Driver {
                 self.leave_office(&Trouble::NotLeader(None));
                 let now = self.hub.state.read().now();
                 self.hub.clock.go_on_from(now);
+                let retention = self.hub.config.retention();
                 self.propose(
-                    vec![Command::TakeOffice],
+                    vec![Command::TakeOffice(TakeOffice { retention })],
                     Vec::new(),
                     Vec::new(),
                     Kind::TakeOffice,

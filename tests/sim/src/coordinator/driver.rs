@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use accede_core::{
-    Command, Effect, Epoch, LockKey, LockMode, Outcome, Reply, RequestId, RowLock, Timestamp,
-    Waiter, WallTime, codec,
+    Command, Effect, Epoch, LockKey, LockMode, Outcome, Reply, RequestId, RowLock, TakeOffice,
+    Timestamp, Waiter, WallTime, codec,
 };
 use accede_log::fs::Fs;
 
@@ -39,7 +39,13 @@ impl Coordinator {
             let last = process.last_at;
             process.clock = (last, out.now);
         }
-        self.write(out, &[Command::TakeOffice], true, Vec::new(), Vec::new());
+        self.write(
+            out,
+            &[Command::TakeOffice(TakeOffice::default())],
+            true,
+            Vec::new(),
+            Vec::new(),
+        );
     }
 
     /// Leadership was lost and won again: nobody can be told here what they wait for.

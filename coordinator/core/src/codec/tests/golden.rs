@@ -5,6 +5,7 @@ use crate::{
     command::*,
     id::*,
     lock_mode::*,
+    retention::Retention,
 };
 
 /// Version 1, command by command. These bytes are in logs: they may be added to, never changed.
@@ -104,7 +105,6 @@ fn golden() -> Vec<(Command, &'static str)> {
         database: *b"0123456789abcdef",
     };
     vec![
-        (Command::TakeOffice, "01"),
         (lease(None), "028877665544332211017700"),
         (lease(Some(worker)), "028877665544332211017701ac02"),
         (
@@ -198,6 +198,15 @@ fn golden() -> Vec<(Command, &'static str)> {
             "0fefcdab896745230101020403616e6e047365656e",
         ),
         (Command::Blocked(Blocked { xid }), "10efcdab8967452301"),
+        (
+            Command::TakeOffice(TakeOffice {
+                retention: Retention {
+                    ms: 86_400_000,
+                    transactions: 300,
+                },
+            }),
+            "1180b89929ac02",
+        ),
     ]
 }
 

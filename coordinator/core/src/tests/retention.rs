@@ -1,0 +1,132 @@
+//! How long ended transactions stay known, and who says so.
+
+use super::*;
+
+fn ended(w: &mut World, count: usize) -> Vec<Xid> {
+    let begun: Vec<Xid> = (0..count).map(|_| w.begin()).collect();
+    for xid in &begun {
+        assert_eq!(w.commit(*xid), Reply::Decided(Decision::Commit, None));
+    }
+    begun
+}
+
+fn take_office(w: &mut World, ms: u64, transactions: u64) {
+    let retention = Retention { ms, transactions };
+    let reply = w.apply(Command::TakeOffice(TakeOffice { retention }));
+    assert!(matches!(reply, Reply::InOffice(_)));
+    w.pass(limits::GRACE_MS);
+}
+
+#[test]
+fn a_new_leaders_settings_count_from_its_first_entry() {
+    let mut w = World::new();
+    assert_eq!(w.state.retention(), Retention::default());
+    let first = ended(&mut w, 1)[0];
+    take_office(&mut w, 20_000, 1_000);
+    w.renew();
+    w.expire_now();
+    assert_eq!(w.state.whereabouts(first), Whereabouts::Known);
+    w.pass(20_000 - limits::GRACE_MS);
+    w.expire_now();
+    assert_eq!(w.state.whereabouts(first), Whereabouts::Forgotten);
+}
+
+#[test]
+fn a_longer_retention_holds_for_those_that_ended_before() {
+    let mut w = World::new();
+    let first = ended(&mut w, 1)[0];
+    take_office(&mut w, 2 * limits::RETENTION_MS, 1_000);
+    w.pass(limits::RETENTION_MS);
+    w.expire_now();
+    assert_eq!(w.state.whereabouts(first), Whereabouts::Known);
+    w.pass(limits::RETENTION_MS);
+    w.expire_now();
+    assert_eq!(w.state.whereabouts(first), Whereabouts::Forgotten);
+}
+
+#[test]
+fn when_fewer_may_be_known_the_oldest_go_in_portions() {
+    let mut w = World::new();
+    let more = limits::EXPIRE_BATCH + 10;
+    let known = limits::MIN_RETENTION_TRANSACTIONS as usize;
+    // Checking everything after each of so many entries would take long.
+    let mut last = w.begin();
+    w.commit(last);
+    let mut all = alloc::vec![last];
+    for _ in 1..known + more {
+        last = Xid::new(last.get() + (1 << 13)).expect("it is small");
+        let commands = [
+            Command::Begin(Begin {
+                process: CLIENT,
+                xid: last,
+                name: "".into(),
+                timeout_ms: 1,
+                parent: None,
+            }),
+            Command::Commit(Commit { xid: last }),
+        ];
+        for command in commands {
+            w.apply_unchecked(command);
+        }
+        all.push(last);
+    }
+    take_office(&mut w, limits::RETENTION_MS, known as u64);
+    assert_eq!(w.state.counts().committed as usize, known + more);
+    assert_eq!(
+        w.state.next_deadline(),
+        Some(w.state.now().plus(limits::GRACE_MS))
+    );
+    assert_eq!(w.apply(Command::Expire), Reply::MoreIsDue);
+    assert_eq!(w.state.counts().committed as usize, known + 10);
+    w.expire_now();
+    assert_eq!(w.state.counts().committed as usize, known);
+    assert_eq!(w.state.whereabouts(all[more - 1]), Whereabouts::Forgotten);
+    assert_eq!(w.state.whereabouts(all[more]), Whereabouts::Known);
+    // One that ends takes the place of one.
+    let next = Xid::new(last.get() + (1 << 13)).expect("it is small");
+    assert_eq!(w.begin_reply(next, 60_000, None), Reply::Ok);
+    w.commit(next);
+    assert_eq!(w.state.counts().committed as usize, known);
+    assert_eq!(w.state.whereabouts(all[more]), Whereabouts::Forgotten);
+}
+
+#[test]
+fn what_is_out_of_bounds_becomes_the_nearest_bound() {
+    let mut w = World::new();
+    take_office(&mut w, 0, 0);
+    let least = Retention {
+        ms: limits::MIN_RETENTION_MS,
+        transactions: limits::MIN_RETENTION_TRANSACTIONS,
+    };
+    assert_eq!(w.state.retention(), least);
+    take_office(&mut w, u64::MAX, u64::MAX);
+    let most = Retention {
+        ms: limits::MAX_RETENTION_MS,
+        transactions: limits::MAX_RETENTION_TRANSACTIONS,
+    };
+    assert_eq!(w.state.retention(), most);
+}
+
+#[test]
+fn what_was_written_before_it_was_a_setting_means_what_it_meant() {
+    let batch = codec::decode_batch(&[1, 0, 0, 1, 1]).expect("an old entry");
+    let retention = Retention {
+        ms: 600_000,
+        transactions: 100_000,
+    };
+    let first = Command::TakeOffice(TakeOffice { retention });
+    assert_eq!(batch.commands, [first]);
+
+    let mut w = World::new();
+    let mut old = w.state.to_snapshot();
+    // The newer form has the two numbers, three bytes each, after the grace.
+    let numbers = [0xc0, 0xcf, 0x24, 0xa0, 0x8d, 0x06];
+    let at = old.windows(6).position(|bytes| bytes == numbers);
+    let at = at.expect("they stand there");
+    old.drain(at..at + 6);
+    old[0] = 1;
+    assert_eq!(State::from_snapshot(&old), Ok(w.state.clone()));
+    take_office(&mut w, 30_000, 2_000);
+    let back = State::from_snapshot(&w.state.to_snapshot()).expect("its own bytes");
+    assert_eq!(back.retention(), w.state.retention());
+}
