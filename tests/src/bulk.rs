@@ -1,7 +1,10 @@
 //! Very many transactions of one branch each, over one session of each kind, as fast as the
 //! coordinator takes them.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use accede_proto::v1::{
     Begin, BranchDone, BranchEvent, BranchFinished, BranchRequest, CommitRequest, Decision, Empty,
@@ -23,8 +26,11 @@ const WINDOW: u64 = 2_000;
 const RENEW: Duration = Duration::from_secs(4);
 /// Longest silence of the coordinator.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The client's process number.
+/// The first client's process number.
 const CLIENT: u64 = 78;
+
+/// Clients that were made.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// What becomes of the transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +71,8 @@ impl Bulk {
         let (transactions, requests) = unbounded_channel();
         let open = OpenTransactionSession {
             client_name: "bulk".into(),
-            client: CLIENT,
+            // A process of its own: another one's lease would have it make the same XIDs again.
+            client: CLIENT + MADE.fetch_add(1, Ordering::Relaxed),
             ..Default::default()
         };
         transactions.send(transaction(1, transaction_request::Body::Open(open)))?;

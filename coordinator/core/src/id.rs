@@ -10,6 +10,8 @@ pub struct Xid(NonZeroU64);
 impl Xid {
     /// Bits below the time part.
     const TIME_SHIFT: u32 = 22;
+    /// The smallest.
+    pub(crate) const MIN: Self = Self(NonZeroU64::MIN);
 
     /// Reads the 64-bit form; `None` for zero and for a set top bit.
     #[must_use]

@@ -5,6 +5,8 @@ use alloc::{
     vec::Vec,
 };
 
+use core::ops::Bound;
+
 use crate::{
     command::Command,
     deadline::Deadlines,
@@ -165,6 +167,22 @@ impl State {
         let forget = self.next_forgotten();
         let first = self.deadlines.next().into_iter().chain(forget).min();
         first.map(|at| at.max(self.grace_until))
+    }
+
+    /// Known transactions that ended at `from` or later, in the order in which they ended; those at
+    /// `from` itself above `after` only.
+    pub fn ended_from(
+        &self,
+        from: Timestamp,
+        after: Option<Xid>,
+    ) -> impl Iterator<Item = &Transaction> {
+        let start = match after {
+            Some(xid) => Bound::Excluded((from, xid)),
+            None => Bound::Included((from, Xid::MIN)),
+        };
+        self.ended
+            .range((start, Bound::Unbounded))
+            .filter_map(|(_, xid)| self.transaction(*xid))
     }
 
     /// How long ended transactions stay known, as the last leader set it.

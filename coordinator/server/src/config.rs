@@ -344,6 +344,8 @@ impl Settings {
                 server.retention = table::parse_duration(value).ok_or("is no duration")?;
             }
             "retention_transactions" => server.retention_transactions = number()?,
+            "archive" => server.archive = (!value.is_empty()).then(|| value.into()),
+            "archive_bytes" => server.archive_bytes = number()?,
             "worker_threads" => self.worker_threads = number()? as usize,
             "log_format" => {
                 self.log_format = match value {
@@ -378,6 +380,7 @@ fn default_of(key: &str, server: &ServerConfig) -> String {
         "snapshot_bytes" => server.snapshot_bytes.to_string(),
         "retention" => table::show_duration(server.retention),
         "retention_transactions" => server.retention_transactions.to_string(),
+        "archive_bytes" => server.archive_bytes.to_string(),
         "worker_threads" => limits::WORKER_THREADS.to_string(),
         "log_format" => "text".to_owned(),
         "log_filter" => DEFAULT_LOG_FILTER.to_owned(),

@@ -1,6 +1,6 @@
 //! Why the daemon did not start, or ended.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use accede_log::{LogFailure, OpenError};
 
@@ -42,6 +42,17 @@ pub enum Error {
     /// The data directory cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The archive's directory cannot be used.
+    #[error(
+        "the archive {} cannot be used: {source}; name another directory with --archive, or none",
+        directory.display()
+    )]
+    Archive {
+        /// The directory.
+        directory: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The log holds an entry that this version cannot read.
     #[error(
         "cannot go on: {0}. Nothing was skipped; start the version that wrote the entry, or \
@@ -90,6 +101,13 @@ mod tests {
                     reason: "at least 8 MiB".into(),
                 },
                 "segment_bytes cannot be 1: at least 8 MiB",
+            ),
+            (
+                Error::Archive {
+                    directory: "/a".into(),
+                    source: io::Error::other("denied"),
+                },
+                "archive /a cannot be used: denied",
             ),
             (Error::Entry("entry 7: version 9".into()), "entry 7"),
             (Error::NoOffice { seconds: 30 }, "30 s"),

@@ -16,7 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ServerConfig,
+    Error, ServerConfig,
+    archive::Archive,
     clock::{self, Clock},
     intake::{Intake, Job},
     machine::{Machine, SharedState},
@@ -36,6 +37,7 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) intake: Intake,
     pub(crate) orders: Arc<Orders>,
+    pub(crate) archive: Option<Archive>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
     /// Ends all sessions.
@@ -46,8 +48,17 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(config: ServerConfig, log: Log<Machine>, state: SharedState) -> Self {
-        Self {
+    pub(crate) fn new(
+        config: ServerConfig,
+        log: Log<Machine>,
+        state: SharedState,
+    ) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new());
+        let archive = config
+            .archive()
+            .map(|archive| Archive::start(&archive, Arc::clone(&state), Arc::clone(&metrics)))
+            .transpose()?;
+        Ok(Self {
             config,
             cluster: Bytes::copy_from_slice(&log.cluster_id().0.to_be_bytes()),
             log,
@@ -55,12 +66,13 @@ impl Hub {
             clock: Clock::new(),
             intake: Intake::new(),
             orders: Orders::new(),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
+            archive,
             started: clock::now(),
             end_sessions: CancellationToken::new(),
             office: watch::Sender::new(None),
             session_numbers: AtomicU64::new(0),
-        }
+        })
     }
 
     pub(crate) fn set_office(&self, epoch: Option<Epoch>) {

@@ -19,6 +19,7 @@
 //! is queued into one log entry; when the entry is durable and applied, the driver hands out the
 //! answers and carries out the effects, in log order.
 
+mod archive;
 mod clock;
 pub mod config;
 mod convert;

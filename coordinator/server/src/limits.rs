@@ -87,6 +87,22 @@ pub const TAKE_OFFICE: Duration = Duration::from_secs(30);
 /// it cuts the connections.
 pub const DRAIN: Duration = Duration::from_secs(3);
 
+/// Ended transactions that may wait to be written to the archive; more are left out of it. As ids
+/// they take half a megabyte.
+pub const ARCHIVE_QUEUE: usize = 65_536;
+/// Ended transactions that are looked up at once for the archive, so that others get at the state.
+pub const ARCHIVE_BATCH: usize = 128;
+/// Bytes of lines that are written to the archive at once.
+pub const ARCHIVE_BATCH_BYTES: usize = 256 * 1024;
+/// Bytes of a line of the archive from which problems and repairs are left out of it.
+pub const ARCHIVE_LINE_BYTES: usize = 512 * 1024;
+/// Files among which the archive's bytes are divided: the oldest of them goes at once.
+pub const ARCHIVE_FILES: u64 = 8;
+/// Bytes of the archive unless configured.
+pub const ARCHIVE_BYTES: u64 = 1024 * 1024 * 1024;
+/// The fewest bytes of the archive: each file holds what is written at once.
+pub const MIN_ARCHIVE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Smallest segment that holds every entry: a full entry and one message on top.
 pub const MIN_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -94,3 +110,7 @@ const _: () = assert!(QUEUE_FOR_NEW_WORK < QUEUE_FOR_ALL);
 const _: () = assert!(SESSION_ORDERS < SESSION_EVENTS);
 const _: () = assert!((BATCH_BYTES + 2 * MESSAGE_BYTES) as u64 <= 2 * MIN_SEGMENT_BYTES);
 const _: () = assert!(LIST_DEFAULT <= LIST_MOST);
+const _: () = assert!(
+    (ARCHIVE_BATCH_BYTES + 2 * ARCHIVE_LINE_BYTES) as u64 <= MIN_ARCHIVE_BYTES / ARCHIVE_FILES
+);
+const _: () = assert!(MIN_ARCHIVE_BYTES <= ARCHIVE_BYTES);

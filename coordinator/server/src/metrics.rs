@@ -12,9 +12,10 @@ use crate::orders::OrderCounts;
 mod table;
 
 use table::{
-    AGENTS, BEGUN, COMMANDS, DECIDED, ENTRIES, FLUSH, FLUSH_MAX, FORCED, LEADER, LOG_BYTES,
-    LOG_INDEX, OPEN_ORDERS, PREPARE_FAILURES, QUEUE, REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS,
-    SESSIONS, SNAPSHOT_INDEX, STUCK, TRANSACTIONS, UNATTACHED, UPTIME, WAITING, WORKERS,
+    AGENTS, ARCHIVE_DROPPED, ARCHIVE_REMOVED, ARCHIVED, BEGUN, COMMANDS, DECIDED, ENTRIES, FLUSH,
+    FLUSH_MAX, FORCED, LEADER, LOG_BYTES, LOG_INDEX, OPEN_ORDERS, PREPARE_FAILURES, QUEUE,
+    REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STUCK, TRANSACTIONS,
+    UNATTACHED, UPTIME, WAITING, WORKERS,
 };
 pub use table::{Kind, Metric, TABLE};
 
@@ -78,6 +79,9 @@ fn reason(reason: &RollBackReason) -> usize {
     }
 }
 
+/// Why the archive lacks a transaction.
+const LEFT_OUT: [&str; 3] = ["behind", "forgotten", "failed"];
+
 /// Codes of refusals count from 0 to this.
 const LAST_CODE: Code = Code::HolderBlocked;
 
@@ -114,11 +118,15 @@ pub(crate) struct Metrics {
     decided_roll_back: Counter,
     pub(crate) begun: Counter,
     pub(crate) stuck: Counter,
+    pub(crate) archived: Counter,
+    pub(crate) archive_removed: Counter,
+    archive_dropped: Vec<Counter>,
     pub(crate) transaction_sessions: Gauge,
     pub(crate) branch_sessions: Gauge,
 }
 
 /// What is only looked at when somebody asks for the metrics.
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Reading {
     pub(crate) counts: Counts,
     pub(crate) orders: OrderCounts,
@@ -158,6 +166,9 @@ impl Metrics {
             decided_roll_back: decided.next().unwrap_or_else(Counter::noop),
             begun: one(&BEGUN),
             stuck: one(&STUCK),
+            archived: one(&ARCHIVED),
+            archive_removed: one(&ARCHIVE_REMOVED),
+            archive_dropped: series(&ARCHIVE_DROPPED, &LEFT_OUT),
             transaction_sessions: recorder
                 .register_gauge(&key(&SESSIONS, "transactions"), &METADATA),
             branch_sessions: recorder.register_gauge(&key(&SESSIONS, "branches"), &METADATA),
@@ -182,6 +193,14 @@ impl Metrics {
     pub(crate) fn refused(&self, code: Code) {
         if let Some(counter) = self.refusals.get(code as usize) {
             counter.increment(1);
+        }
+    }
+
+    /// Transactions that the archive lacks, by one of the reasons in [`LEFT_OUT`].
+    pub(crate) fn archive_dropped(&self, why: &str, count: u64) {
+        let place = LEFT_OUT.iter().position(|reason| *reason == why);
+        if let Some(counter) = place.and_then(|place| self.archive_dropped.get(place)) {
+            counter.increment(count);
         }
     }
 

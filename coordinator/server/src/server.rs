@@ -89,7 +89,7 @@ impl Server {
         let log = Log::open(config.log(), machine)
             .await
             .map_err(|error| named(error, &broken))?;
-        let hub = Arc::new(Hub::new(config, log, state));
+        let hub = Arc::new(Hub::new(config, log, state)?);
         let driver = Driver::new(Arc::clone(&hub));
         let idle = driver.idle();
         let (routes, health) = http::routes(&hub).await?;
@@ -194,6 +194,9 @@ impl Server {
         let driver = timeout(DRAIN, &mut self.driver).await;
         self.acceptor.await.map_err(part("acceptor"))?;
         let closed = self.hub.log.shutdown().await;
+        if let Some(archive) = &self.hub.archive {
+            archive.close(DRAIN).await;
+        }
         if let Some(what) = self.broken.get() {
             return Err(Error::Entry(what.clone()));
         }

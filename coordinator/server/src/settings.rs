@@ -11,7 +11,7 @@ use accede_core::{Retention, limits as core_limits};
 
 use accede_log::{ClusterId, LogConfig, SnapshotEvery, fs::Fs};
 
-use crate::{Error, limits};
+use crate::{Error, archive::ArchiveConfig, limits};
 
 /// The port unless configured.
 pub const DEFAULT_PORT: u16 = 7700;
@@ -40,6 +40,10 @@ pub struct ServerConfig {
     pub retention: Duration,
     /// … and how many are known at most, the oldest forgotten first.
     pub retention_transactions: u64,
+    /// The directory of the archive of ended transactions; `None`: there is none.
+    pub archive: Option<PathBuf>,
+    /// Bytes of the archive at most; its oldest file goes first.
+    pub archive_bytes: u64,
     /// The file system below the log; crash tests put a simulated one here.
     pub fs: Arc<dyn Fs>,
 }
@@ -60,6 +64,8 @@ impl ServerConfig {
             snapshot_bytes: log.snapshot_every.bytes,
             retention: Duration::from_millis(core_limits::RETENTION_MS),
             retention_transactions: core_limits::RETENTION_TRANSACTIONS,
+            archive: None,
+            archive_bytes: limits::ARCHIVE_BYTES,
             fs: log.fs,
         }
     }
@@ -109,12 +115,29 @@ impl ServerConfig {
                 format!("it must lie between {} and {}", range.start(), range.end()),
             ));
         }
+        if self.archive_bytes < limits::MIN_ARCHIVE_BYTES {
+            let reason = format!("it must be at least {}", limits::MIN_ARCHIVE_BYTES);
+            return Err(setting("archive_bytes", &self.archive_bytes, reason));
+        }
+        if let Some(archive) = &self.archive
+            && archive.starts_with(&self.data_dir)
+        {
+            let reason = "it must have a directory of its own, outside of data_dir".to_owned();
+            return Err(setting("archive", &archive.display(), reason));
+        }
         if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
             let most = accede_core::limits::MAX_NAME_BYTES;
             let reason = format!("it must have 1 to {most} bytes");
             return Err(setting("name", &format!("{:?}", self.name), reason));
         }
         Ok(())
+    }
+
+    pub(crate) fn archive(&self) -> Option<ArchiveConfig> {
+        Some(ArchiveConfig {
+            directory: self.archive.clone()?,
+            bytes: self.archive_bytes,
+        })
     }
 
     pub(crate) fn retention(&self) -> Retention {
@@ -181,6 +204,12 @@ mod tests {
             let text = refused(|config| config.retention_transactions = count);
             assert!(text.contains("retention_transactions"), "{text}");
         }
+        assert!(refused(|config| config.archive_bytes = 1).contains("archive_bytes"));
+        let same = refused(|config| config.archive = Some("/d/history".into()));
+        assert!(
+            same.contains("archive") && same.contains("data_dir"),
+            "{same}"
+        );
         assert!(refused(|config| config.name.clear()).contains("name"));
         assert!(refused(|config| config.name = "x".repeat(1000)).contains("name"));
     }

@@ -81,7 +81,7 @@ impl Setting {
 }
 
 /// Everything that can be set.
-pub static SETTINGS: [Setting; 13] = [
+pub static SETTINGS: [Setting; 15] = [
     Setting {
         key: "listen",
         flag: "listen",
@@ -165,6 +165,23 @@ pub static SETTINGS: [Setting; 13] = [
         kind: Kind::Number {
             min: core_limits::MIN_RETENTION_TRANSACTIONS,
             max: core_limits::MAX_RETENTION_TRANSACTIONS,
+        },
+    },
+    Setting {
+        key: "archive",
+        flag: "archive",
+        allowed: "a directory of its own, created if absent; empty: no archive",
+        about: "Where every transaction that has ended is written, for history.",
+        kind: Kind::Text,
+    },
+    Setting {
+        key: "archive_bytes",
+        flag: "archive-bytes",
+        allowed: "from 16MiB, as a number of bytes or with KiB, MiB, GiB",
+        about: "The size of the archive; its oldest file goes first.",
+        kind: Kind::Bytes {
+            min: limits::MIN_ARCHIVE_BYTES,
+            max: i64::MAX as u64,
         },
     },
     Setting {

@@ -133,7 +133,10 @@ fn unknown_names_are_refused_with_the_nearest_one() {
     let text = refused(Some("[server]\nlisten = 'x'"), &[], &[]);
     assert_has(
         &text,
-        &["no setting server", "there are: cluster_id, data_dir"],
+        &[
+            "no setting server",
+            "there are: archive, archive_bytes, cluster_id, data_dir",
+        ],
     );
 }
 

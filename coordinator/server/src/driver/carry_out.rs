@@ -14,6 +14,9 @@ impl Driver {
             Effect::Decided { xid, decision } => self.decided(xid, decision),
             Effect::Ended { xid, decision } => {
                 tracing::debug!(%xid, ?decision, "transaction ended");
+                if let Some(archive) = &self.hub.archive {
+                    archive.ended(xid);
+                }
             }
             Effect::Stuck { xid, branch } => self.stuck(xid, branch),
         }

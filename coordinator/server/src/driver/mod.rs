@@ -312,6 +312,9 @@ impl Driver {
                 for effect in owed {
                     self.carry_out(effect);
                 }
+                if let Some(archive) = &self.hub.archive {
+                    archive.catch_up();
+                }
             }
             Reply::MoreIsDue => self.expire_due = true,
             _ => {}

@@ -184,6 +184,25 @@ pub(super) const QUEUE: Metric = gauge(
     "commands",
     "Commands that wait to be logged.",
 );
+pub(super) const ARCHIVED: Metric = counter(
+    "accede_archived_total",
+    "",
+    "transactions",
+    "Ended transactions written to the archive.",
+);
+pub(super) const ARCHIVE_DROPPED: Metric = counter(
+    "accede_archive_dropped_total",
+    "reason",
+    "transactions",
+    "Ended transactions left out of the archive: it was behind, they were forgotten before, or it \
+     could not be written (failed).",
+);
+pub(super) const ARCHIVE_REMOVED: Metric = counter(
+    "accede_archive_removed_files_total",
+    "",
+    "files",
+    "Oldest files of the archive removed to keep it within its size.",
+);
 pub(super) const LEADER: Metric =
     gauge("accede_leader", "", "0 or 1", "Whether this daemon leads.");
 pub(super) const UPTIME: Metric = gauge(
@@ -219,6 +238,9 @@ pub const TABLE: &[Metric] = &[
     OPEN_ORDERS,
     UNATTACHED,
     QUEUE,
+    ARCHIVED,
+    ARCHIVE_DROPPED,
+    ARCHIVE_REMOVED,
     LEADER,
     UPTIME,
 ];
