@@ -20,9 +20,10 @@ use crate::{
     transaction::Transaction,
 };
 
-/// 2 added the retention.
+/// 2 added the retention and the modes of row locks.
 const SNAPSHOT_VERSION: u8 = 2;
-const WITHOUT_RETENTION: u8 = 1;
+/// Still read.
+const FIRST_VERSION: u8 = 1;
 
 impl State {
     /// The state as bytes. Equal states have equal bytes, so they serve to compare replicas too.
@@ -63,7 +64,7 @@ impl State {
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let version = r.u8()?;
-        if !matches!(version, WITHOUT_RETENTION | SNAPSHOT_VERSION) {
+        if !matches!(version, FIRST_VERSION | SNAPSHOT_VERSION) {
             return Err(DecodeError::UnknownVersion {
                 what: "snapshot",
                 version,
@@ -74,7 +75,7 @@ impl State {
             epoch: Epoch(r.varint()?),
             grace_until: Timestamp(r.varint()?),
             retention: match version {
-                WITHOUT_RETENTION => Retention::UNWRITTEN,
+                FIRST_VERSION => Retention::UNWRITTEN,
                 _ => get_retention(&mut r)?.allowed(),
             },
             ..Self::default()
@@ -87,7 +88,7 @@ impl State {
             .list(|r| Ok((Resource::from(r.str()?), r.array()?)))?
             .into_iter()
             .collect();
-        for transaction in r.list(get_transaction)? {
+        for transaction in r.list(|r| get_transaction(r, version))? {
             state.transactions.insert(transaction);
         }
         let next_ticket = r.varint()?;

@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
+use super::FIRST_VERSION;
 use crate::{
     codec::{
         DecodeError, Reader, Writer, get_branch_id, get_command, get_problem, get_process,
@@ -11,6 +12,7 @@ use crate::{
     command::{Command, Mode},
     effect::Action,
     id::{Attempt, Timestamp, WallTime},
+    lock_mode::RowLock,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::{Ticket, TicketId, Wanted},
     state::Parked,
@@ -65,7 +67,7 @@ pub(super) fn put_transaction(w: &mut Writer, t: &Transaction) {
     w.list(&t.repairs, put_repair);
 }
 
-pub(super) fn get_transaction(r: &mut Reader<'_>) -> Get<Transaction> {
+pub(super) fn get_transaction(r: &mut Reader<'_>, version: u8) -> Get<Transaction> {
     let transaction = Transaction {
         xid: get_xid(r)?,
         name: r.shared_str()?,
@@ -78,7 +80,7 @@ pub(super) fn get_transaction(r: &mut Reader<'_>) -> Get<Transaction> {
         commit_until: r.option(|r| r.varint().map(Timestamp))?,
         lease_ended: r.bool()?,
         ended_at: r.option(|r| r.varint().map(Timestamp))?,
-        branches: r.list(get_branch)?,
+        branches: r.list(|r| get_branch(r, version))?,
         requests: r.list(get_request_record)?,
         repairs: r.list(get_repair)?,
     };
@@ -201,7 +203,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
     w.option(b.problem.as_deref(), put_problem);
 }
 
-fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
+fn get_branch(r: &mut Reader<'_>, version: u8) -> Get<Branch> {
     Ok(Branch {
         id: get_branch_id(r)?,
         resource: r.shared_str()?,
@@ -212,7 +214,10 @@ fn get_branch(r: &mut Reader<'_>) -> Get<Branch> {
         agent: get_process(r)?,
         status: get_branch_status(r)?,
         was_done: r.bool()?,
-        locks: r.list(get_row_lock)?,
+        locks: match version {
+            FIRST_VERSION => r.list(|r| r.shared_bytes().map(RowLock::from))?,
+            _ => r.list(get_row_lock)?,
+        },
         action: match r.u8()? {
             1 => Action::Commit,
             2 => Action::RollBack,
