@@ -22,6 +22,8 @@ pub(crate) enum ImageError {
     /// The row lives in another table: a child, a partition, or a temporary
     /// table of the same name.
     OtherTable,
+    /// A text form was written in a style that another session may read differently.
+    OtherStyle,
     /// The bytes are no record.
     Malformed,
 }
@@ -67,12 +69,16 @@ fn take_i32(record: &Bytes, at: &mut usize) -> Result<i32, ImageError> {
 }
 
 impl RowImage {
-    /// Reads `ROW(t.tableoid, t.*, text forms …)`.
+    /// Reads `ROW(t.tableoid, t.*, text forms …, whether their style is the usual one)`.
     pub(crate) fn decode(table: &Table, record: &[u8]) -> Result<Self, ImageError> {
         let mut fields = split_record(record)?;
         let texts = table.columns.iter().filter(|c| c.as_text).count();
-        if fields.len() != 1 + table.columns.len() + texts {
+        let style = usize::from(texts > 0);
+        if fields.len() != 1 + table.columns.len() + texts + style {
             return Err(ImageError::ColumnsChanged);
+        }
+        if texts > 0 && !matches!(fields.pop(), Some((_, Some(same))) if same[..] == [1]) {
+            return Err(ImageError::OtherStyle);
         }
         let mut text_forms = fields.split_off(1 + table.columns.len()).into_iter();
         let mut fields = fields.into_iter();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::{
     statement::{LockingRead, WriteKind, WriteStatement},
-    table::{Table, quote},
+    table::{Table, quote, text_form},
 };
 
 /// A statement text whose last output columns are images.
@@ -21,11 +21,19 @@ pub(crate) struct Rewritten {
     pub(crate) has_after: bool,
 }
 
+/// Whether texts mean the same to another session.
+const STYLE: &str = ", pg_catalog.current_setting('DateStyle') LIKE 'ISO%' \
+                     AND pg_catalog.current_setting('IntervalStyle') LIKE 'postgres%'";
+
 /// The image of a row as one output column.
 fn image(table: &Table, reference: &str) -> String {
     let mut sql = format!("ROW({reference}.tableoid, {reference}.*");
     for column in table.columns.iter().filter(|c| c.as_text) {
-        let _ = write!(sql, ", {reference}.{}::text", quote(&column.name));
+        let name = format!("{reference}.{}", quote(&column.name));
+        let _ = write!(sql, ", {}", text_form(&name, column.type_oid));
+    }
+    if table.has_texts() {
+        sql.push_str(STYLE);
     }
     sql.push(')');
     sql

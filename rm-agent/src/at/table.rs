@@ -22,7 +22,9 @@ pub(crate) struct Column {
     pub(crate) type_oid: u32,
     /// The type, schema-qualified and quoted, as a cast may name it.
     pub(crate) type_name: Arc<str>,
-    /// The image holds the value's text, since the driver cannot send its binary form.
+    /// The image holds the value's text: the driver cannot send the binary form of
+    /// multiranges, the database does not take that of an empty `oidvector`, and that
+    /// of xml lacks the declaration.
     pub(crate) as_text: bool,
     /// Computed by the database; never written.
     pub(crate) generated: bool,
@@ -84,9 +86,28 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
+    /// Whether images of its rows hold texts.
+    pub(crate) fn has_texts(&self) -> bool {
+        self.columns.iter().any(|column| column.as_text)
+    }
+
     pub(crate) fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| &*c.name == name)
     }
+}
+
+/// `xml[]`.
+const XML_ARRAY: u32 = 143;
+
+/// The text form of a column whose image holds it.
+pub(crate) fn text_form(column: &str, type_oid: u32) -> String {
+    // Written out as xml the elements would lose their declarations.
+    let elements = if type_oid == XML_ARRAY {
+        "::text[]"
+    } else {
+        ""
+    };
+    format!("{column}{elements}::text")
 }
 
 /// A name in double quotes.

@@ -143,6 +143,9 @@ impl AtPoolBuilder {
             ),
             ("synchronous_commit", "on".to_owned()),
             ("default_transaction_isolation", "read committed".to_owned()),
+            // Text forms in undo records were written so.
+            ("intervalstyle", "postgres".to_owned()),
+            ("xmloption", "content".to_owned()),
         ]);
         let phase_two = PgPoolOptions::new()
             .max_connections(self.phase_two_connections)

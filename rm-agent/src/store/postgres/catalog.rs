@@ -59,14 +59,37 @@ SELECT a.attname::text, a.atttypid::int8,
        CASE WHEN t.typtype = 'd' THEN b.typtype ELSE t.typtype END::text,
        a.attgenerated::text, a.attidentity::text, a.atttypmod,
        coalesce(l.collisdeterministic, true),
-       t.typtype = 'm' OR b.typtype = 'm' OR e.typtype = 'm',
-       t.typsend <> 0
+       k.needs_text OR k.has_xml,
+       k.has_binary_form,
+       k.has_xml AND coalesce(b.oid, t.oid) <> 142 AND t.oid <> 143
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
-LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+CROSS JOIN LATERAL (
+  WITH RECURSIVE parts(id) AS (
+    SELECT a.atttypid
+    UNION
+    SELECT x.id FROM parts JOIN pg_catalog.pg_type p ON p.oid = parts.id
+    CROSS JOIN LATERAL (
+      SELECT p.typelem WHERE p.typcategory = 'A' AND p.typelem <> 0
+      UNION ALL
+      SELECT p.typbasetype WHERE p.typtype = 'd'
+      UNION ALL
+      SELECT f.atttypid FROM pg_catalog.pg_attribute f
+      WHERE p.typtype = 'c' AND f.attrelid = p.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+      UNION ALL
+      SELECT r.rngsubtype FROM pg_catalog.pg_range r
+      WHERE p.oid IN (r.rngtypid, r.rngmultitypid)
+    ) x(id)
+  )
+  SELECT bool_or(y.typtype = 'm' OR y.oid IN (22, 30)) AS needs_text, bool_or(y.oid = 142) AS has_xml,
+         bool_and(y.typsend <> 0 AND y.typreceive <> 0
+                  AND y.typreceive::text !~ '^(pg|brin)_.*_recv$'
+                  OR y.typname IN ('pg_lsn', 'pg_snapshot')) AS has_binary_form
+  FROM parts JOIN pg_catalog.pg_type y ON y.oid = parts.id
+) k
 WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
@@ -175,14 +198,8 @@ pub(super) async fn read_table(
     };
     for column in &columns {
         table.columns.push(read_column(column)?);
-        if !column.try_get::<bool, _>(10)? && obstacle.is_none() {
-            obstacle = Some(Obstacle {
-                part: format!(
-                    "its column {} has a type without a binary form",
-                    column.try_get::<String, _>(0)?
-                ),
-                advice: "change the column's type, or use XA mode",
-            });
+        if obstacle.is_none() {
+            obstacle = column_obstacle(column)?;
         }
     }
     for index in &indexes {
@@ -268,6 +285,19 @@ fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
         );
     }
     Ok(None)
+}
+
+fn column_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
+    let name: String = row.try_get(0)?;
+    let part = if !row.try_get::<bool, _>(10)? {
+        format!("its column {name} has a type without a binary form that can be written")
+    } else if row.try_get(11)? {
+        format!("its column {name} holds xml inside another type, whose declaration would be lost")
+    } else {
+        return Ok(None);
+    };
+    let advice = "change the column's type, or use XA mode";
+    Ok(Some(Obstacle { part, advice }))
 }
 
 fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {

@@ -48,6 +48,12 @@ pub(super) fn image(row: &PgRow, end: &mut usize, table: &Table) -> Result<RowIm
         Err(ImageError::OtherTable) => Error::TableChanged {
             table: table.display_name(),
         },
+        Err(ImageError::OtherStyle) => Error::Row {
+            table: table.display_name(),
+            reason: "its text form depends on the session; leave DateStyle at ISO and \
+                     IntervalStyle at postgres"
+                .to_owned(),
+        },
         Err(ImageError::Malformed) => Error::Row {
             table: table.display_name(),
             reason: "the database sent an image in an unknown form".to_owned(),

@@ -13,7 +13,7 @@ use super::{
 use crate::at::{
     codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
     image::{RowImage, Value, split_record},
-    table::{quote, quote_qualified},
+    table::{quote, quote_qualified, text_form},
 };
 
 /// A table of the undo record, as it is now.
@@ -107,7 +107,7 @@ impl UndoColumn {
     fn output(&self) -> String {
         let name = quote(&self.name);
         if self.text_type.is_some() {
-            format!("{name}::text")
+            text_form(&name, self.type_oid)
         } else {
             name
         }
@@ -229,7 +229,17 @@ impl CurrentTable {
         }
         match query.fetch_optional(connection).await? {
             None => Ok((None, false)),
-            Some(row) => Ok((Some(self.image(&row)?), row.try_get(1)?)),
+            Some(row) => {
+                let current = self.image(&row)?;
+                // Equal for the database, but written differently (1.5 and 1.50): another
+                // row, which took the place of the one that is looked for.
+                let same = |&column: &usize| current.values[column] == image.values[column];
+                if self.undo.key.iter().all(same) {
+                    Ok((Some(current), row.try_get(1)?))
+                } else {
+                    Ok((None, false))
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod cancellation;
 mod executor;
 mod images;
 mod phase_one;
+mod proof;
 mod proxy;
 mod refusals;
 mod registrar;

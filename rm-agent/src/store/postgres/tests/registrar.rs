@@ -1,7 +1,7 @@
 //! A coordinator in this process: grants, refuses by plan, remembers.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -36,7 +36,8 @@ pub(super) struct TestRegistrar {
     events: Mutex<Vec<Event>>,
     answers: Mutex<VecDeque<Answer>>,
     branches: Mutex<HashMap<Xid, u32>>,
-    locks: Mutex<HashMap<LockKey, Xid>>,
+    /// Who holds each lock, and for which of its branches.
+    locks: Mutex<HashMap<LockKey, (Xid, BTreeSet<u32>)>>,
     pub(super) waiting: Notify,
 }
 
@@ -55,6 +56,48 @@ impl TestRegistrar {
 
     pub(super) fn release(&self) {
         self.locks.lock().clear();
+    }
+
+    /// The branches that reported their local commit.
+    pub(super) fn done_branches(&self, xid: Xid) -> Vec<u32> {
+        let events = self.events.lock();
+        let done = events.iter().filter_map(|event| match event {
+            Event::Done(of, branch) if *of == xid => Some(*branch),
+            _ => None,
+        });
+        done.collect()
+    }
+
+    /// The transaction has ended: what its done branches held is free. A branch
+    /// that never said how it ended keeps its locks.
+    pub(super) fn finish(&self, xid: Xid) {
+        for branch in self.done_branches(xid) {
+            self.free(xid, branch);
+        }
+        let of = |event: &Event| match event {
+            Event::Registered(of, ..)
+            | Event::Checked(of, _)
+            | Event::Done(of, _)
+            | Event::Withdrawn(of, _)
+            | Event::Doomed(of, _)
+            | Event::Dropped(of)
+            | Event::Blocked(of) => *of,
+        };
+        self.events.lock().retain(|event| of(event) != xid);
+        self.branches.lock().remove(&xid);
+    }
+
+    pub(super) fn held_locks(&self) -> usize {
+        self.locks.lock().len()
+    }
+
+    fn free(&self, xid: Xid, branch: u32) {
+        self.locks.lock().retain(|_, (holder, branches)| {
+            if *holder == xid {
+                branches.remove(&branch);
+            }
+            !branches.is_empty()
+        });
     }
 
     fn push(&self, event: Event) {
@@ -89,20 +132,15 @@ impl Registrar for TestRegistrar {
         Box::pin(async move {
             let xid = registration.xid;
             let give_up = self.refusal(xid).await?;
-            {
-                let mut locks = self.locks.lock();
-                let held = registration
-                    .row_locks
-                    .iter()
-                    .find_map(|key| locks.get(key).filter(|&&holder| holder != xid).copied());
-                if let Some(holder) = held {
-                    let mut refused = Refused::new(RefusalCode::LockWaitTimedOut, "held");
-                    refused.holder = Some(holder);
-                    return Err(refused);
-                }
-                for key in &registration.row_locks {
-                    locks.insert(key.clone(), xid);
-                }
+            let mut locks = self.locks.lock();
+            let held = registration
+                .row_locks
+                .iter()
+                .find_map(|key| Some(locks.get(key)?.0).filter(|&holder| holder != xid));
+            if let Some(holder) = held {
+                let mut refused = Refused::new(RefusalCode::LockWaitTimedOut, "held");
+                refused.holder = Some(holder);
+                return Err(refused);
             }
             let branch = {
                 let mut branches = self.branches.lock();
@@ -110,6 +148,13 @@ impl Registrar for TestRegistrar {
                 *last += 1;
                 *last
             };
+            for key in &registration.row_locks {
+                let (_, branches) = locks
+                    .entry(key.clone())
+                    .or_insert_with(|| (xid, BTreeSet::new()));
+                branches.insert(branch);
+            }
+            drop(locks);
             self.push(Event::Registered(xid, branch, registration.row_locks.len()));
             Ok(Registered { branch, give_up })
         })
@@ -123,7 +168,7 @@ impl Registrar for TestRegistrar {
             let held = check
                 .row_locks
                 .iter()
-                .any(|key| locks.get(key).is_some_and(|&holder| holder != check.xid));
+                .any(|key| locks.get(key).is_some_and(|held| held.0 != check.xid));
             if held {
                 return Err(Refused::new(RefusalCode::LockWaitTimedOut, "held"));
             }
@@ -136,6 +181,7 @@ impl Registrar for TestRegistrar {
     }
 
     fn withdrawn(&self, xid: Xid, branch: u32) {
+        self.free(xid, branch);
         self.push(Event::Withdrawn(xid, branch));
     }
 
