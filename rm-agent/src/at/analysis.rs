@@ -4,10 +4,13 @@
 //! stand, and the parser, which knows what they mean. What one of them does not
 //! understand, or what they see differently, is refused.
 
+use std::ops::Range;
+
 use sqlparser::{
     ast::{
-        AssignmentTarget, Delete, FromTable, Ident, Insert, ObjectName, OnConflictAction, OnInsert,
-        SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update,
+        Assignment, AssignmentTarget, Delete, DoUpdate, FromTable, Ident, Insert, JoinConstraint,
+        JoinOperator, ObjectName, OnConflictAction, OnInsert, SetExpr, Statement, TableFactor,
+        TableObject, TableWithJoins, Update, UpdateTableFromKind,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -16,7 +19,7 @@ use sqlparser::{
 use super::{
     functions,
     lexer::{Token, TokenKind, tokenize},
-    locking::blank,
+    locking::{LockingClause, blank},
     statement::{Analysis, Read, TableName, Unsupported, WriteKind, WriteStatement},
     table::quote,
 };
@@ -139,7 +142,7 @@ impl Reader<'_> {
 
     fn parsed(&self) -> Result<Analysis, Unsupported> {
         let locks = self.locking_clauses()?;
-        let text = blank(self.sql, self.end(), &locks);
+        let text = blank(self.sql, self.end(), &self.not_for_the_parser(&locks));
         let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &text).map_err(|error| {
             Unsupported::new(
                 format!("the parser does not understand it ({error})"),
@@ -168,17 +171,33 @@ impl Reader<'_> {
         }
     }
 
+    /// Clauses that the parser does not know in full: row locks, and the target of
+    /// ON CONFLICT, which holds no more than columns, immutable expressions and names.
+    fn not_for_the_parser(&self, locks: &[LockingClause]) -> Vec<Range<usize>> {
+        let mut spans: Vec<Range<usize>> = locks.iter().map(|lock| lock.span.clone()).collect();
+        let conflict = (1..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0 && self.word_at(i, "CONFLICT") && self.word_at(i - 1, "ON")
+        });
+        if let Some(conflict) = conflict
+            && let Some(action) = self.find(conflict, "DO")
+        {
+            spans.push(self.tokens[conflict].span.end..self.tokens[action].span.start);
+        }
+        spans.sort_by_key(|span| span.start);
+        spans
+    }
+
     fn insert(&self, insert: &Insert, functions: Vec<String>) -> Result<Analysis, Unsupported> {
-        match &insert.on {
-            None => {}
-            Some(OnInsert::OnConflict(on)) if on.action == OnConflictAction::DoNothing => {}
+        let action = match &insert.on {
+            None => &OnConflictAction::DoNothing,
+            Some(OnInsert::OnConflict(on)) => &on.action,
             Some(_) => {
                 return Err(Unsupported::new(
-                    "ON CONFLICT DO UPDATE: the old values of the updated rows are not visible",
-                    "use UPDATE, then INSERT … ON CONFLICT DO NOTHING if no row was changed",
+                    "what it does on a conflict",
+                    "write ON CONFLICT DO NOTHING or DO UPDATE",
                 ));
             }
-        }
+        };
         let TableObject::TableName(name) = &insert.table else {
             return Err(Unsupported::new(
                 "INSERT into something that is no table",
@@ -191,14 +210,45 @@ impl Reader<'_> {
             Some(alias) => quote(&identifier(&alias.alias)),
             None => quote(&table.name),
         };
-        self.simple_write(
+        let mut write = self.simple_write(
             WriteKind::Insert,
             main,
-            table,
-            reference,
+            (table, reference),
             insert.returning.is_some(),
             functions,
-        )
+        )?;
+        if let OnConflictAction::DoUpdate(update) = action {
+            self.conflict_update(main, update, &mut write)?;
+        }
+        Ok(Analysis::Write(Box::new(write)))
+    }
+
+    /// Finds `DO UPDATE SET … WHERE …`.
+    fn conflict_update(
+        &self,
+        main: usize,
+        update: &DoUpdate,
+        write: &mut WriteStatement,
+    ) -> Result<(), Unsupported> {
+        let action = (main..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0
+                && self.word_at(i, "DO")
+                && self.word_at(i + 1, "UPDATE")
+                && self.word_at(i + 2, "SET")
+        });
+        let action = action.ok_or_else(|| self.seen_differently())?;
+        let condition = self.find(action, "WHERE");
+        if condition.is_some() != update.selection.is_some() {
+            return Err(self.seen_differently());
+        }
+        if let Some(condition) = condition {
+            let span = &self.tokens[condition].span;
+            write.condition = Some(span.end..write.body.end);
+            write.body.end = span.start;
+        }
+        write.assigned = assigned_columns(&update.assignments)?;
+        write.updates_on_conflict = true;
+        Ok(())
     }
 
     fn delete(&self, delete: &Delete, functions: Vec<String>) -> Result<Analysis, Unsupported> {
@@ -220,11 +270,11 @@ impl Reader<'_> {
         self.simple_write(
             WriteKind::Delete,
             main,
-            table,
-            reference,
+            (table, reference),
             delete.returning.is_some(),
             functions,
         )
+        .map(|write| Analysis::Write(Box::new(write)))
     }
 
     /// INSERT and DELETE: what RETURNING shows is the whole image already.
@@ -232,39 +282,36 @@ impl Reader<'_> {
         &self,
         kind: WriteKind,
         main: usize,
-        table: TableName,
-        reference: String,
+        (table, reference): (TableName, String),
         returns: bool,
         functions: Vec<String>,
-    ) -> Result<Analysis, Unsupported> {
+    ) -> Result<WriteStatement, Unsupported> {
         self.no_reserved_names()?;
         let returning = self.find(main, "RETURNING");
         if returning.is_some() != returns {
             return Err(self.seen_differently());
         }
         let body_end = returning.map_or(self.end(), |r| self.tokens[r].span.start);
-        Ok(Analysis::Write(WriteStatement {
+        Ok(WriteStatement {
             kind,
+            aliased: reference != quote(&table.name),
             table,
             reference,
             assigned: Vec::new(),
+            updates_on_conflict: false,
             functions,
             prefix: 0..0,
             head: 0..0,
             body: 0..body_end,
+            from: None,
             condition: None,
             returning: returning.map(|r| self.tokens[r].span.end..self.end()),
             wildcards: Vec::new(),
-        }))
+            wildcard_sources: Vec::new(),
+        })
     }
 
     fn update(&self, update: &Update, functions: Vec<String>) -> Result<Analysis, Unsupported> {
-        if update.from.is_some() {
-            return Err(Unsupported::new(
-                "UPDATE … FROM: which of several joined rows wins is not defined",
-                "read the other table in a sub-query in SET or WHERE",
-            ));
-        }
         self.no_reserved_names()?;
         let main = self.main_keyword("UPDATE")?;
         self.no_only(main + 1)?;
@@ -272,30 +319,52 @@ impl Reader<'_> {
         let set = self
             .find(main, "SET")
             .ok_or_else(|| self.seen_differently())?;
+        let from = self.find_from(set);
         let condition = self.find(set, "WHERE");
         let returning = self.find(set, "RETURNING");
-        if condition.is_some() != update.selection.is_some()
+        let clauses = [from, condition, returning];
+        if from.is_some() != update.from.is_some()
+            || condition.is_some() != update.selection.is_some()
             || returning.is_some() != update.returning.is_some()
-            || returning.is_some_and(|r| condition.is_some_and(|c| c > r))
+            || !clauses.iter().flatten().is_sorted()
         {
             return Err(self.seen_differently());
         }
         let start = |index: usize| self.tokens[index].span.start;
+        let end = |index: usize| self.tokens[index].span.end;
         let after_condition = returning.map_or(self.end(), start);
+        let after_from = condition.map_or(after_condition, start);
         let wildcards = returning.map_or_else(Vec::new, |r| self.wildcards(r));
-        Ok(Analysis::Write(WriteStatement {
+        let mut wildcard_sources = vec![reference.clone()];
+        if !wildcards.is_empty()
+            && let Some(UpdateTableFromKind::AfterSet(from)) = &update.from
+        {
+            wildcard_sources.extend(row_sources(from)?);
+        }
+        Ok(Analysis::Write(Box::new(WriteStatement {
             kind: WriteKind::Update,
+            aliased: has_alias(&update.table.relation),
             table,
             reference,
-            assigned: assigned_columns(update)?,
+            assigned: assigned_columns(&update.assignments)?,
+            updates_on_conflict: false,
             functions,
             prefix: 0..start(main),
-            head: self.tokens[main].span.end..start(set),
-            body: self.tokens[set].span.end..condition.map_or(after_condition, start),
-            condition: condition.map(|c| self.tokens[c].span.end..after_condition),
-            returning: returning.map(|r| self.tokens[r].span.end..self.end()),
+            head: end(main)..start(set),
+            body: end(set)..from.map_or(after_from, start),
+            from: from.map(|f| end(f)..after_from),
+            condition: condition.map(|c| end(c)..after_condition),
+            returning: returning.map(|r| end(r)..self.end()),
             wildcards,
-        }))
+            wildcard_sources,
+        })))
+    }
+
+    /// The FROM clause of an UPDATE, which is not that of IS DISTINCT FROM.
+    fn find_from(&self, set: usize) -> Option<usize> {
+        (set + 1..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0 && self.word_at(i, "FROM") && !self.word_at(i - 1, "DISTINCT")
+        })
     }
 
     fn wildcards(&self, returning: usize) -> Vec<usize> {
@@ -442,9 +511,60 @@ fn single_table(table: &TableWithJoins) -> Result<(TableName, String), Unsupport
     }
 }
 
-fn assigned_columns(update: &Update) -> Result<Vec<String>, Unsupported> {
+fn has_alias(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::Table { alias: Some(_), .. })
+}
+
+/// What the rows of a FROM clause are called, in order, as `*` shows them.
+fn row_sources(from: &[TableWithJoins]) -> Result<Vec<String>, Unsupported> {
+    let unclear = || {
+        Unsupported::new(
+            "RETURNING * over this FROM clause",
+            "name the columns that it shall return",
+        )
+    };
+    let mut names = Vec::new();
+    for source in from {
+        let merges_columns = source.joins.iter().any(|join| {
+            matches!(
+                &join.join_operator,
+                JoinOperator::Join(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::Inner(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::Right(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::RightOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
+                    | JoinOperator::FullOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
+            )
+        });
+        if merges_columns {
+            return Err(unclear());
+        }
+        for factor in
+            std::iter::once(&source.relation).chain(source.joins.iter().map(|join| &join.relation))
+        {
+            let name = match factor {
+                TableFactor::Table {
+                    alias: Some(alias), ..
+                }
+                | TableFactor::Derived {
+                    alias: Some(alias), ..
+                }
+                | TableFactor::Function {
+                    alias: Some(alias), ..
+                } => identifier(&alias.name),
+                TableFactor::Table { name, .. } => table_name(name)?.name,
+                _ => return Err(unclear()),
+            };
+            names.push(quote(&name));
+        }
+    }
+    Ok(names)
+}
+
+fn assigned_columns(assignments: &[Assignment]) -> Result<Vec<String>, Unsupported> {
     let mut columns = Vec::new();
-    for assignment in &update.assignments {
+    for assignment in assignments {
         let targets = match &assignment.target {
             AssignmentTarget::ColumnName(name) => std::slice::from_ref(name),
             AssignmentTarget::Tuple(names) => names.as_slice(),

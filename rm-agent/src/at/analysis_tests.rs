@@ -2,7 +2,7 @@ use super::*;
 
 fn write(sql: &str) -> WriteStatement {
     match analyse(sql) {
-        Ok(Analysis::Write(write)) => write,
+        Ok(Analysis::Write(write)) => *write,
         other => panic!("{sql}: {other:?}"),
     }
 }
@@ -63,6 +63,31 @@ fn reads_inserts_and_deletes() {
         (WriteKind::Delete, "\"x\"")
     );
     write("WITH gone AS (SELECT 1 AS id) DELETE FROM t WHERE id IN (SELECT id FROM gone)");
+}
+
+#[test]
+fn reads_upserts() {
+    let sql = "INSERT INTO s.t AS x SELECT 1 FROM u WHERE true ON CONFLICT (lower(a), b) WHERE b > 0 DO UPDATE \
+               SET b = excluded.b, (c, d) = (1, x.d) WHERE x.b IS DISTINCT FROM 1 -- so\n RETURNING *";
+    let found = write(sql);
+    assert!(found.updates_on_conflict);
+    assert_eq!(found.assigned, ["b", "c", "d"]);
+    assert!(sql[found.body.clone()].ends_with("(1, x.d) "));
+    let condition = &sql[found.condition.expect("there is one")];
+    assert_eq!(condition, " x.b IS DISTINCT FROM 1 -- so\n ");
+    let found = write("INSERT INTO t VALUES (1) ON CONFLICT ON CONSTRAINT p DO UPDATE SET b = 1");
+    assert_eq!((found.condition, found.assigned), (None, vec!["b".into()]));
+}
+
+#[test]
+fn reads_updates_from_other_tables() {
+    let sql = "UPDATE t SET a = u.a IS NOT DISTINCT FROM 1 FROM u AS \"U\" JOIN s.v ON true, \
+               generate_series(1, 2) g WHERE t.id = \"U\".id RETURNING *, t.a";
+    let found = write(sql);
+    let from = &sql[found.from.expect("there is one")];
+    assert!(from.starts_with(" u AS") && from.ends_with(" g "), "{from}");
+    assert_eq!(found.wildcard_sources, ["\"t\"", "\"U\"", "\"v\"", "\"g\""]);
+    write("UPDATE t SET a = 1 FROM u JOIN v USING (id)");
 }
 
 #[test]
@@ -135,14 +160,17 @@ fn refuses_what_cannot_be_undone_and_says_why() {
         ),
         ("UPDATE ONLY t SET a = 1", "ONLY"),
         ("DELETE FROM ONLY t", "ONLY"),
-        ("UPDATE t SET a = 1 FROM u", "FROM"),
         ("UPDATE t SET a = 1 WHERE CURRENT OF c", "parser"),
         ("UPDATE t SET accede_x = 1", "accede_x"),
         ("DELETE FROM \"accede_meta\"", "accede_meta"),
         ("DELETE FROM a.b.c", "a.b.c"),
         (
-            "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1",
-            "ON CONFLICT",
+            "UPDATE t SET a = 1 FROM u JOIN v USING (id) RETURNING *",
+            "RETURNING *",
+        ),
+        (
+            "UPDATE t SET a = 1 FROM u, (v CROSS JOIN w) RETURNING *",
+            "RETURNING *",
         ),
         ("SELECT set_config('a', 'b', false)", "set_config"),
         ("SELECT * FROM lo_import('x')", "lo_import"),

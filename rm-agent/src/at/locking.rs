@@ -1,5 +1,7 @@
 //! `SELECT … FOR UPDATE` and its weaker forms.
 
+use std::ops::Range;
+
 use sqlparser::ast::{Query, SetExpr};
 
 use super::{
@@ -126,7 +128,7 @@ impl Reader<'_> {
 }
 
 pub(super) struct LockingClause {
-    span: std::ops::Range<usize>,
+    pub(super) span: Range<usize>,
     of: Vec<String>,
     top_level: bool,
 }
@@ -138,14 +140,14 @@ fn lock_advice(part: &str) -> Unsupported {
     )
 }
 
-/// The text with the locking clauses blanked: the parser knows only some of them.
-pub(super) fn blank(sql: &str, end: usize, clauses: &[LockingClause]) -> String {
+/// The text with these parts blanked, which come in order.
+pub(super) fn blank(sql: &str, end: usize, parts: &[Range<usize>]) -> String {
     let mut text = String::with_capacity(end);
     let mut from = 0;
-    for clause in clauses {
-        text.push_str(&sql[from..clause.span.start]);
+    for part in parts {
+        text.push_str(&sql[from..part.start]);
         text.push(' ');
-        from = clause.span.end;
+        from = part.end;
     }
     text.push_str(&sql[from..end]);
     text

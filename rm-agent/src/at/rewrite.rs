@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::{
     statement::{LockingRead, WriteKind, WriteStatement},
-    table::{Table, quote, text_form},
+    table::{Table, quote, quote_qualified, text_form},
 };
 
 /// A statement text whose last output columns are images.
@@ -19,6 +19,9 @@ pub(crate) struct Rewritten {
     pub(crate) has_before: bool,
     /// Whether the last column is an after image.
     pub(crate) has_after: bool,
+    /// The before image is a text that `captured` reads, and a last column says
+    /// when the statement began.
+    pub(crate) captured: bool,
 }
 
 /// Whether texts mean the same to another session.
@@ -43,6 +46,7 @@ fn image(table: &Table, reference: &str) -> String {
 pub(crate) fn rewrite(sql: &str, statement: &WriteStatement, table: &Table) -> Rewritten {
     match statement.kind {
         WriteKind::Update => rewrite_update(sql, statement, table),
+        WriteKind::Insert if statement.updates_on_conflict => rewrite_upsert(sql, statement, table),
         WriteKind::Insert | WriteKind::Delete => {
             let inserted = statement.kind == WriteKind::Insert;
             let alias = if inserted {
@@ -61,9 +65,62 @@ pub(crate) fn rewrite(sql: &str, statement: &WriteStatement, table: &Table) -> R
                 sql: text,
                 has_before: !inserted,
                 has_after: inserted,
+                captured: false,
             }
         }
     }
+}
+
+/// The setting, local to the transaction, that carries a before image from DO
+/// UPDATE's condition to RETURNING.
+const CAPTURED: &str = "'accede.before'";
+
+/// RETURNING shows only the new row. The condition of DO UPDATE sees the old one,
+/// under its lock and in the version that is updated, just before it is updated;
+/// there the image is put aside, and RETURNING of the same row takes it. The
+/// statement's own time in front of it tells it from one that was left there.
+fn rewrite_upsert(sql: &str, statement: &WriteStatement, table: &Table) -> Rewritten {
+    let image = image(table, &statement.reference);
+    let mut text = sql[statement.body.clone()].to_owned();
+    let capture = format!(
+        "pg_catalog.set_config({CAPTURED}, pg_catalog.concat(pg_catalog.statement_timestamp(), \
+         '=', pg_catalog.encode(pg_catalog.record_send({image}), 'hex')), true) IS NOT NULL"
+    );
+    let _ = match &statement.condition {
+        Some(condition) => writeln!(
+            text,
+            "\nWHERE CASE WHEN ({}\n) THEN {capture} ELSE false END",
+            &sql[condition.clone()]
+        ),
+        None => writeln!(text, "\nWHERE {capture}"),
+    };
+    text.push_str("RETURNING ");
+    if let Some(list) = &statement.returning {
+        text.push_str(&sql[list.clone()]);
+        text.push_str("\n, ");
+    }
+    let _ = write!(
+        text,
+        "pg_catalog.current_setting({CAPTURED}, true) AS accede_before, {image} AS accede_after, \
+         pg_catalog.set_config({CAPTURED}, pg_catalog.statement_timestamp()::text, true) \
+         AS accede_began"
+    );
+    Rewritten {
+        sql: text,
+        has_before: true,
+        has_after: true,
+        captured: true,
+    }
+}
+
+/// The image record that a statement, which began at `began`, put aside for this
+/// row; `None` if the row is a new one.
+pub(crate) fn captured(setting: Option<&str>, began: &str) -> Option<Vec<u8>> {
+    let hex = setting?.strip_prefix(began)?.strip_prefix('=')?;
+    let digits = hex.as_bytes().chunks_exact(2);
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 /// The rows are first locked in key order and their images read under that
@@ -78,19 +135,36 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
         .map(|&c| quote(&table.columns[c].name))
         .collect();
     let head = &sql[statement.head.clone()];
+    let from = statement.from.clone().map(|from| &sql[from]);
+    let condition = statement.condition.clone().map(|condition| &sql[condition]);
     let mut text = sql[statement.prefix.clone()].to_owned();
     let _ = write!(
         text,
-        "UPDATE{head}\nSET{}\nFROM (SELECT {} AS accede_before",
+        "UPDATE{head}\nSET{}\nFROM ",
         &sql[statement.body.clone()],
-        image(table, reference),
     );
+    if let Some(from) = from {
+        let _ = write!(text, "{from}\n, ");
+    }
+    let _ = write!(text, "(SELECT {} AS accede_before", image(table, reference));
     for (index, column) in key.iter().enumerate() {
         let _ = write!(text, ", {reference}.{column} AS accede_k{index}");
     }
-    let _ = write!(text, "\nFROM{head}\n");
-    if let Some(condition) = &statement.condition {
-        let _ = writeln!(text, "WHERE{}", &sql[condition.clone()]);
+    // By its schema, so that no name of a WITH clause takes its place.
+    let _ = write!(
+        text,
+        "\nFROM {}",
+        quote_qualified(&table.schema, &table.name)
+    );
+    if statement.aliased {
+        let _ = write!(text, " AS {reference}");
+    }
+    if let Some(from) = from {
+        let _ = write!(text, ", {from}");
+    }
+    text.push('\n');
+    if let Some(condition) = condition {
+        let _ = writeln!(text, "WHERE{condition}");
     }
     let order: Vec<String> = key
         .iter()
@@ -108,17 +182,28 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
         .enumerate()
         .map(|(index, column)| format!("{reference}.{column} = accede_b.accede_k{index}"))
         .collect();
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "ORDER BY {} FOR {strength}) AS accede_b WHERE {}\nRETURNING ",
+        "ORDER BY {} FOR {strength} OF {reference}) AS accede_b WHERE {}",
         order.join(", "),
         joined.join(" AND "),
     );
+    if let (Some(_), Some(condition)) = (from, condition) {
+        let _ = writeln!(text, "AND ({condition}\n)");
+    }
+    text.push_str("RETURNING ");
+    let everything: Vec<String> = statement
+        .wildcard_sources
+        .iter()
+        .map(|source| format!("{source}.*"))
+        .collect();
+    let everything = everything.join(", ");
     if let Some(list) = &statement.returning {
         let mut from = list.start;
         for &wildcard in &statement.wildcards {
-            let _ = write!(text, "{}{reference}.", &sql[from..wildcard]);
-            from = wildcard;
+            text.push_str(&sql[from..wildcard]);
+            text.push_str(&everything);
+            from = wildcard + 1;
         }
         text.push_str(&sql[from..list.end]);
         text.push_str("\n, ");
@@ -132,6 +217,7 @@ fn rewrite_update(sql: &str, statement: &WriteStatement, table: &Table) -> Rewri
         sql: text,
         has_before: true,
         has_after: true,
+        captured: false,
     }
 }
 
@@ -141,10 +227,10 @@ fn assigns_unique(statement: &WriteStatement, table: &Table) -> bool {
         .iter()
         .filter_map(|name| table.column(name))
         .collect();
-    table
-        .unique
-        .iter()
-        .any(|index| index.columns.iter().any(|column| assigned.contains(column)))
+    let unique = table.unique.iter().flat_map(|index| &index.columns);
+    unique
+        .chain(&table.key)
+        .any(|column| assigned.contains(column))
 }
 
 /// Rewrites a locking SELECT so that it returns the locked rows' images after

@@ -10,7 +10,7 @@ pub(crate) enum Analysis {
     /// `SELECT … FOR UPDATE` and its weaker forms.
     LockingRead(LockingRead),
     /// INSERT, UPDATE or DELETE of one table.
-    Write(WriteStatement),
+    Write(Box<WriteStatement>),
 }
 
 /// A statement that reads.
@@ -64,21 +64,30 @@ pub(crate) struct WriteStatement {
     pub(crate) table: TableName,
     /// How the statement's expressions refer to the table, quoted.
     pub(crate) reference: String,
-    /// Columns that an UPDATE assigns.
+    /// Whether that is an alias.
+    pub(crate) aliased: bool,
+    /// Columns that an UPDATE or ON CONFLICT DO UPDATE assigns.
     pub(crate) assigned: Vec<String>,
+    /// INSERT: it has ON CONFLICT DO UPDATE.
+    pub(crate) updates_on_conflict: bool,
     pub(crate) functions: Vec<String>,
     /// UPDATE: the text before the keyword (a WITH clause).
     pub(crate) prefix: Range<usize>,
     /// UPDATE: the table with its alias.
     pub(crate) head: Range<usize>,
-    /// UPDATE: the assignments. INSERT, DELETE: everything before RETURNING.
+    /// UPDATE: the assignments. INSERT, DELETE: everything before RETURNING and before
+    /// the condition of DO UPDATE.
     pub(crate) body: Range<usize>,
-    /// UPDATE: the condition.
+    /// UPDATE: the other tables.
+    pub(crate) from: Option<Range<usize>>,
+    /// The condition of an UPDATE or of ON CONFLICT DO UPDATE.
     pub(crate) condition: Option<Range<usize>>,
     /// The RETURNING list.
     pub(crate) returning: Option<Range<usize>>,
-    /// Positions of bare `*` items in the RETURNING list.
+    /// UPDATE: positions of bare `*` items in the RETURNING list.
     pub(crate) wildcards: Vec<usize>,
+    /// What such an item stands for: the names of the row sources, quoted.
+    pub(crate) wildcard_sources: Vec<String>,
 }
 
 /// Why a statement may not run.

@@ -17,6 +17,9 @@ use crate::{error::Error, limits};
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     tables: Vec<TableChanges>,
+    /// Rows of the running statement that have a new key: it may be the old key of a
+    /// row that comes later, so they are added at the statement's end.
+    moved: Vec<(Arc<Table>, RowImage)>,
     locks: BTreeSet<Vec<u8>>,
     order: u32,
     bytes: usize,
@@ -29,7 +32,8 @@ struct TableChanges {
 }
 
 impl Changes {
-    /// Adds one row's change by one statement. On an error the branch must roll back.
+    /// Adds one row's change by one statement, after whose last row comes
+    /// [`end_statement`](Self::end_statement). On an error the branch must roll back.
     pub(crate) fn record(
         &mut self,
         table: &Arc<Table>,
@@ -50,6 +54,30 @@ impl Changes {
             .map(RowImage::size)
             .sum::<usize>();
         self.check_size()?;
+        if let (Some(old), Some(new)) = (&before, &after)
+            && identity(table, old) != identity(table, new)
+        {
+            self.moved.extend(after.map(|new| (Arc::clone(table), new)));
+            return self.add(table, before, None);
+        }
+        self.add(table, before, after)
+    }
+
+    /// The statement has no more rows.
+    pub(crate) fn end_statement(&mut self) -> Result<(), Error> {
+        for (table, new) in std::mem::take(&mut self.moved) {
+            self.order += 1;
+            self.add(&table, None, Some(new))?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        table: &Arc<Table>,
+        before: Option<RowImage>,
+        after: Option<RowImage>,
+    ) -> Result<(), Error> {
         let order = self.order;
         let changes = self.table(table)?;
         let image = before
@@ -66,7 +94,10 @@ impl Changes {
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
                 let row = entry.get_mut();
-                row.order = order;
+                // An inserted row goes when all that came to reference it has gone.
+                if row.before.is_some() || row.after.is_none() {
+                    row.order = order;
+                }
                 row.after = after;
                 if row.before == row.after {
                     entry.remove();
@@ -183,9 +214,12 @@ fn check_update(table: &Table, before: &RowImage, after: &RowImage) -> Result<()
             reason,
         })
     };
-    if let Some(&column) = table.key.iter().find(|&&column| changed(column)) {
+    if let Some(&column) = table.key.iter().find(|&&column| changed(column))
+        && table.columns.iter().any(|column| column.identity_always)
+    {
         return refuse(format!(
-            "its primary key column {} changed",
+            "its primary key column {} changed, and it has a column that is GENERATED ALWAYS AS \
+             IDENTITY",
             table.columns[column].name
         ));
     }

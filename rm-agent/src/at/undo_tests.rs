@@ -73,7 +73,7 @@ fn keeps_one_net_change_per_row() {
         [
             (4, &row([1, 1, 0, 0]), &row([1, 3, 0, 0])),
             (3, &row([3, 0, 0, 0]), &None),
-            (7, &None, &row([4, 1, 0, 0])),
+            (6, &None, &row([4, 1, 0, 0])),
         ]
     );
 }

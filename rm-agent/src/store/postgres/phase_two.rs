@@ -4,6 +4,7 @@
 //! Everything here may run twice, in two processes at once: the undo row's own
 //! lock lets one of them work and shows the other what was done.
 
+mod apply;
 mod report;
 mod rows;
 mod sweep;
@@ -15,6 +16,7 @@ pub(crate) use sweep::{
     Leftover, LeftoverKind, Meta, claim_cluster, leftovers, purge_markers, read_meta,
 };
 
+use self::apply::Failure;
 use super::connection::Held;
 use crate::{at::codec::UndoRecord, error::sql_state, limits};
 
@@ -160,12 +162,25 @@ pub(crate) async fn roll_back(
     was_done: bool,
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
+    match roll_back_once(pool, key, was_done, policy, false).await {
+        Err(Failure::InTheWay(_)) => Ok(roll_back_once(pool, key, was_done, policy, true).await?),
+        result => Ok(result?),
+    }
+}
+
+async fn roll_back_once(
+    pool: &PgPool,
+    key: BranchKey,
+    was_done: bool,
+    policy: UndoPolicy,
+    patient: bool,
+) -> Result<(), Failure> {
     let mut held = Held::new(pool.acquire().await?);
     held.soil();
     sqlx::raw_sql("BEGIN; SET CONSTRAINTS ALL DEFERRED")
         .execute(held.get())
         .await?;
-    let result = roll_back_inside(&mut held, key, was_done, policy).await;
+    let result = roll_back_inside(&mut held, key, was_done, policy, patient).await;
     if result.is_ok() {
         sqlx::raw_sql("COMMIT").execute(held.get()).await?;
         held.clean();
@@ -181,7 +196,8 @@ async fn roll_back_inside(
     key: BranchKey,
     was_done: bool,
     policy: UndoPolicy,
-) -> Result<(), PhaseTwoError> {
+    patient: bool,
+) -> Result<(), Failure> {
     // Waits for a branch that is committing at this moment: its undo row's key
     // is taken until its transaction ends. A row of ours makes it fail later.
     let fresh = sqlx::query(
@@ -202,7 +218,8 @@ async fn roll_back_inside(
                  database went back in time or the row was deleted; restore the rows by hand, \
                  then repair with accept",
                 key.branch, key.xid
-            )))
+            ))
+            .into())
         } else {
             Ok(())
         };
@@ -218,7 +235,8 @@ async fn roll_back_inside(
     let Some(row) = row else {
         return Err(PhaseTwoError::Failed {
             reason: "the undo record vanished while it was being read".to_owned(),
-        });
+        }
+        .into());
     };
     if row.try_get::<i16, _>(1)? != UNDOABLE {
         return Ok(());
@@ -226,7 +244,7 @@ async fn roll_back_inside(
     if policy != UndoPolicy::AcceptCurrent {
         let record = UndoRecord::decode(row.try_get::<&[u8], _>(0)?)
             .map_err(|error| PhaseTwoError::stuck(error.to_string()))?;
-        rows::undo(held.get(), record, policy == UndoPolicy::Forced).await?;
+        rows::undo(held.get(), record, policy == UndoPolicy::Forced, patient).await?;
     }
     sqlx::query(
         "UPDATE undo_log SET log_status = $3, rollback_info = '', log_created = clock_timestamp()

@@ -1,36 +1,72 @@
 //! Runs a rewritten statement to its end and takes the images out of its rows.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Executor as _, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{Either, Executor as _, PgConnection, Row as _, postgres::PgRow};
 
-use super::{executor::Statement, transaction::Step};
+use super::{executor::Statement, plan::WritePlan, transaction::Step};
 use crate::{
     at::{
         image::{ImageError, RowImage},
+        rewrite::captured,
         table::Table,
     },
     error::Error,
     limits,
 };
 
-/// Runs a statement to its end.
+/// Runs a statement to its end. Each row is shown to `look` as it comes, so that what
+/// is too large is noticed before it is in memory; rows are kept if `keep` says so.
 pub(super) async fn collect(
     connection: &mut PgConnection,
     statement: Statement,
+    keep: bool,
+    mut look: impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
 ) -> Result<Vec<Step>, sqlx::Error> {
     let mut steps = Vec::new();
+    let mut count = 0;
     let mut rows = connection.fetch_many(statement);
     while let Some(step) = rows.try_next().await? {
-        if steps.len() > limits::MAX_ROWS_PER_BRANCH {
-            return Err(Error::TooLarge {
-                what: format!("the statement's number of rows, over {}", steps.len() - 1),
-                limit: limits::MAX_ROWS_PER_BRANCH,
+        if let Either::Right(row) = &step {
+            count += 1;
+            if count > limits::MAX_ROWS_PER_BRANCH {
+                return Err(Error::TooLarge {
+                    what: format!("the statement's number of rows, over {}", count - 1),
+                    limit: limits::MAX_ROWS_PER_BRANCH,
+                }
+                .into());
             }
-            .into());
+            look(row)?;
         }
-        steps.push(step);
+        if keep || step.is_left() {
+            steps.push(step);
+        }
     }
     Ok(steps)
+}
+
+/// The images of a row that a write returned: before and after.
+pub(super) fn images(
+    row: &PgRow,
+    plan: &WritePlan,
+) -> Result<(Option<RowImage>, Option<RowImage>), sqlx::Error> {
+    let mut column = row.len() - usize::from(plan.captured);
+    let after = plan
+        .has_after
+        .then(|| image(row, &mut column, &plan.table))
+        .transpose()?;
+    if !plan.captured {
+        let before = plan
+            .has_before
+            .then(|| image(row, &mut column, &plan.table))
+            .transpose()?;
+        return Ok((before, after));
+    }
+    let began: String = row.try_get(row.len() - 1)?;
+    let setting: Option<String> = row.try_get(column.saturating_sub(1))?;
+    let before = captured(setting.as_deref(), &began)
+        .map(|record| decode(&record, &plan.table))
+        .transpose()?;
+    Ok((before, after))
 }
 
 /// The image in the column before `end`; moves `end` there.
@@ -39,7 +75,10 @@ pub(super) fn image(row: &PgRow, end: &mut usize, table: &Table) -> Result<RowIm
         .checked_sub(1)
         .ok_or_else(|| sqlx::Error::ColumnNotFound("image".to_owned()))?;
     let value = row.try_get_raw(*end)?;
-    let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
+    decode(value.as_bytes().map_err(sqlx::Error::Decode)?, table)
+}
+
+fn decode(record: &[u8], table: &Table) -> Result<RowImage, sqlx::Error> {
     let error = match RowImage::decode(table, record) {
         Ok(image) => return Ok(image),
         Err(ImageError::ColumnsChanged) => Error::TableChanged {

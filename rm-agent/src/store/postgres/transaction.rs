@@ -19,7 +19,7 @@ use super::{
     executor::Statement,
     plan::{Plan, WritePlan},
     pool::AtPool,
-    run::{collect, image},
+    run::{collect, image, images},
     watch::Watch,
 };
 use crate::{
@@ -393,25 +393,15 @@ impl AtTransaction {
         plan: &WritePlan,
     ) -> Result<Vec<Step>, sqlx::Error> {
         let branch = self.branch.as_mut().expect("only called for a branch");
-        let run = collect(self.held.get(), statement.with_images(&plan.sql));
+        let changes = &mut branch.changes;
+        let statement = statement.with_images(&plan.sql);
+        let run = collect(self.held.get(), statement, plan.returns, |row| {
+            let (before, after) = images(row, plan)?;
+            Ok(changes.record(&plan.table, before, after)?)
+        });
         let steps = watch.over(run).await?;
-        for row in steps.iter().filter_map(|step| step.as_ref().right()) {
-            let mut column = row.len();
-            let after = plan
-                .has_after
-                .then(|| image(row, &mut column, &plan.table))
-                .transpose()?;
-            let before = plan
-                .has_before
-                .then(|| image(row, &mut column, &plan.table))
-                .transpose()?;
-            branch.changes.record(&plan.table, before, after)?;
-        }
-        Ok(if plan.returns {
-            steps
-        } else {
-            steps.into_iter().filter(|step| step.is_left()).collect()
-        })
+        changes.end_statement()?;
+        Ok(steps)
     }
 
     /// The rows are read and locked; before the user sees them, the coordinator
@@ -424,18 +414,17 @@ impl AtTransaction {
         tables: &[Arc<Table>],
     ) -> Result<Vec<Step>, sqlx::Error> {
         let branch = self.branch.as_ref().expect("only called for a branch");
-        let run = collect(self.held.get(), statement.with_images(sql));
-        let steps = watch.over(run).await?;
         let mut keys = std::collections::BTreeSet::new();
-        for row in steps.iter().filter_map(|step| step.as_ref().right()) {
+        let statement = statement.with_images(sql);
+        let run = collect(self.held.get(), statement, true, |row| {
             let mut column = row.len();
             for table in tables.iter().rev() {
-                keys.insert(lock_key::primary_key(
-                    table,
-                    &image(row, &mut column, table)?,
-                ));
+                let image = image(row, &mut column, table)?;
+                keys.insert(lock_key::primary_key(table, &image));
             }
-        }
+            Ok(())
+        });
+        let steps = watch.over(run).await?;
         if keys.is_empty() {
             return Ok(steps);
         }

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, Postgres, Row as _, postgres::PgArguments, query::Query
 use super::{
     super::values::{RawValue, TEXT_OID},
     PhaseTwoError,
+    apply::{Failure, apply_all},
     report::{self, Mismatch},
 };
 use crate::at::{
@@ -26,15 +27,15 @@ pub(super) struct CurrentTable {
     /// Columns that the images do not have, and the value that rows got from
     /// `ADD COLUMN … DEFAULT`.
     added: Vec<(String, Option<String>)>,
-    cascades: Vec<Cascade>,
+    pub(super) cascades: Vec<Cascade>,
 }
 
 /// A foreign key that would change other rows when one of this table goes.
-struct Cascade {
-    constraint: String,
-    child: String,
-    child_columns: Vec<String>,
-    columns: Vec<usize>,
+pub(super) struct Cascade {
+    pub(super) constraint: String,
+    pub(super) child: String,
+    pub(super) child_columns: Vec<String>,
+    pub(super) columns: Vec<usize>,
 }
 
 /// One row that must change.
@@ -44,12 +45,14 @@ pub(super) struct Step {
     pub(super) current: Option<RowImage>,
 }
 
-/// Undoes a record inside the open transaction of `connection`.
+/// Undoes a record inside the open transaction of `connection`. After
+/// [`Failure::InTheWay`] it may work with `patient`, in a new transaction.
 pub(super) async fn undo(
     connection: &mut PgConnection,
     mut record: UndoRecord,
     forced: bool,
-) -> Result<(), PhaseTwoError> {
+    patient: bool,
+) -> Result<(), Failure> {
     record
         .tables
         .sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
@@ -78,13 +81,11 @@ pub(super) async fn undo(
         tables.push(table);
     }
     if !mismatches.is_empty() {
-        return Err(report::stuck(connection, &tables, &steps, &mismatches).await?);
+        let stuck = report::stuck(connection, &tables, &steps, &mismatches).await?;
+        return Err(stuck.into());
     }
     steps.sort_by_key(|step| std::cmp::Reverse(step.row.order));
-    for step in &steps {
-        tables[step.table].apply(connection, step, forced).await?;
-    }
-    Ok(())
+    apply_all(connection, &tables, steps, forced, patient).await
 }
 
 impl UndoColumn {
@@ -115,17 +116,17 @@ impl UndoColumn {
 }
 
 /// Collects parameters while SQL is written around them.
-struct Bound<'a> {
-    values: Vec<(&'a UndoColumn, &'a Value)>,
+pub(super) struct Bound<'a> {
+    pub(super) values: Vec<(&'a UndoColumn, &'a Value)>,
 }
 
 impl<'a> Bound<'a> {
-    fn add(&mut self, column: &'a UndoColumn, value: &'a Value) -> String {
+    pub(super) fn add(&mut self, column: &'a UndoColumn, value: &'a Value) -> String {
         self.values.push((column, value));
         column.parameter(self.values.len())
     }
 
-    fn query(&self, sql: String) -> Query<'static, Postgres, PgArguments> {
+    pub(super) fn query(&self, sql: String) -> Query<'static, Postgres, PgArguments> {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for (column, value) in &self.values {
             query = query.bind(RawValue::new(column.bind_oid(), value));
@@ -178,12 +179,16 @@ impl CurrentTable {
         })
     }
 
-    fn image_output(&self) -> String {
+    pub(super) fn image_output(&self) -> String {
         let columns: Vec<String> = self.undo.columns.iter().map(UndoColumn::output).collect();
         format!("ROW({})", columns.join(", "))
     }
 
-    fn key_condition<'a>(&'a self, bound: &mut Bound<'a>, image: &'a RowImage) -> String {
+    pub(super) fn key_condition<'a>(
+        &'a self,
+        bound: &mut Bound<'a>,
+        image: &'a RowImage,
+    ) -> String {
         let terms: Vec<String> = self
             .undo
             .key
@@ -243,7 +248,7 @@ impl CurrentTable {
         }
     }
 
-    fn image(&self, row: &sqlx::postgres::PgRow) -> Result<RowImage, PhaseTwoError> {
+    pub(super) fn image(&self, row: &sqlx::postgres::PgRow) -> Result<RowImage, PhaseTwoError> {
         let value = row.try_get_raw(0)?;
         let record = value.as_bytes().map_err(sqlx::Error::Decode)?;
         let fields = split_record(record)
@@ -251,124 +256,6 @@ impl CurrentTable {
         Ok(RowImage {
             values: fields.into_iter().map(|(_, value)| value).collect(),
         })
-    }
-
-    async fn apply(
-        &self,
-        connection: &mut PgConnection,
-        step: &Step,
-        forced: bool,
-    ) -> Result<(), PhaseTwoError> {
-        let restored = match (&step.current, &step.row.before) {
-            (None, None) => return Ok(()),
-            (Some(current), None) => return self.delete(connection, current).await,
-            (Some(current), Some(before)) => self.update(connection, current, before).await?,
-            (None, Some(before)) => self.insert(connection, before).await?,
-        };
-        if restored.as_ref() == step.row.before.as_ref() || forced {
-            return Ok(());
-        }
-        Err(PhaseTwoError::stuck(format!(
-            "a row of {} is not as before after its undo: a trigger or a generated column made \
-             it different; switch the trigger off and repair with retry, or accept the rows",
-            self.name
-        )))
-    }
-
-    async fn update(
-        &self,
-        connection: &mut PgConnection,
-        current: &RowImage,
-        before: &RowImage,
-    ) -> Result<Option<RowImage>, PhaseTwoError> {
-        let mut bound = Bound { values: Vec::new() };
-        let mut assignments = Vec::new();
-        for (position, column) in self.undo.columns.iter().enumerate() {
-            if !column.generated && current.values[position] != before.values[position] {
-                let parameter = bound.add(column, &before.values[position]);
-                assignments.push(format!("{} = {parameter}", quote(&column.name)));
-            }
-        }
-        if assignments.is_empty() {
-            return Ok(Some(current.clone()));
-        }
-        let condition = self.key_condition(&mut bound, current);
-        let sql = format!(
-            "UPDATE {} SET {} WHERE {condition} RETURNING {}",
-            self.name,
-            assignments.join(", "),
-            self.image_output(),
-        );
-        let row = bound.query(sql).fetch_optional(connection).await?;
-        row.map(|row| self.image(&row)).transpose()
-    }
-
-    async fn insert(
-        &self,
-        connection: &mut PgConnection,
-        before: &RowImage,
-    ) -> Result<Option<RowImage>, PhaseTwoError> {
-        let mut bound = Bound { values: Vec::new() };
-        let (mut names, mut values) = (Vec::new(), Vec::new());
-        for (position, column) in self.undo.columns.iter().enumerate() {
-            if !column.generated {
-                names.push(quote(&column.name));
-                values.push(bound.add(column, &before.values[position]));
-            }
-        }
-        let sql = format!(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}) RETURNING {}",
-            self.name,
-            names.join(", "),
-            values.join(", "),
-            self.image_output(),
-        );
-        let row = bound.query(sql).fetch_optional(connection).await?;
-        row.map(|row| self.image(&row)).transpose()
-    }
-
-    /// The row is locked, so no new row can come to reference it meanwhile.
-    async fn delete(
-        &self,
-        connection: &mut PgConnection,
-        current: &RowImage,
-    ) -> Result<(), PhaseTwoError> {
-        for cascade in &self.cascades {
-            let mut bound = Bound { values: Vec::new() };
-            let terms: Vec<String> = cascade
-                .columns
-                .iter()
-                .zip(&cascade.child_columns)
-                .map(|(&position, child)| {
-                    let column = &self.undo.columns[position];
-                    let parameter = bound.add(column, &current.values[position]);
-                    format!("{} = {parameter}", quote(child))
-                })
-                .collect();
-            let sql = format!(
-                "SELECT FROM {} WHERE {} LIMIT 1",
-                cascade.child,
-                terms.join(" AND ")
-            );
-            if bound
-                .query(sql)
-                .fetch_optional(&mut *connection)
-                .await?
-                .is_some()
-            {
-                return Err(PhaseTwoError::stuck(format!(
-                    "rows of {} reference a row of {} that the branch inserted, and the foreign \
-                     key {} would change them when it is deleted; remove them and repair with \
-                     retry, or accept the rows",
-                    cascade.child, self.name, cascade.constraint
-                )));
-            }
-        }
-        let mut bound = Bound { values: Vec::new() };
-        let condition = self.key_condition(&mut bound, current);
-        let sql = format!("DELETE FROM {} WHERE {condition}", self.name);
-        bound.query(sql).execute(connection).await?;
-        Ok(())
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod blocked;
 mod cancellation;
+mod concurrent;
 mod executor;
 mod images;
+mod order;
 mod phase_one;
 mod proof;
 mod proxy;

@@ -40,7 +40,7 @@ async fn tables_that_cannot_be_undone_are_refused() {
         ("DELETE FROM triggered", "trigger t_note"),
         ("DELETE FROM parent", "ON DELETE SET NULL"),
         ("UPDATE parent SET code = 1", "ON UPDATE CASCADE"),
-        ("UPDATE parent SET id = 1", "primary key column id"),
+        ("UPDATE ident SET id = 1", "primary key column id"),
         ("UPDATE ident SET n = DEFAULT", "IDENTITY"),
         ("DELETE FROM defaulted", "default calls writes"),
         ("DELETE FROM undo_log", "system table"),

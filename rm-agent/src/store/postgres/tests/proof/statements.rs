@@ -21,6 +21,14 @@ const SHAPES: &[(&str, Make)] = &[
     ("INSERT … DEFAULT", insert_default),
     ("INSERT … SELECT", insert_select),
     ("INSERT … ON CONFLICT DO NOTHING", insert_or_nothing),
+    ("INSERT … ON CONFLICT DO UPDATE", upsert),
+    ("INSERT … ON CONFLICT DO UPDATE … WHERE", upsert_where),
+    ("INSERT … SELECT … ON CONFLICT DO UPDATE", upsert_select),
+    ("UPDATE … FROM", update_from),
+    ("UPDATE … FROM … JOIN … RETURNING", update_from_join),
+    ("UPDATE of the primary key", update_key),
+    ("UPDATE of all primary keys", update_keys),
+    ("UPDATE that exchanges unique values", exchange),
     ("UPDATE", update),
     ("UPDATE of an expression", update_expression),
     ("UPDATE … RETURNING", update_returning),
@@ -341,5 +349,114 @@ fn moving(_: &mut Random, _: &Schema, table: &Table) -> String {
     format!(
         "WITH gone AS (DELETE FROM {t} RETURNING *) INSERT INTO {t} SELECT * FROM gone",
         t = table.name
+    )
+}
+
+fn upsert(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let target = table.key_names().join(", ");
+    let rows: Vec<String> = (0..1 + random.below(3))
+        .map(|_| row(random, schema, table))
+        .collect();
+    format!(
+        "{} VALUES {} ON CONFLICT ({target}) DO UPDATE SET n = excluded.n, {c} = excluded.{c} \
+         RETURNING n, s -- all",
+        into(table),
+        rows.join(", "),
+        c = random.pick(&table.columns).name
+    )
+}
+
+fn upsert_where(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let target = table.key_names().join(", ");
+    format!(
+        "INSERT INTO {} AS old ({}) VALUES {} ON CONFLICT ({target}) DO UPDATE \
+         SET (n, s) = (old.n + 1, excluded.s || old.s), u = old.u \
+         WHERE old.n < excluded.n OR old.s IS NULL -- why",
+        table.name,
+        table.insert_columns().join(", "),
+        row(random, schema, table)
+    )
+}
+
+fn upsert_select(random: &mut Random, _: &Schema, table: &Table) -> String {
+    let columns = table.insert_columns().join(", ");
+    let set = if table.key.is_empty() || random.once_in(2) {
+        "s = 'again'".to_owned()
+    } else {
+        let key = table.key[0].name;
+        format!("{key} = excluded.{key}, n = excluded.n")
+    };
+    let serial = if table.serial { "id, " } else { "" };
+    let overriding = if table.serial {
+        " OVERRIDING SYSTEM VALUE"
+    } else {
+        ""
+    };
+    format!(
+        "INSERT INTO {t} ({serial}{columns}){overriding} SELECT {serial}{columns} FROM {t} \
+         ORDER BY {} LIMIT 3 ON CONFLICT ({}) DO UPDATE SET {set}",
+        table.key_names().join(", "),
+        table.key_names().join(", "),
+        t = table.name
+    )
+}
+
+fn update_from(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let other = random.pick(&schema.tables).name;
+    format!(
+        "UPDATE {t} SET n = {t}.n + few.m, s = few.m::text FROM (SELECT max(u) AS m FROM {other}) few \
+         WHERE {t}.n <> few.m -- why",
+        t = table.name
+    )
+}
+
+fn update_from_join(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let set = assignment(random, schema, table);
+    let star = if table.star() == "*" {
+        "*"
+    } else {
+        "me.n, a.x"
+    };
+    format!(
+        "UPDATE {} AS me SET {set} FROM (VALUES (1, 'Ab'), (7, 'ß')) AS a (x, y) \
+         LEFT JOIN generate_series(1, 9) AS g (z) ON g.z = a.x WHERE me.s = a.y RETURNING {star}",
+        table.name
+    )
+}
+
+fn update_key(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let condition = condition(random, schema, table);
+    let Some(column) = table.key.first() else {
+        return format!("UPDATE {} SET id = id + 1000 WHERE {condition}", table.name);
+    };
+    let value = value(random, schema, table, column.name);
+    format!(
+        "UPDATE {} SET {} = {value}, n = n + 1 WHERE {condition} RETURNING n",
+        table.name, column.name
+    )
+}
+
+fn update_keys(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let numeric = |sql: &str| {
+        matches!(
+            sql,
+            "bigint" | "numeric" | "double precision" | "real" | "money" | "interval"
+        )
+    };
+    match table.key.iter().find(|column| numeric(column.kind.sql)) {
+        Some(column) if table.key.len() == 1 => {
+            format!("UPDATE {t} SET {c} = -{c}", t = table.name, c = column.name)
+        }
+        _ if table.serial => format!("UPDATE {} SET id = id + 1", table.name),
+        _ => update_key(random, schema, table),
+    }
+}
+
+fn exchange(random: &mut Random, _: &Schema, table: &Table) -> String {
+    let (a, b) = (random.below(24), 200 + random.below(24));
+    // Several of them in a branch leave net changes that block each other.
+    format!(
+        "UPDATE {} SET u = CASE WHEN u = {a} THEN {b} ELSE u - 200 END WHERE u = {a} OR u >= 200",
+        table.name
     )
 }
