@@ -32,4 +32,4 @@ pub use agent::{
 pub use at::lock_name::describe_row_lock;
 pub use error::{Error, is_retryable};
 pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
-pub use store::postgres::{AtPool, AtPoolBuilder, AtTransaction};
+pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};

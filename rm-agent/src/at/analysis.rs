@@ -17,10 +17,10 @@ use sqlparser::{
 };
 
 use super::{
-    functions,
+    functions::inspect,
     lexer::{Token, TokenKind, tokenize},
     locking::{LockingClause, blank},
-    statement::{Analysis, Read, TableName, Unsupported, WriteKind, WriteStatement},
+    statement::{Analysis, Read, TableName, Unsupported, Uses, WriteKind, WriteStatement},
     table::quote,
 };
 use crate::limits;
@@ -51,6 +51,19 @@ pub(crate) fn identifier(ident: &Ident) -> String {
     }
 }
 
+/// The single statements of a text, if it has several.
+pub(crate) fn split(sql: &str) -> Option<Vec<&str>> {
+    if !sql.contains(';') || sql.len() > limits::MAX_SQL_BYTES {
+        return None;
+    }
+    let tokens = tokenize(sql).ok()?;
+    let parts = tokens.split(|token| token.is_symbol(';') && token.depth == 0);
+    let texts: Vec<&str> = parts
+        .filter_map(|part| Some(&sql[part.first()?.span.start..part.last()?.span.end]))
+        .collect();
+    (texts.len() > 1).then_some(texts)
+}
+
 /// Reads a statement text.
 pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
     if sql.len() > limits::MAX_SQL_BYTES {
@@ -73,8 +86,8 @@ pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
     }
     if tokens.iter().any(|t| t.is_symbol(';')) {
         return Err(Unsupported::new(
-            "several statements in one text",
-            "send them one by one",
+            "several statements in one text with parameters",
+            "send them one by one, or without parameters through raw_sql",
         ));
     }
     Reader { sql, tokens }.read()
@@ -111,7 +124,8 @@ impl Reader<'_> {
         let word = self.sql[self.tokens[first].span.clone()].to_ascii_uppercase();
         match word.as_str() {
             "SELECT" | "VALUES" | "WITH" | "INSERT" | "UPDATE" | "DELETE" => self.parsed(),
-            "TABLE" | "SHOW" => Ok(Analysis::Read(Read::default())),
+            "TABLE" => Err(Unsupported::new("TABLE", "write SELECT * FROM the table")),
+            "SHOW" => Ok(Analysis::Read(Read::default())),
             "EXPLAIN"
                 if !self
                     .tokens
@@ -155,24 +169,25 @@ impl Reader<'_> {
                 "send them one by one",
             ));
         };
-        let functions = functions::inspect(&statement)?;
+        let uses = inspect(&statement)?;
         match &statement {
-            Statement::Insert(insert) => self.insert(insert, functions),
-            Statement::Update(update) => self.update(update, functions),
-            Statement::Delete(delete) => self.delete(delete, functions),
+            Statement::Insert(insert) => self.insert(insert, uses),
+            Statement::Update(update) => self.update(update, uses),
+            Statement::Delete(delete) => self.delete(delete, uses),
             Statement::Query(query) => match &*query.body {
-                SetExpr::Insert(Statement::Insert(insert)) => self.insert(insert, functions),
-                SetExpr::Update(Statement::Update(update)) => self.update(update, functions),
-                SetExpr::Delete(Statement::Delete(delete)) => self.delete(delete, functions),
-                _ if locks.is_empty() => Ok(Analysis::Read(Read { functions })),
-                _ => self.locking_read(query, &locks, functions),
+                SetExpr::Insert(Statement::Insert(insert)) => self.insert(insert, uses),
+                SetExpr::Update(Statement::Update(update)) => self.update(update, uses),
+                SetExpr::Delete(Statement::Delete(delete)) => self.delete(delete, uses),
+                _ if locks.is_empty() => Ok(Analysis::Read(Read { uses })),
+                _ => self.locking_read(query, &locks, uses),
             },
             _ => Err(Unsupported::new("this kind of statement", "use XA mode")),
         }
     }
 
-    /// Clauses that the parser does not know in full: row locks, and the target of
-    /// ON CONFLICT, which holds no more than columns, immutable expressions and names.
+    /// Clauses that the parser does not know in full: row locks, OVERRIDING, and the
+    /// target of ON CONFLICT, which holds no more than columns, immutable expressions
+    /// and names.
     fn not_for_the_parser(&self, locks: &[LockingClause]) -> Vec<Range<usize>> {
         let mut spans: Vec<Range<usize>> = locks.iter().map(|lock| lock.span.clone()).collect();
         let conflict = (1..self.tokens.len()).find(|&i| {
@@ -183,11 +198,20 @@ impl Reader<'_> {
         {
             spans.push(self.tokens[conflict].span.end..self.tokens[action].span.start);
         }
+        let overriding = (2..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0
+                && self.word_at(i, "VALUE")
+                && (self.word_at(i - 1, "SYSTEM") || self.word_at(i - 1, "USER"))
+                && self.word_at(i - 2, "OVERRIDING")
+        });
+        if let Some(value) = overriding {
+            spans.push(self.tokens[value - 2].span.start..self.tokens[value].span.end);
+        }
         spans.sort_by_key(|span| span.start);
         spans
     }
 
-    fn insert(&self, insert: &Insert, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+    fn insert(&self, insert: &Insert, uses: Uses) -> Result<Analysis, Unsupported> {
         let action = match &insert.on {
             None => &OnConflictAction::DoNothing,
             Some(OnInsert::OnConflict(on)) => &on.action,
@@ -215,7 +239,7 @@ impl Reader<'_> {
             main,
             (table, reference),
             insert.returning.is_some(),
-            functions,
+            uses,
         )?;
         if let OnConflictAction::DoUpdate(update) = action {
             self.conflict_update(main, update, &mut write)?;
@@ -251,7 +275,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn delete(&self, delete: &Delete, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+    fn delete(&self, delete: &Delete, uses: Uses) -> Result<Analysis, Unsupported> {
         let FromTable::WithFromKeyword(from) = &delete.from else {
             return Err(Unsupported::new(
                 "DELETE without FROM",
@@ -272,7 +296,7 @@ impl Reader<'_> {
             main,
             (table, reference),
             delete.returning.is_some(),
-            functions,
+            uses,
         )
         .map(|write| Analysis::Write(Box::new(write)))
     }
@@ -284,7 +308,7 @@ impl Reader<'_> {
         main: usize,
         (table, reference): (TableName, String),
         returns: bool,
-        functions: Vec<String>,
+        uses: Uses,
     ) -> Result<WriteStatement, Unsupported> {
         self.no_reserved_names()?;
         let returning = self.find(main, "RETURNING");
@@ -299,7 +323,7 @@ impl Reader<'_> {
             reference,
             assigned: Vec::new(),
             updates_on_conflict: false,
-            functions,
+            uses,
             prefix: 0..0,
             head: 0..0,
             body: 0..body_end,
@@ -311,7 +335,7 @@ impl Reader<'_> {
         })
     }
 
-    fn update(&self, update: &Update, functions: Vec<String>) -> Result<Analysis, Unsupported> {
+    fn update(&self, update: &Update, uses: Uses) -> Result<Analysis, Unsupported> {
         self.no_reserved_names()?;
         let main = self.main_keyword("UPDATE")?;
         self.no_only(main + 1)?;
@@ -348,7 +372,7 @@ impl Reader<'_> {
             reference,
             assigned: assigned_columns(&update.assignments)?,
             updates_on_conflict: false,
-            functions,
+            uses,
             prefix: 0..start(main),
             head: end(main)..start(set),
             body: end(set)..from.map_or(after_from, start),
@@ -424,7 +448,7 @@ fn refused_by_name(word: &str) -> Unsupported {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
             Unsupported::new(
                 format!("{word}: the local transaction belongs to AtTransaction"),
-                "use its commit and rollback; savepoints have no counterpart",
+                "use its commit and rollback, and its begin for a savepoint",
             )
         }
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => Unsupported::new(
@@ -448,7 +472,7 @@ fn refused_by_name(word: &str) -> Unsupported {
     }
 }
 
-fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
+pub(super) fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
     let parts: Option<Vec<_>> = name
         .0
         .iter()

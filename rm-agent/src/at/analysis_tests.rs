@@ -23,7 +23,7 @@ fn finds_the_clauses_of_an_update() {
     assert_eq!(found.table.schema.as_deref(), Some("public"));
     assert_eq!(found.reference, "\"s\"");
     assert_eq!(found.assigned, ["count", "Name"]);
-    assert_eq!(found.functions, ["count"]);
+    assert_eq!(found.uses.functions, ["count"]);
     assert_eq!(&sql[found.head], " public.stock AS s -- where\n ");
     assert_eq!(
         &sql[found.body],
@@ -98,7 +98,6 @@ fn tells_reads_from_locking_reads() {
         "SELECT 1",
         "(SELECT 1) UNION SELECT 2",
         "VALUES (1)",
-        "TABLE t",
         "SHOW x",
         "EXPLAIN DELETE FROM t",
         "LOCK TABLE t",
@@ -131,6 +130,7 @@ fn refuses_what_cannot_be_undone_and_says_why() {
             "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
             "MERGE",
         ),
+        ("TABLE t", "TABLE"),
         ("COPY t FROM STDIN", "COPY"),
         ("CREATE TABLE t (a int)", "CREATE"),
         ("DROP TABLE t", "DROP"),

@@ -6,7 +6,10 @@ use sqlparser::ast::{
     Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
 };
 
-use super::{analysis::identifier, statement::Unsupported};
+use super::{
+    analysis::{identifier, table_name},
+    statement::{TableName, Unsupported, Uses},
+};
 
 /// Built-in functions that write, send or change the session beyond what an
 /// undo record can bring back.
@@ -26,21 +29,25 @@ const WRITING_BUILT_INS: &[&str] = &[
     "lowrite",
 ];
 
-/// Looks through a statement. Returns the functions that it calls, by name.
-pub(crate) fn inspect(statement: &Statement) -> Result<Vec<String>, Unsupported> {
+/// Looks through a statement. Returns what it names.
+pub(crate) fn inspect(statement: &Statement) -> Result<Uses, Unsupported> {
     let mut finder = Finder {
         write_query_allowed: matches!(statement, Statement::Query(_)),
         ..Finder::default()
     };
     match statement.visit(&mut finder) {
         ControlFlow::Break(unsupported) => Err(unsupported),
-        ControlFlow::Continue(()) => Ok(finder.functions.into_iter().collect()),
+        ControlFlow::Continue(()) => Ok(Uses {
+            functions: finder.functions.into_iter().collect(),
+            tables: finder.tables.into_iter().collect(),
+        }),
     }
 }
 
 #[derive(Default)]
 struct Finder {
     functions: BTreeSet<String>,
+    tables: BTreeSet<TableName>,
     /// True until the first query was seen: `WITH … UPDATE` is a query whose
     /// body is the write that the caller looks at.
     write_query_allowed: bool,
@@ -82,6 +89,16 @@ impl Visitor for Finder {
             ));
         }
         ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<Unsupported> {
+        match table_name(name) {
+            Ok(name) => {
+                self.tables.insert(name);
+                ControlFlow::Continue(())
+            }
+            Err(unsupported) => ControlFlow::Break(unsupported),
+        }
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Unsupported> {

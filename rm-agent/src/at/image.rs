@@ -83,7 +83,8 @@ impl RowImage {
         let mut text_forms = fields.split_off(1 + table.columns.len()).into_iter();
         let mut fields = fields.into_iter();
         let oid = fields.next().and_then(|(_, value)| value);
-        if oid.as_deref() != Some(&table.oid.to_be_bytes()[..]) {
+        let is_oid = |known: &u32| oid.as_deref() == Some(&known.to_be_bytes()[..]);
+        if !table.storage.iter().any(is_oid) {
             return Err(ImageError::OtherTable);
         }
         let mut values = Vec::with_capacity(table.columns.len());

@@ -22,6 +22,7 @@ fn table(columns: Vec<Column>, key: Vec<usize>, unique: Vec<Vec<usize>>) -> Tabl
     };
     Table {
         oid: 1,
+        storage: vec![1],
         schema: "s".into(),
         name: "t".into(),
         columns,

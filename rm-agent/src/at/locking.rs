@@ -7,7 +7,7 @@ use sqlparser::ast::{Query, SetExpr};
 use super::{
     analysis::{Reader, plain_table},
     lexer::{Token, TokenKind},
-    statement::{Analysis, LockedTable, LockingRead, Unsupported},
+    statement::{Analysis, LockedTable, LockingRead, Unsupported, Uses, Wait},
     table::quote,
 };
 
@@ -52,10 +52,13 @@ impl Reader<'_> {
                 }
             }
         }
+        let mut wait = Wait::Block;
         if self.word_at(at, "NOWAIT") {
             at += 1;
+            wait = Wait::Fail;
         } else if self.word_at(at, "SKIP") && self.word_at(at + 1, "LOCKED") {
             at += 2;
+            wait = Wait::Skip;
         }
         let span = self.tokens[start].span.start..self.tokens.get(at - 1)?.span.end;
         let top_level = self.tokens[start].depth == 0;
@@ -63,6 +66,7 @@ impl Reader<'_> {
             LockingClause {
                 span,
                 of,
+                wait,
                 top_level,
             },
             at,
@@ -81,7 +85,7 @@ impl Reader<'_> {
         &self,
         query: &Query,
         locks: &[LockingClause],
-        functions: Vec<String>,
+        uses: Uses,
     ) -> Result<Analysis, Unsupported> {
         let SetExpr::Select(select) = &*query.body else {
             return Err(lock_advice("FOR UPDATE over several SELECTs"));
@@ -120,7 +124,12 @@ impl Reader<'_> {
         };
         Ok(Analysis::LockingRead(LockingRead {
             tables,
-            functions,
+            uses,
+            wait: locks
+                .iter()
+                .map(|lock| lock.wait)
+                .max()
+                .unwrap_or(Wait::Block),
             select_list_end: self.tokens[from].span.start,
             end: self.end(),
         }))
@@ -130,6 +139,7 @@ impl Reader<'_> {
 pub(super) struct LockingClause {
     pub(super) span: Range<usize>,
     of: Vec<String>,
+    wait: Wait,
     top_level: bool,
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod lock_key;
 pub(crate) mod lock_name;
 mod locking;
 pub(crate) mod rewrite;
+pub(crate) mod savepoint;
 pub(crate) mod statement;
 pub(crate) mod table;
 pub(crate) mod undo;

@@ -19,6 +19,7 @@ fn table() -> Table {
     };
     Table {
         oid: 1,
+        storage: vec![1],
         schema: "s".into(),
         name: "t".into(),
         columns: vec![column("id", false), column("m", true), column("u", false)],

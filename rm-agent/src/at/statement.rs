@@ -16,12 +16,20 @@ pub(crate) enum Analysis {
 /// A statement that reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Read {
-    /// Functions that it calls and that must not write.
+    pub(crate) uses: Uses,
+}
+
+/// What a statement names, and what must not write behind its back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Uses {
+    /// Functions, by their plain names.
     pub(crate) functions: Vec<String>,
+    /// Tables and views.
+    pub(crate) tables: Vec<TableName>,
 }
 
 /// A table by the name that the statement uses.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TableName {
     pub(crate) schema: Option<String>,
     pub(crate) name: String,
@@ -35,11 +43,23 @@ pub(crate) struct LockedTable {
     pub(crate) reference: String,
 }
 
+/// What a locking read does about a row that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wait {
+    /// Waits for it.
+    Block,
+    /// NOWAIT: fails.
+    Fail,
+    /// SKIP LOCKED: leaves it out.
+    Skip,
+}
+
 /// A SELECT that takes row locks in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LockingRead {
     pub(crate) tables: Vec<LockedTable>,
-    pub(crate) functions: Vec<String>,
+    pub(crate) uses: Uses,
+    pub(crate) wait: Wait,
     /// Where further output columns go: right after the select list.
     pub(crate) select_list_end: usize,
     /// Where the statement ends, before a semicolon.
@@ -70,7 +90,7 @@ pub(crate) struct WriteStatement {
     pub(crate) assigned: Vec<String>,
     /// INSERT: it has ON CONFLICT DO UPDATE.
     pub(crate) updates_on_conflict: bool,
-    pub(crate) functions: Vec<String>,
+    pub(crate) uses: Uses,
     /// UPDATE: the text before the keyword (a WITH clause).
     pub(crate) prefix: Range<usize>,
     /// UPDATE: the table with its alias.

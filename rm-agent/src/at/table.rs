@@ -70,6 +70,8 @@ pub(crate) struct IncomingKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) oid: u32,
+    /// Where its rows lie: itself, or the partitions of a partitioned table.
+    pub(crate) storage: Vec<u32>,
     pub(crate) schema: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) columns: Vec<Column>,

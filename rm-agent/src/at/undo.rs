@@ -23,6 +23,28 @@ pub(crate) struct Changes {
     locks: BTreeSet<Vec<u8>>,
     order: u32,
     bytes: usize,
+    /// How to take changes back, the last one last, while there is a mark.
+    journal: Vec<Entry>,
+    marks: usize,
+}
+
+/// A moment to which the changes can be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    order: u32,
+    bytes: usize,
+    journal: usize,
+}
+
+/// What was there before a change.
+#[derive(Debug)]
+enum Entry {
+    Row {
+        table: usize,
+        identity: Vec<u8>,
+        previous: Option<UndoRow>,
+    },
+    NewLock(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -46,7 +68,7 @@ impl Changes {
         if let (Some(before), Some(after)) = (&before, &after) {
             check_update(table, before, after)?;
         }
-        lock_key::add_keys(&mut self.locks, table, before.as_ref(), after.as_ref());
+        self.lock(table, before.as_ref(), after.as_ref());
         self.order += 1;
         self.bytes += before
             .iter()
@@ -79,12 +101,21 @@ impl Changes {
         after: Option<RowImage>,
     ) -> Result<(), Error> {
         let order = self.order;
-        let changes = self.table(table)?;
+        let position = self.position(table)?;
         let image = before
             .as_ref()
             .or(after.as_ref())
             .expect("they differ, so one is there");
-        match changes.rows.entry(identity(table, image)) {
+        let identity = identity(table, image);
+        let rows = &mut self.tables[position].rows;
+        if self.marks > 0 {
+            self.journal.push(Entry::Row {
+                table: position,
+                previous: rows.get(&identity).cloned(),
+                identity: identity.clone(),
+            });
+        }
+        match rows.entry(identity) {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 entry.insert(UndoRow {
                     order,
@@ -107,25 +138,80 @@ impl Changes {
         Ok(())
     }
 
-    fn table(&mut self, table: &Arc<Table>) -> Result<&mut TableChanges, Error> {
-        let found = self.tables.iter().position(|t| t.table.oid == table.oid);
-        let index = match found {
-            Some(index) if self.tables[index].table.columns == table.columns => index,
-            Some(_) => {
-                return Err(Error::TableChanged {
-                    table: table.display_name(),
-                });
+    fn lock(&mut self, table: &Table, before: Option<&RowImage>, after: Option<&RowImage>) {
+        if self.marks == 0 {
+            return lock_key::add_keys(&mut self.locks, table, before, after);
+        }
+        let mut keys = BTreeSet::new();
+        lock_key::add_keys(&mut keys, table, before, after);
+        for key in keys {
+            if self.locks.insert(key.clone()) {
+                self.journal.push(Entry::NewLock(key));
             }
+        }
+    }
+
+    /// Marks this moment. Every mark is given up by [`release`](Self::release).
+    pub(crate) fn mark(&mut self) -> Mark {
+        self.marks += 1;
+        Mark {
+            order: self.order,
+            bytes: self.bytes,
+            journal: self.journal.len(),
+        }
+    }
+
+    /// Takes back what came after the mark: images and lock keys. The mark stays;
+    /// later ones must be released.
+    pub(crate) fn take_back(&mut self, mark: Mark) {
+        self.moved.clear();
+        while self.journal.len() > mark.journal {
+            match self.journal.pop() {
+                Some(Entry::Row {
+                    table,
+                    identity,
+                    previous,
+                }) => {
+                    let rows = &mut self.tables[table].rows;
+                    match previous {
+                        Some(row) => rows.insert(identity, row),
+                        None => rows.remove(&identity),
+                    };
+                }
+                Some(Entry::NewLock(key)) => {
+                    self.locks.remove(&key);
+                }
+                None => break,
+            }
+        }
+        self.order = mark.order;
+        self.bytes = mark.bytes;
+    }
+
+    /// Gives up so many marks, the last ones; what came after them stays.
+    pub(crate) fn release(&mut self, marks: usize) {
+        self.marks = self.marks.saturating_sub(marks);
+        if self.marks == 0 {
+            self.journal.clear();
+        }
+    }
+
+    fn position(&mut self, table: &Arc<Table>) -> Result<usize, Error> {
+        let found = self.tables.iter().position(|t| t.table.oid == table.oid);
+        match found {
+            Some(index) if self.tables[index].table.columns == table.columns => Ok(index),
+            Some(_) => Err(Error::TableChanged {
+                table: table.display_name(),
+            }),
             None => {
                 let rows = BTreeMap::new();
                 self.tables.push(TableChanges {
                     table: Arc::clone(table),
                     rows,
                 });
-                self.tables.len() - 1
+                Ok(self.tables.len() - 1)
             }
-        };
-        Ok(&mut self.tables[index])
+        }
     }
 
     fn check_size(&self) -> Result<(), Error> {

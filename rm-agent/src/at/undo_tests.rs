@@ -15,6 +15,7 @@ fn table() -> Arc<Table> {
     };
     Arc::new(Table {
         oid: 1,
+        storage: vec![1],
         schema: "s".into(),
         name: "t".into(),
         columns: vec![

@@ -32,23 +32,59 @@ pub(super) struct TableInfo {
     pub(super) obstacle: Option<Obstacle>,
     /// Enabled triggers of the application.
     pub(super) triggers: Vec<String>,
+    /// Functions of the application that its defaults and checks call, and that may write.
+    pub(super) functions: Vec<String>,
 }
 
 const TABLE_SQL: &str = "
 SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
        row_security_active(c.oid),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid),
-       EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
        ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
-             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+             JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+             WHERE (t.tgrelid = c.oid OR t.tgparentid = 0 AND t.tgrelid IN (
+                      SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
+               AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+               -- They look at nothing but the row.
+               AND NOT (p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN (
+                 'suppress_redundant_updates_trigger', 'tsvector_update_trigger',
+                 'tsvector_update_trigger_column'))
              ORDER BY 1),
-       (SELECT p.proname::text FROM pg_catalog.pg_attrdef d
-        JOIN pg_catalog.pg_depend x ON x.classid = 'pg_catalog.pg_attrdef'::regclass
-             AND x.objid = d.oid AND x.refclassid = 'pg_catalog.pg_proc'::regclass
-        JOIN pg_catalog.pg_proc p ON p.oid = x.refobjid
-        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-        WHERE d.adrelid = c.oid AND p.provolatile = 'v' AND l.lanname NOT IN ('internal', 'c')
-        LIMIT 1)
+       ARRAY(SELECT DISTINCT p.proname::text FROM (
+               SELECT x.refobjid AS id FROM pg_catalog.pg_attrdef d
+               JOIN pg_catalog.pg_depend x ON x.classid = 'pg_catalog.pg_attrdef'::regclass
+                    AND x.objid = d.oid AND x.refclassid = 'pg_catalog.pg_proc'::regclass
+               WHERE d.adrelid = c.oid
+               UNION ALL
+               SELECT x.refobjid FROM pg_catalog.pg_constraint k
+               JOIN pg_catalog.pg_depend x ON x.classid = 'pg_catalog.pg_constraint'::regclass
+                    AND x.objid = k.oid AND x.refclassid = 'pg_catalog.pg_proc'::regclass
+               WHERE k.conrelid = c.oid OR k.contypid IN (
+                 SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = c.oid)
+             ) f
+             JOIN pg_catalog.pg_proc p ON p.oid = f.id
+             JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+             WHERE p.provolatile = 'v' AND l.lanname NOT IN ('internal', 'c')
+             ORDER BY 1),
+       (SELECT quote_ident(rn.nspname) || '.' || quote_ident(r.relname)
+        FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+        WHERE c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)),
+       ARRAY(SELECT relid::oid::int8 FROM pg_catalog.pg_partition_tree(c.oid) WHERE isleaf),
+       (SELECT CASE
+                 WHEN p.relkind = 'f' THEN 'is a foreign table'
+                 WHEN p.relpersistence <> 'p' THEN 'is unlogged or temporary'
+                 WHEN EXISTS (SELECT FROM pg_catalog.pg_index i
+                              JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+                              WHERE i.indrelid = p.oid AND NOT x.relispartition
+                                AND (i.indisunique OR i.indisexclusion))
+                   THEN 'has a unique index of its own'
+                 WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                              WHERE k.contype = 'f' AND k.confrelid = p.oid AND k.conparentid = 0)
+                   THEN 'is referenced by a foreign key of its own'
+               END AS why
+        FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class p ON p.oid = t.relid
+        WHERE t.relid <> c.oid ORDER BY why LIMIT 1)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass($1)";
 
@@ -124,14 +160,90 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.confrelid = $1::int8::oid
 ORDER BY k.conname";
 
-/// Functions of this name, outside the system catalog, that may write.
+/// Functions of this name that may write.
 const VOLATILE_SQL: &str = "
 SELECT DISTINCT p.proname::text
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-WHERE p.proname = ANY($1) AND p.provolatile = 'v' AND n.nspname <> 'pg_catalog'
+WHERE p.proname = ANY($1) AND p.provolatile = 'v'
+  AND NOT (n.nspname = 'pg_catalog' AND p.proname = ANY($3))
   AND NOT (l.lanname = 'c' AND p.proname = ANY($2))";
+
+/// Functions that may write behind views of these names, at any depth. What views
+/// need of the system catalog is not recorded there; it stands in their text.
+const BEHIND_VIEWS_SQL: &str = r"
+WITH RECURSIVE used(oid) AS (
+  SELECT to_regclass(name)::oid FROM unnest($1::text[]) name
+  UNION
+  SELECT d.refobjid FROM used
+  JOIN pg_catalog.pg_rewrite r ON r.ev_class = used.oid AND r.ev_type = '1'
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+       AND d.refclassid = 'pg_catalog.pg_class'::regclass
+), views AS (
+  SELECT used.oid, pg_catalog.pg_get_viewdef(used.oid) AS text FROM used
+  JOIN pg_catalog.pg_class c ON c.oid = used.oid
+  WHERE c.relkind = 'v' AND c.relnamespace <> 'pg_catalog'::regnamespace
+)
+SELECT p.proname::text FROM views
+JOIN pg_catalog.pg_rewrite r ON r.ev_class = views.oid
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+     AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.provolatile = 'v' AND l.lanname NOT IN ('internal', 'c')
+UNION
+SELECT p.proname::text FROM views
+CROSS JOIN LATERAL regexp_matches(views.text, '([a-z0-9_]+)\(', 'g') call
+JOIN pg_catalog.pg_proc p ON p.proname = call[1] AND p.pronamespace = 'pg_catalog'::regnamespace
+WHERE p.provolatile = 'v' AND NOT p.proname = ANY($2)";
+
+/// Built-in functions that are volatile and write nothing that an undo would have
+/// to bring back: they read what changes by itself, wait, take locks that end with
+/// the transaction, or draw numbers that are never given back anyway.
+pub(super) const HARMLESS_BUILT_INS: &[&str] = &[
+    "bernoulli",
+    "clock_timestamp",
+    "current_query",
+    "currtid2",
+    "currval",
+    "gen_random_uuid",
+    "lastval",
+    "nextval",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_blocking_pids",
+    "pg_database_size",
+    "pg_indexes_size",
+    "pg_is_in_recovery",
+    "pg_last_committed_xact",
+    "pg_lock_status",
+    "pg_partition_ancestors",
+    "pg_partition_tree",
+    "pg_prepared_xact",
+    "pg_relation_size",
+    "pg_safe_snapshot_blocking_pids",
+    "pg_sequence_last_value",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "pg_table_size",
+    "pg_tablespace_size",
+    "pg_total_relation_size",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
+    "pg_current_wal_flush_lsn",
+    "pg_current_wal_insert_lsn",
+    "pg_current_wal_lsn",
+    "pg_xact_commit_timestamp",
+    "pg_xact_commit_timestamp_origin",
+    "pg_xact_status",
+    "random",
+    "setseed",
+    "system",
+    "timeofday",
+    "txid_status",
+];
 
 /// Volatile functions of extensions that come with PostgreSQL and write nothing.
 const HARMLESS_EXTENSION_FUNCTIONS: &[&str] = &[
@@ -155,8 +267,30 @@ pub(super) async fn volatile_functions(
     sqlx::query_scalar(VOLATILE_SQL)
         .bind(names)
         .bind(harmless)
+        .bind(HARMLESS_BUILT_INS)
         .fetch_all(connection)
         .await
+}
+
+/// Functions behind the views among these tables that may write, so far as the
+/// catalog tells.
+pub(super) async fn functions_behind(
+    connection: &mut PgConnection,
+    tables: &[&TableName],
+) -> Result<Vec<String>, sqlx::Error> {
+    let names: Vec<String> = tables.iter().map(|name| quoted_name(name)).collect();
+    sqlx::query_scalar(BEHIND_VIEWS_SQL)
+        .bind(names)
+        .bind(HARMLESS_BUILT_INS)
+        .fetch_all(connection)
+        .await
+}
+
+fn quoted_name(name: &TableName) -> String {
+    match &name.schema {
+        Some(schema) => quote_qualified(schema, &name.name),
+        None => quote(&name.name),
+    }
 }
 
 /// Reads a table; `None` if there is none of that name.
@@ -164,12 +298,8 @@ pub(super) async fn read_table(
     connection: &mut PgConnection,
     name: &TableName,
 ) -> Result<Option<TableInfo>, sqlx::Error> {
-    let quoted = match &name.schema {
-        Some(schema) => quote_qualified(schema, &name.name),
-        None => quote(&name.name),
-    };
     let row = sqlx::query(TABLE_SQL)
-        .bind(quoted)
+        .bind(quoted_name(name))
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -187,8 +317,11 @@ pub(super) async fn read_table(
         .fetch_all(&mut *connection)
         .await?;
     let mut obstacle = table_obstacle(&row)?;
+    let leaves: Vec<i64> = row.try_get(11)?;
+    let storage = leaves.into_iter().chain([oid]);
     let mut table = Table {
         oid: u32::try_from(oid).unwrap_or_default(),
+        storage: storage.filter_map(|oid| u32::try_from(oid).ok()).collect(),
         schema: row.try_get::<String, _>(1)?.into(),
         name: row.try_get::<String, _>(2)?.into(),
         columns: Vec::with_capacity(columns.len()),
@@ -219,13 +352,15 @@ pub(super) async fn read_table(
         table: Arc::new(table),
         obstacle,
         triggers: row.try_get(8)?,
+        functions: row.try_get(9)?,
     }))
 }
 
 fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
     let (schema, name): (String, String) = (row.try_get(1)?, row.try_get(2)?);
     let (kind, persistence): (String, String) = (row.try_get(3)?, row.try_get(4)?);
-    let default_function: Option<String> = row.try_get(9)?;
+    let partition_of: Option<String> = row.try_get(10)?;
+    let partition: Option<String> = row.try_get(12)?;
     let found = |part: &str, advice| {
         Ok(Some(Obstacle {
             part: part.to_owned(),
@@ -234,13 +369,7 @@ fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
     };
     const NAME_BASE: &str = "write to its base table";
     match kind.as_str() {
-        "r" => {}
-        "p" => {
-            return found(
-                "it is partitioned",
-                "name the partition itself, or use XA mode",
-            );
-        }
+        "r" | "p" => {}
         "v" | "m" => return found("it is a view", NAME_BASE),
         "f" => return found("it is a foreign table", "write to it in its own database"),
         _ => return found("it is no ordinary table", NAME_BASE),
@@ -278,10 +407,16 @@ fn table_obstacle(row: &PgRow) -> Result<Option<Obstacle>, sqlx::Error> {
             "write to a table without children",
         );
     }
-    if let Some(function) = default_function {
+    if let Some(root) = partition_of {
         return found(
-            &format!("a column default calls {function}, which may write"),
-            "declare the function STABLE if it only reads, or use XA mode",
+            &format!("it is a partition of {root}, under whose name its rows are locked"),
+            "write to the partitioned table",
+        );
+    }
+    if let Some(why) = partition {
+        return found(
+            &format!("one of its partitions {why}"),
+            "make its partitions alike, or use XA mode",
         );
     }
     Ok(None)

@@ -15,8 +15,11 @@ use sqlx::{
 };
 use sqlx_core::describe::Describe;
 
+use crate::at::analysis::split;
+
 use super::{
     pool::AtPool,
+    savepoint::AtSavepoint,
     transaction::{AtTransaction, Step},
 };
 
@@ -37,6 +40,21 @@ impl Statement {
             arguments,
             persistent,
         })
+    }
+
+    /// Its single statements, if its text has several. Only without parameters: the
+    /// database takes one statement with them.
+    pub(super) fn pieces(&self) -> Option<Vec<Self>> {
+        if self.arguments.is_some() {
+            return None;
+        }
+        let texts = split(self.sql.as_str())?;
+        let piece = |text: &str| Self {
+            sql: sqlx::AssertSqlSafe(text.to_owned()).into_sql_str(),
+            arguments: None,
+            persistent: self.persistent,
+        };
+        Some(texts.into_iter().map(piece).collect())
     }
 
     /// The same with another text, through the protocol whose values are binary.
@@ -139,4 +157,5 @@ macro_rules! executor {
 }
 
 executor!(&'c mut AtTransaction, connection);
+executor!(&'c mut AtSavepoint<'_>, connection);
 executor!(&'c AtPool, plain);

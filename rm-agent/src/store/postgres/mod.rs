@@ -5,11 +5,13 @@ mod builder;
 mod catalog;
 mod connection;
 mod executor;
+mod locking;
 pub(crate) mod phase_two;
 mod plan;
 mod pool;
 mod retry;
 mod run;
+mod savepoint;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
 mod start_check;
@@ -19,6 +21,7 @@ mod watch;
 
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;
+pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;
 
 #[cfg(test)]

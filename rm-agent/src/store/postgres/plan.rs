@@ -15,7 +15,7 @@ use crate::{
     at::{
         analysis,
         rewrite::{Rewritten, rewrite, rewrite_locking},
-        statement::{Analysis, LockingRead, TableName, WriteKind, WriteStatement},
+        statement::{Analysis, LockingRead, TableName, Wait, WriteKind, WriteStatement},
         table::{ReferentialAction, Table},
     },
     clock,
@@ -32,6 +32,7 @@ pub(super) enum Plan {
     Locking {
         sql: Arc<str>,
         tables: Vec<Arc<Table>>,
+        wait: Wait,
     },
     /// With images of the changed rows in its last columns.
     Write(WritePlan),
@@ -65,6 +66,8 @@ pub(super) struct Planner {
     plans: Remembered<Arc<str>, Arc<Plan>>,
     tables: Remembered<TableName, Arc<TableInfo>>,
     functions: Remembered<String, bool>,
+    /// Tables and views behind which nothing writes.
+    harmless: Remembered<TableName, ()>,
 }
 
 /// What was read, and when.
@@ -95,6 +98,7 @@ impl Planner {
             plans: Mutex::default(),
             tables: Mutex::default(),
             functions: Mutex::default(),
+            harmless: Mutex::default(),
         }
     }
 
@@ -119,12 +123,13 @@ impl Planner {
             advice: found.advice,
         })?;
         let mut since = clock::now();
-        let functions = match &analysis {
-            Analysis::Read(read) => &read.functions,
-            Analysis::LockingRead(read) => &read.functions,
-            Analysis::Write(write) => &write.functions,
+        let uses = match &analysis {
+            Analysis::Read(read) => &read.uses,
+            Analysis::LockingRead(read) => &read.uses,
+            Analysis::Write(write) => &write.uses,
         };
-        self.check_functions(functions, connection).await?;
+        self.check_functions(&uses.functions, connection).await?;
+        self.check_views(&uses.tables, connection).await?;
         let plan = match &analysis {
             Analysis::Read(_) => Plan::Read,
             Analysis::LockingRead(read) => {
@@ -150,6 +155,7 @@ impl Planner {
     pub(super) fn forget(&self) {
         self.plans.lock().clear();
         self.tables.lock().clear();
+        self.harmless.lock().clear();
     }
 
     async fn plan_locking(
@@ -167,7 +173,11 @@ impl Planner {
         }
         let references: Vec<&Table> = tables.iter().map(|table| &**table).collect();
         let sql = rewrite_locking(sql, read, &references).into();
-        Ok(Plan::Locking { sql, tables })
+        Ok(Plan::Locking {
+            sql,
+            tables,
+            wait: read.wait,
+        })
     }
 
     async fn table(
@@ -252,6 +262,42 @@ impl Planner {
         }
     }
 
+    /// A view may call functions that write.
+    async fn check_views(
+        &self,
+        names: &[TableName],
+        connection: &mut PgConnection,
+    ) -> Result<(), Error> {
+        let unknown: Vec<&TableName> = {
+            let harmless = self.harmless.lock();
+            let known =
+                |name: &TableName| harmless.get(name).is_some_and(|(_, read)| is_fresh(*read));
+            names.iter().filter(|name| !known(name)).collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let read = clock::now();
+        let functions = catalog::functions_behind(connection, &unknown)
+            .await
+            .map_err(Error::database("reading the catalog"))?;
+        let writing = |name: &&String| !self.allowed.functions.contains(*name);
+        if let Some(function) = functions.iter().find(writing) {
+            return Err(Error::Statement {
+                part: format!("a view that it reads calls {function}, which may write"),
+                advice:
+                    "read the tables themselves, declare the function STABLE if it only reads, \
+                         name it in AtPool's allow_function, or use XA mode"
+                        .to_owned(),
+            });
+        }
+        for name in unknown {
+            let limit = limits::MAX_REMEMBERED_TABLES;
+            remember(&self.harmless, limit, name.clone(), ((), read));
+        }
+        Ok(())
+    }
+
     fn check_write(&self, write: &WriteStatement, info: &TableInfo) -> Result<(), Error> {
         check_obstacle(info)?;
         let table = &*info.table;
@@ -266,6 +312,16 @@ impl Planner {
                 format!("its trigger {trigger} may write elsewhere"),
                 "name the trigger in AtPool's allow_trigger if it only changes the row itself, \
                  or use XA mode",
+            );
+        }
+        let is_unknown = |name: &&String| !self.allowed.functions.contains(*name);
+        if write.kind != WriteKind::Delete
+            && let Some(function) = info.functions.iter().find(is_unknown)
+        {
+            return refuse(
+                format!("one of its defaults or checks calls {function}, which may write"),
+                "declare the function STABLE if it only reads, name it in AtPool's \
+                 allow_function, or use XA mode",
             );
         }
         match write.kind {

@@ -40,7 +40,7 @@ use crate::{context, error::Error, limits, registrar::Registrar};
 /// - Statements that cannot be undone exactly are refused before they run, with
 ///   [`Error::Statement`] or [`Error::Table`]. Functions are looked at by name;
 ///   user-defined operators and casts are trusted not to write.
-/// - A failed statement leaves only a rollback; there are no savepoints.
+/// - A failed statement leaves only a rollback, of the transaction or to a savepoint.
 /// - An `UPDATE` skips a row whose primary key another transaction changes while
 ///   the statement waits for it.
 /// - A new trigger, foreign key or unique index is noticed within
@@ -277,16 +277,8 @@ impl AtPool {
         if context.is_none() {
             return Ok(self.inner.pool.fetch_many(statement));
         }
-        let plan = match self.planner().remembered(statement.sql.as_str()) {
-            Some(plan) => plan,
-            None => {
-                let mut connection = self.acquire(context).await?;
-                self.planner()
-                    .plan(statement.sql.as_str(), &mut connection)
-                    .await?
-            }
-        };
-        if matches!(*plan, Plan::Read) {
+        // Several statements in one text are one branch.
+        if statement.pieces().is_none() && self.reads_only(&statement, context).await? {
             return Ok(self.inner.pool.fetch_many(statement));
         }
         let mut retry = Retry::new();
@@ -297,6 +289,22 @@ impl AtPool {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn reads_only(
+        &self,
+        statement: &Statement,
+        context: Option<TransactionContext>,
+    ) -> Result<bool, sqlx::Error> {
+        let sql = statement.sql.as_str();
+        let plan = match self.planner().remembered(sql) {
+            Some(plan) => plan,
+            None => {
+                let mut connection = self.acquire(context).await?;
+                self.planner().plan(sql, &mut connection).await?
+            }
+        };
+        Ok(matches!(*plan, Plan::Read))
     }
 
     async fn run_alone(

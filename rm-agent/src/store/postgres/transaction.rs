@@ -17,13 +17,15 @@ use super::{
     branch::{Branch, Outcome, rolled_back_for_sure},
     connection::Held,
     executor::Statement,
+    locking::LockingStatement,
     plan::{Plan, WritePlan},
     pool::AtPool,
-    run::{collect, image, images},
+    run::{collect, images},
+    savepoint::{self, Savepoints},
     watch::Watch,
 };
 use crate::{
-    at::{lock_key, table::Table, undo::Changes},
+    at::{savepoint::SavepointCommand, undo::Changes},
     clock,
     error::{Error, is_retryable, sql_state},
     limits,
@@ -48,6 +50,7 @@ pub struct AtTransaction {
     held: Held,
     state: State,
     branch: Option<Branch>,
+    savepoints: Savepoints,
     retryable: bool,
 }
 
@@ -99,6 +102,7 @@ impl AtTransaction {
             held,
             state: State::Idle,
             branch,
+            savepoints: Savepoints::default(),
             retryable: false,
         }
     }
@@ -135,12 +139,17 @@ impl AtTransaction {
         self.held.get()
     }
 
+    pub(super) fn savepoints(&mut self) -> &mut Savepoints {
+        &mut self.savepoints
+    }
+
     /// Whether the last failure was a passing one.
     pub(super) fn failed_retryably(&self) -> bool {
         self.retryable
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
+        self.roll_back_dropped().await?;
         match std::mem::replace(&mut self.state, State::Busy) {
             State::Idle => return Ok(()),
             State::Open => {}
@@ -236,9 +245,18 @@ impl AtTransaction {
         &'c mut self,
         statement: Statement,
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        self.roll_back_dropped().await?;
         if self.branch.is_none() {
             self.begin_plainly().await?;
             return Ok(self.held.get().fetch_many(statement));
+        }
+        if let Some(command) = SavepointCommand::read(statement.sql.as_str()) {
+            let done = self.run_savepoint(command).await?;
+            return Ok(stream::iter([Ok(Either::Left(done))]).boxed());
+        }
+        if let Some(pieces) = statement.pieces() {
+            let steps = self.run_pieces(pieces).await?;
+            return Ok(stream::iter(steps.into_iter().map(Ok)).boxed());
         }
         let was = match std::mem::replace(&mut self.state, State::Busy) {
             usable @ (State::Idle | State::Open) => usable,
@@ -272,7 +290,15 @@ impl AtTransaction {
                     .inspect_err(|error| *state = State::Broken(error.to_string()))
                     .boxed());
             }
-            Plan::Locking { sql, tables } => self.run_locking(&watch, statement, sql, tables).await,
+            Plan::Locking { sql, tables, wait } => {
+                let branch = self.branch.as_ref().expect("this is a branch");
+                let read = LockingStatement {
+                    statement: statement.with_images(sql),
+                    tables,
+                    wait: *wait,
+                };
+                read.run(self.held.get(), &watch, &self.pool, branch).await
+            }
             Plan::Write(plan) => self.run_write(&watch, statement, plan).await,
         };
         match steps {
@@ -292,6 +318,79 @@ impl AtTransaction {
                 Err(self.break_by(error))
             }
         }
+    }
+
+    /// Runs the statements of one text. None of them runs if one is refused.
+    async fn run_pieces(&mut self, pieces: Vec<Statement>) -> Result<Vec<Step>, sqlx::Error> {
+        if matches!(self.state, State::Idle | State::Open) {
+            let statements = pieces
+                .iter()
+                .filter(|piece| SavepointCommand::read(piece.sql.as_str()).is_none());
+            for piece in statements {
+                let idle = self.state == State::Idle;
+                match self.plan(piece, idle).await {
+                    Ok(_) => {}
+                    Err(error @ Error::Database { .. }) => {
+                        return Err(self.break_by(error.into()));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let mut steps = Vec::new();
+        for piece in pieces {
+            let started: BoxStream<'_, _> = Box::pin(self.start(piece)).await?;
+            steps.extend(started.try_collect::<Vec<Step>>().await?);
+        }
+        Ok(steps)
+    }
+
+    /// Sets, releases or returns to a savepoint. Returning to one is possible after
+    /// a failure, too: it drops whatever a failed or cancelled statement did.
+    pub(super) async fn run_savepoint(
+        &mut self,
+        command: SavepointCommand,
+    ) -> Result<PgQueryResult, sqlx::Error> {
+        let returns = matches!(command, SavepointCommand::RollBackTo(_));
+        match std::mem::replace(&mut self.state, State::Busy) {
+            State::Open => {}
+            State::Idle if self.branch.is_some() => {
+                if let Err(error) = self.begin_branch().await {
+                    return Err(self.break_by(error));
+                }
+            }
+            State::Idle => {
+                self.state = State::Idle;
+                self.begin_plainly().await?;
+                self.state = State::Busy;
+            }
+            State::Busy | State::Broken(_) if returns && !self.savepoints.is_empty() => {}
+            State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
+            State::Broken(reason) => return Err(self.stay_broken(&reason)),
+        }
+        match savepoint::send(self.held.get(), &command).await {
+            Ok(done) => {
+                let mut nothing = Changes::default();
+                let branch = self.branch.as_mut();
+                let changes = branch.map_or(&mut nothing, |branch| &mut branch.changes);
+                self.savepoints.follow(&command, changes);
+                self.state = State::Open;
+                self.retryable = false;
+                Ok(done)
+            }
+            Err(error) => Err(self.break_by(error)),
+        }
+    }
+
+    /// A savepoint that was dropped is rolled back before anything else happens.
+    pub(super) async fn roll_back_dropped(&mut self) -> Result<(), sqlx::Error> {
+        let Some(name) = self.savepoints.dropped() else {
+            return Ok(());
+        };
+        self.run_savepoint(SavepointCommand::RollBackTo(name.clone()))
+            .await?;
+        self.run_savepoint(SavepointCommand::Release(name)).await?;
+        Ok(())
     }
 
     /// Plans the statement. A pooled connection may have died since it was last
@@ -401,51 +500,6 @@ impl AtTransaction {
         });
         let steps = watch.over(run).await?;
         changes.end_statement()?;
-        Ok(steps)
-    }
-
-    /// The rows are read and locked; before the user sees them, the coordinator
-    /// says that no other transaction may still undo them.
-    async fn run_locking(
-        &mut self,
-        watch: &Watch,
-        statement: Statement,
-        sql: &Arc<str>,
-        tables: &[Arc<Table>],
-    ) -> Result<Vec<Step>, sqlx::Error> {
-        let branch = self.branch.as_ref().expect("only called for a branch");
-        let mut keys = std::collections::BTreeSet::new();
-        let statement = statement.with_images(sql);
-        let run = collect(self.held.get(), statement, true, |row| {
-            let mut column = row.len();
-            for table in tables.iter().rev() {
-                let image = image(row, &mut column, table)?;
-                keys.insert(lock_key::primary_key(table, &image));
-            }
-            Ok(())
-        });
-        let steps = watch.over(run).await?;
-        if keys.is_empty() {
-            return Ok(steps);
-        }
-        if keys.len() > limits::MAX_ROW_LOCKS {
-            return Err(Error::TooLarge {
-                what: format!("the number of rows locked by FOR UPDATE, {}", keys.len()),
-                limit: limits::MAX_ROW_LOCKS,
-            }
-            .into());
-        }
-        let check = Registration {
-            xid: branch.xid,
-            resource: self.pool.resource().into(),
-            row_locks: keys.into_iter().map(Into::into).collect(),
-            wait_limit: branch.wait_limit(),
-        };
-        self.pool
-            .registrar()
-            .check_locks(check)
-            .await
-            .map_err(Error::from)?;
         Ok(steps)
     }
 }

@@ -5,6 +5,7 @@ mod cancellation;
 mod concurrent;
 mod executor;
 mod images;
+mod locking;
 mod order;
 mod phase_one;
 mod proof;
@@ -12,7 +13,9 @@ mod proxy;
 mod refusals;
 mod registrar;
 mod rollback;
+mod savepoints;
 mod server;
+mod shapes;
 
 use std::sync::Arc;
 

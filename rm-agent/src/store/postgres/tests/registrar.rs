@@ -16,6 +16,8 @@ use crate::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
 pub(super) enum Event {
     Registered(Xid, u32, usize),
     Checked(Xid, usize),
+    /// A check that would not have waited.
+    CheckedAtOnce(Xid, usize),
     Done(Xid, u32),
     Withdrawn(Xid, u32),
     Doomed(Xid, u32),
@@ -77,6 +79,7 @@ impl TestRegistrar {
         let of = |event: &Event| match event {
             Event::Registered(of, ..)
             | Event::Checked(of, _)
+            | Event::CheckedAtOnce(of, _)
             | Event::Done(of, _)
             | Event::Withdrawn(of, _)
             | Event::Doomed(of, _)
@@ -163,7 +166,12 @@ impl Registrar for TestRegistrar {
     fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(async move {
             self.refusal(check.xid).await?;
-            self.push(Event::Checked(check.xid, check.row_locks.len()));
+            let checked = if check.wait_limit.is_zero() {
+                Event::CheckedAtOnce
+            } else {
+                Event::Checked
+            };
+            self.push(checked(check.xid, check.row_locks.len()));
             let locks = self.locks.lock();
             let held = check
                 .row_locks

@@ -80,11 +80,7 @@ async fn round(fixture: &Fixture, seed: u64, counts: &mut Counts) {
     let mut world = World::new(fixture, &schema, &fill).await;
     for number in 0..TRANSACTIONS {
         let branches: Vec<Vec<Statement>> = (0..1 + random.below(2))
-            .map(|_| {
-                (0..1 + random.below(5))
-                    .map(|_| statements::any(&mut random, &schema))
-                    .collect()
-            })
+            .map(|_| statements::branch(&mut random, &schema))
             .collect();
         let commit = random.once_in(3);
         let before = counts.mismatches.len();

@@ -11,6 +11,40 @@ pub(super) struct Statement {
     pub(super) sql: String,
 }
 
+impl Statement {
+    pub(super) fn new(shape: &'static str, sql: String) -> Self {
+        Self { shape, sql }
+    }
+}
+
+/// The statements of a branch, with a savepoint among them at times.
+pub(super) fn branch(random: &mut Random, schema: &Schema) -> Vec<Statement> {
+    let count = 1 + random.below(5);
+    let mut all: Vec<Statement> = (0..count).map(|_| any(random, schema)).collect();
+    if random.once_in(3) {
+        let ends: &[(&'static str, &str)] = &[
+            ("ROLLBACK TO", "ROLLBACK TO one"),
+            ("ROLLBACK TO", "ROLLBACK WORK TO SAVEPOINT ONE"),
+            ("RELEASE", "RELEASE SAVEPOINT one"),
+        ];
+        for _ in 0..random.below(3) {
+            let &(shape, sql) = random.pick(&ends[..2]);
+            all.push(Statement::new(shape, sql.to_owned()));
+            all.extend((0..random.below(3)).map(|_| any(random, schema)));
+        }
+        if random.once_in(3) {
+            all.push(Statement::new(ends[2].0, ends[2].1.to_owned()));
+            all.push(any(random, schema));
+        }
+        let at = random.below(count + 1);
+        all.insert(at, Statement::new("SAVEPOINT", "SAVEPOINT one".to_owned()));
+    }
+    all
+}
+
+/// The shape whose text holds several statements.
+pub(super) const SEVERAL: &str = "several in one text";
+
 type Make = fn(&mut Random, &Schema, &Table) -> String;
 
 /// Every shape and how to make one.
@@ -42,6 +76,7 @@ const SHAPES: &[(&str, Make)] = &[
     ("DELETE … RETURNING", delete_returning),
     ("DELETE … USING", delete_using),
     ("DELETE with a sub-query", delete_sub_query),
+    (SEVERAL, several),
     ("SELECT", select),
     ("SELECT … FOR UPDATE", select_for_update),
     ("TRUNCATE", truncate),
@@ -458,5 +493,14 @@ fn exchange(random: &mut Random, _: &Schema, table: &Table) -> String {
     format!(
         "UPDATE {} SET u = CASE WHEN u = {a} THEN {b} ELSE u - 200 END WHERE u = {a} OR u >= 200",
         table.name
+    )
+}
+
+fn several(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    format!(
+        "{};\n{}; {} ;",
+        update(random, schema, table),
+        insert_rows(random, schema, table),
+        delete(random, schema, table)
     )
 }

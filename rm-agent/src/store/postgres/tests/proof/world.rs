@@ -10,7 +10,7 @@ use sqlx::{
 use super::{
     super::{AtPool, Fixture},
     schema::Schema,
-    statements::Statement,
+    statements::{self, Statement},
 };
 use crate::{
     Error,
@@ -141,7 +141,13 @@ impl<'a> World<'a> {
         counts: &mut Counts,
     ) -> Result<(), Option<String>> {
         let mut tx = self.pool.begin_in(xid).await.expect("begin");
+        let mut open = false;
         for statement in statements {
+            match statement.shape {
+                "SAVEPOINT" => open = true,
+                "RELEASE" => open = false,
+                _ => {}
+            }
             let shape = counts.shapes.entry(statement.shape).or_default();
             match run_both(&mut tx, &mut self.shadow, statement).await {
                 Ok(End::Ran) => {
@@ -155,6 +161,11 @@ impl<'a> World<'a> {
                 Ok(End::Failed) => {
                     shape[2] += 1;
                     counts.failed += 1;
+                    // A savepoint takes the failure back, here as there.
+                    let back = Statement::new("ROLLBACK TO", "ROLLBACK TO one".to_owned());
+                    if open && run_both(&mut tx, &mut self.shadow, &back).await.is_ok() {
+                        continue;
+                    }
                     tx.rollback().await.expect("rollback");
                     return Err(None);
                 }
@@ -236,7 +247,8 @@ async fn run_both(
     statement: &Statement,
 ) -> Result<End, String> {
     let sql = &statement.sql;
-    let here = effect(&mut *tx, sql).await;
+    let several = statement.shape == statements::SEVERAL;
+    let here = effect(&mut *tx, sql, several).await;
     if let Err(error) = &here
         && matches!(
             Error::from_sqlx(error),
@@ -245,7 +257,7 @@ async fn run_both(
     {
         return Ok(End::Refused);
     }
-    let there = effect(shadow, sql).await;
+    let there = effect(shadow, sql, several).await;
     match (here, there) {
         (Ok(here), Ok(there)) if here == there => Ok(End::Ran),
         (Ok(here), Ok(there)) => Err(format!("{sql}\ndid {here:?}\nshould do {there:?}")),
@@ -272,6 +284,7 @@ fn class(error: &sqlx::Error) -> Option<String> {
 async fn effect<'c>(
     executor: impl sqlx::Executor<'c, Database = sqlx::Postgres>,
     sql: &str,
+    several: bool,
 ) -> Result<Effect, sqlx::Error> {
     use futures_util::TryStreamExt as _;
 
@@ -279,8 +292,12 @@ async fn effect<'c>(
         affected: 0,
         rows: Vec::new(),
     };
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()));
-    let mut steps = executor.fetch_many(query);
+    let text = sqlx::AssertSqlSafe(sql.to_owned());
+    let mut steps = if several {
+        executor.fetch_many(sqlx::raw_sql(text))
+    } else {
+        executor.fetch_many(sqlx::query(text))
+    };
     while let Some(step) = steps.try_next().await? {
         match step {
             sqlx::Either::Left(done) => effect.affected += done.rows_affected(),
