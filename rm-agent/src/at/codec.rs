@@ -23,6 +23,7 @@ use crate::limits;
 const VERSION: u8 = 1;
 const AS_TEXT: u8 = 1;
 const GENERATED: u8 = 2;
+const MERGES: u8 = 4;
 const INSERTED: u8 = 1;
 const UPDATED: u8 = 2;
 const DELETED: u8 = 3;
@@ -53,6 +54,8 @@ pub(crate) struct UndoColumn {
     /// The type to cast a text form to; set when the values are texts.
     pub(crate) text_type: Option<Arc<str>>,
     pub(crate) generated: bool,
+    /// Others may change it; an undo leaves it as they did.
+    pub(crate) merges: bool,
 }
 
 /// One row's net change over the whole branch.
@@ -111,7 +114,9 @@ impl UndoTable {
             } else {
                 0
             };
-            out.push(text | if column.generated { GENERATED } else { 0 });
+            let generated = if column.generated { GENERATED } else { 0 };
+            let merges = if column.merges { MERGES } else { 0 };
+            out.push(text | generated | merges);
             if let Some(name) = &column.text_type {
                 put_bytes(out, name.as_bytes());
             }
@@ -135,6 +140,7 @@ impl UndoTable {
                 type_oid: u32::try_from(type_oid).map_err(|_| DecodeError("type oid"))?,
                 text_type: (flags & AS_TEXT != 0).then(|| input.text()).transpose()?,
                 generated: flags & GENERATED != 0,
+                merges: flags & MERGES != 0,
             })
         })?;
         let width = columns.len();

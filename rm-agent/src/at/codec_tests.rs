@@ -12,6 +12,7 @@ fn record() -> UndoRecord {
         type_oid,
         text_type: text_type.map(Into::into),
         generated,
+        merges: false,
     };
     let image = |values: [Value; 3]| {
         Some(RowImage {
@@ -102,6 +103,7 @@ fn any_table() -> impl Strategy<Value = UndoTable> {
                         type_oid: i as u32 * 5_000,
                         text_type: (i % 3 == 1).then(|| "t".into()),
                         generated: i % 2 == 1,
+                        merges: i % 3 == 0,
                     })
                     .collect(),
                 key: vec![width - 1],

@@ -9,6 +9,7 @@ fn column(equality: Equality, type_oid: u32) -> Column {
         type_name: "t".into(),
         as_text: false,
         generated: false,
+        merges: false,
         identity_always: false,
         equality,
     }

@@ -9,6 +9,7 @@ pub(crate) mod lexer;
 pub(crate) mod lock_key;
 pub(crate) mod lock_name;
 mod locking;
+pub(crate) mod merge;
 pub(crate) mod rewrite;
 pub(crate) mod savepoint;
 pub(crate) mod statement;

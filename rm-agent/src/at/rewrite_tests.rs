@@ -14,6 +14,7 @@ fn table() -> Table {
         type_name: "t".into(),
         as_text,
         generated: false,
+        merges: false,
         identity_always: false,
         equality: Equality::Bytes,
     };

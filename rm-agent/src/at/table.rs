@@ -26,6 +26,8 @@ pub(crate) struct Column {
     /// multiranges, the database does not take that of an empty `oidvector`, and that
     /// of xml lacks the declaration.
     pub(crate) as_text: bool,
+    /// Others may change it meanwhile; an undo leaves it as they did.
+    pub(crate) merges: bool,
     /// Computed by the database; never written.
     pub(crate) generated: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: an UPDATE cannot bring a value back.

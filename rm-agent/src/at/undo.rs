@@ -69,13 +69,8 @@ impl Changes {
             check_update(table, before, after)?;
         }
         self.lock(table, before.as_ref(), after.as_ref());
-        self.order += 1;
-        self.bytes += before
-            .iter()
-            .chain(&after)
-            .map(RowImage::size)
-            .sum::<usize>();
-        self.check_size()?;
+        let images = before.iter().chain(&after);
+        self.bytes += images.map(RowImage::size).sum::<usize>();
         if let (Some(old), Some(new)) = (&before, &after)
             && identity(table, old) != identity(table, new)
         {
@@ -88,7 +83,6 @@ impl Changes {
     /// The statement has no more rows.
     pub(crate) fn end_statement(&mut self) -> Result<(), Error> {
         for (table, new) in std::mem::take(&mut self.moved) {
-            self.order += 1;
             self.add(&table, None, Some(new))?;
         }
         Ok(())
@@ -100,6 +94,8 @@ impl Changes {
         before: Option<RowImage>,
         after: Option<RowImage>,
     ) -> Result<(), Error> {
+        self.order += 1;
+        self.check_size()?;
         let order = self.order;
         let position = self.position(table)?;
         let image = before
@@ -266,6 +262,7 @@ impl Changes {
                         type_oid: column.type_oid,
                         text_type: column.as_text.then(|| Arc::clone(&column.type_name)),
                         generated: column.generated,
+                        merges: column.merges,
                     })
                     .collect(),
                 rows: changes.rows.into_values().collect(),

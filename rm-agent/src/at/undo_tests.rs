@@ -10,6 +10,7 @@ fn table() -> Arc<Table> {
         type_name: "int8".into(),
         as_text: false,
         generated: false,
+        merges: false,
         identity_always: name == "identity",
         equality: Equality::Bytes,
     };

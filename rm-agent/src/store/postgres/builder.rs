@@ -111,6 +111,21 @@ impl AtPoolBuilder {
         self
     }
 
+    /// Says that others may change this column of `table` (or `schema.table`) while a
+    /// branch can still be undone: writers outside of any global transaction, or a
+    /// trigger that sets the column whenever a row changes.
+    ///
+    /// If somebody did, an undo leaves this column as it is and brings back the
+    /// others. List no column whose new value is made from its old one, such as a
+    /// balance. Any other column that somebody else changed makes the transaction
+    /// stuck. It has no effect on key columns.
+    pub fn merge_column(mut self, table: &str, column: &str) -> Self {
+        self.allowed
+            .merges
+            .insert((table.to_owned(), column.to_owned()));
+        self
+    }
+
     /// Builds the pool. Connects when a connection is first needed, so the
     /// database may still be down.
     ///

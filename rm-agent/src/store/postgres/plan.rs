@@ -57,6 +57,8 @@ pub(super) struct Allowed {
     /// Tables and triggers, as `schema.table` or `table`.
     pub(super) triggers: BTreeSet<(String, String)>,
     pub(super) functions: BTreeSet<String>,
+    /// Tables and columns that others may change while a branch can be undone.
+    pub(super) merges: BTreeSet<(String, String)>,
 }
 
 /// Plans statements and remembers the plans.
@@ -194,13 +196,21 @@ impl Planner {
             return Ok(info);
         }
         let read = clock::now();
-        let info = catalog::read_table(connection, name)
+        let mut info = catalog::read_table(connection, name)
             .await
             .map_err(Error::database("reading the catalog"))?
             .ok_or_else(|| Error::Statement {
                 part: format!("there is no table {}", name.name),
                 advice: "check its name and the connection's search_path".to_owned(),
             })?;
+        if let Some(table) = Arc::get_mut(&mut info.table) {
+            let names = [table.display_name(), table.name.to_string()];
+            for column in &mut table.columns {
+                let listed = |name: &String| (name.clone(), column.name.to_string());
+                let mut listed = names.iter().map(listed);
+                column.merges = listed.any(|entry| self.allowed.merges.contains(&entry));
+            }
+        }
         let info = Arc::new(info);
         let entry = (Arc::clone(&info), read);
         remember(

@@ -12,7 +12,7 @@ use super::{
     rows::{Bound, CurrentTable, Step},
 };
 use crate::{
-    at::{image::RowImage, table::quote},
+    at::{image::RowImage, merge::is_undone, table::quote},
     error::sql_state,
 };
 
@@ -104,7 +104,7 @@ async fn park_one(
     steps: &mut [Step],
 ) -> Result<bool, Failure> {
     for step in steps {
-        let (Some(current), Some(_)) = (&step.current, &step.row.before) else {
+        let (Some(current), Some(_)) = (&step.current, &step.target) else {
             continue;
         };
         connection.execute("SAVEPOINT accede_step").await?;
@@ -130,13 +130,17 @@ impl CurrentTable {
         step: &Step,
         forced: bool,
     ) -> Result<(), Failure> {
-        let restored = match (&step.current, &step.row.before) {
+        let restored = match (&step.current, &step.target) {
             (None, None) => return Ok(()),
             (Some(current), None) => return self.delete(connection, current).await,
             (Some(current), Some(before)) => self.update(connection, current, before).await?,
             (None, Some(before)) => self.insert(connection, before).await?,
         };
-        if restored.as_ref() == step.row.before.as_ref() || forced {
+        let as_wanted = match (&restored, &step.target) {
+            (Some(got), Some(wanted)) => is_undone(&self.undo.columns, wanted, got),
+            (got, wanted) => got == wanted,
+        };
+        if as_wanted || forced {
             return Ok(());
         }
         Err(PhaseTwoError::stuck(format!(

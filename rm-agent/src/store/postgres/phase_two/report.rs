@@ -58,7 +58,7 @@ pub(super) async fn stuck(
     in_order.sort_by_key(|step| std::cmp::Reverse(step.row.order));
     for step in in_order {
         let table = &tables[step.table];
-        let before = texts(connection, table, step.row.before.as_ref()).await?;
+        let before = texts(connection, table, step.target.as_ref()).await?;
         let now = texts(connection, table, step.current.as_ref()).await?;
         repair_one(&mut repair, table, before.as_ref(), now.as_ref());
         if repair.len() > limits::MAX_REPORT_BYTES {

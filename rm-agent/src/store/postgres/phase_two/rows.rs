@@ -14,6 +14,7 @@ use super::{
 use crate::at::{
     codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
     image::{RowImage, Value, split_record},
+    merge::merge,
     table::{quote, quote_qualified, text_form},
 };
 
@@ -43,6 +44,42 @@ pub(super) struct Step {
     pub(super) table: usize,
     pub(super) row: UndoRow,
     pub(super) current: Option<RowImage>,
+    /// What it shall be: as before the branch, with what others changed and may.
+    pub(super) target: Option<RowImage>,
+    /// The row whose key is equal, but written differently.
+    equal: Option<RowImage>,
+}
+
+/// What was found under a key.
+#[derive(Default)]
+struct Found {
+    current: Option<RowImage>,
+    /// Columns that came after the branch hold values of their own.
+    has_new_values: bool,
+    equal: Option<RowImage>,
+}
+
+/// A key that was only written differently (5.0 became 5) was recorded as a row that
+/// went and one that came. To the database it is the same key, so that it is one
+/// change to undo; other rows may reference it all the time.
+fn respell(steps: &mut Vec<Step>) {
+    let mut gone = Vec::new();
+    for index in 0..steps.len() {
+        let Some(equal) = steps[index].equal.take() else {
+            continue;
+        };
+        let (table, target) = (steps[index].table, steps[index].target.clone());
+        let came = steps.iter_mut().find(|step| {
+            step.table == table && step.target.is_none() && step.current.as_ref() == Some(&equal)
+        });
+        if let (Some(came), Some(_)) = (came, &target) {
+            came.target = target;
+            gone.push(index);
+        }
+    }
+    for index in gone.into_iter().rev() {
+        steps.remove(index);
+    }
 }
 
 /// Undoes a record inside the open transaction of `connection`. After
@@ -62,11 +99,24 @@ pub(super) async fn undo(
     for undo in record.tables {
         let mut table = CurrentTable::read(connection, undo).await?;
         for row in std::mem::take(&mut table.undo.rows) {
-            let (current, has_new_values) = table.lock(connection, &row).await?;
+            let Found {
+                current,
+                has_new_values,
+                equal,
+            } = table.lock(connection, &row).await?;
             if current == row.before {
                 continue;
             }
-            if !forced && (current != row.after || (has_new_values && row.before.is_none())) {
+            let mut target = row.before.clone();
+            let mut clean = current == row.after && !(has_new_values && target.is_none());
+            if let (false, Some(before), Some(after), Some(now)) =
+                (clean || forced, &row.before, &row.after, &current)
+                && let Some(merged) = merge(&table.undo.columns, before, after, now)
+            {
+                clean = true;
+                target = Some(merged);
+            }
+            if !forced && !clean {
                 mismatches.push(Mismatch {
                     step: steps.len(),
                     has_new_values,
@@ -76,6 +126,8 @@ pub(super) async fn undo(
                 table: tables.len(),
                 row,
                 current,
+                target,
+                equal,
             });
         }
         tables.push(table);
@@ -84,6 +136,7 @@ pub(super) async fn undo(
         let stuck = report::stuck(connection, &tables, &steps, &mismatches).await?;
         return Err(stuck.into());
     }
+    respell(&mut steps);
     steps.sort_by_key(|step| std::cmp::Reverse(step.row.order));
     apply_all(connection, &tables, steps, forced, patient).await
 }
@@ -202,13 +255,12 @@ impl CurrentTable {
         terms.join(" AND ")
     }
 
-    /// Locks a row and reads it: `None` if it is not there. Also says whether
-    /// columns that came after the branch hold values of their own.
+    /// Locks a row and reads it.
     async fn lock(
         &self,
         connection: &mut PgConnection,
         row: &UndoRow,
-    ) -> Result<(Option<RowImage>, bool), PhaseTwoError> {
+    ) -> Result<Found, PhaseTwoError> {
         let image = row.before.as_ref().or(row.after.as_ref());
         let image =
             image.ok_or_else(|| PhaseTwoError::stuck("the undo record has an empty row"))?;
@@ -233,16 +285,23 @@ impl CurrentTable {
             query = query.bind(missing);
         }
         match query.fetch_optional(connection).await? {
-            None => Ok((None, false)),
+            None => Ok(Found::default()),
             Some(row) => {
                 let current = self.image(&row)?;
                 // Equal for the database, but written differently (1.5 and 1.50): another
                 // row, which took the place of the one that is looked for.
                 let same = |&column: &usize| current.values[column] == image.values[column];
                 if self.undo.key.iter().all(same) {
-                    Ok((Some(current), row.try_get(1)?))
+                    Ok(Found {
+                        current: Some(current),
+                        has_new_values: row.try_get(1)?,
+                        equal: None,
+                    })
                 } else {
-                    Ok((None, false))
+                    Ok(Found {
+                        equal: Some(current),
+                        ..Found::default()
+                    })
                 }
             }
         }

@@ -6,6 +6,7 @@ mod concurrent;
 mod executor;
 mod images;
 mod locking;
+mod merging;
 mod order;
 mod phase_one;
 mod proof;
@@ -16,6 +17,7 @@ mod rollback;
 mod savepoints;
 mod server;
 mod shapes;
+mod sizes;
 
 use std::sync::Arc;
 

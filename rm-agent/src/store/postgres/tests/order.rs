@@ -95,6 +95,29 @@ async fn foreign_keys_hold_all_the_way() {
     }
 }
 
+/// 5 and 5.0 are one key to the database, which foreign keys hold on to.
+#[tokio::test]
+async fn a_key_may_be_written_differently() {
+    let setup = "CREATE TABLE parent (id numeric PRIMARY KEY, v int);
+                 CREATE TABLE child (p numeric REFERENCES parent);
+                 INSERT INTO parent VALUES (5.0, 1), (7.00, 2);
+                 INSERT INTO child VALUES (5), (7);";
+    let cases: [&[&str]; 3] = [
+        &["UPDATE parent SET id = 5, v = 3 WHERE id = 5"],
+        &[
+            "UPDATE parent SET id = trim_scale(id)",
+            "UPDATE parent SET v = v + 1",
+        ],
+        &[
+            "UPDATE parent SET id = 5.000 WHERE v = 1",
+            "UPDATE parent SET id = 5.0, v = 9 WHERE v = 1",
+        ],
+    ];
+    for statements in cases {
+        is_undone(setup, &["parent", "child"], statements).await;
+    }
+}
+
 /// Values that changed places among rows that are referenced cannot be parked.
 #[tokio::test]
 async fn what_cannot_be_put_in_order_is_stuck() {
