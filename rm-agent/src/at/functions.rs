@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::ControlFlow};
 
 use sqlparser::ast::{
-    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+    AccessExpr, Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
 };
 
 use super::{
@@ -39,6 +39,7 @@ pub(crate) fn inspect(statement: &Statement) -> Result<Uses, Unsupported> {
         ControlFlow::Break(unsupported) => Err(unsupported),
         ControlFlow::Continue(()) => Ok(Uses {
             functions: finder.functions.into_iter().collect(),
+            attributes: finder.attributes.into_iter().collect(),
             tables: finder.tables.into_iter().collect(),
         }),
     }
@@ -47,6 +48,7 @@ pub(crate) fn inspect(statement: &Statement) -> Result<Uses, Unsupported> {
 #[derive(Default)]
 struct Finder {
     functions: BTreeSet<String>,
+    attributes: BTreeSet<String>,
     tables: BTreeSet<TableName>,
     /// True until the first query was seen: `WITH … UPDATE` is a query whose
     /// body is the write that the caller looks at.
@@ -114,6 +116,18 @@ impl Visitor for Finder {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Unsupported> {
         match expr {
             Expr::Function(function) => self.function(&function.name),
+            Expr::CompoundIdentifier(parts) => {
+                self.attributes.extend(parts.last().map(identifier));
+                ControlFlow::Continue(())
+            }
+            Expr::CompoundFieldAccess { access_chain, .. } => {
+                for access in access_chain {
+                    if let AccessExpr::Dot(Expr::Identifier(name)) = access {
+                        self.attributes.insert(identifier(name));
+                    }
+                }
+                ControlFlow::Continue(())
+            }
             _ => ControlFlow::Continue(()),
         }
     }

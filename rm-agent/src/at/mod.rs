@@ -15,3 +15,4 @@ pub(crate) mod savepoint;
 pub(crate) mod statement;
 pub(crate) mod table;
 pub(crate) mod undo;
+mod update;

@@ -24,6 +24,8 @@ pub(crate) struct Read {
 pub(crate) struct Uses {
     /// Functions, by their plain names.
     pub(crate) functions: Vec<String>,
+    /// Names behind a dot: columns, or functions of a row (`stock.touch`).
+    pub(crate) attributes: Vec<String>,
     /// Tables and views.
     pub(crate) tables: Vec<TableName>,
 }

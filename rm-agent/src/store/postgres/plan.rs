@@ -15,7 +15,7 @@ use crate::{
     at::{
         analysis,
         rewrite::{Rewritten, rewrite, rewrite_locking},
-        statement::{Analysis, LockingRead, TableName, Wait, WriteKind, WriteStatement},
+        statement::{Analysis, LockingRead, TableName, Uses, Wait, WriteKind, WriteStatement},
         table::{ReferentialAction, Table},
     },
     clock,
@@ -130,7 +130,7 @@ impl Planner {
             Analysis::LockingRead(read) => &read.uses,
             Analysis::Write(write) => &write.uses,
         };
-        self.check_functions(&uses.functions, connection).await?;
+        self.check_functions(uses, connection).await?;
         self.check_views(&uses.tables, connection).await?;
         let plan = match &analysis {
             Analysis::Read(_) => Plan::Read,
@@ -225,15 +225,20 @@ impl Planner {
 
     async fn check_functions(
         &self,
-        names: &[String],
+        uses: &Uses,
         connection: &mut PgConnection,
     ) -> Result<(), Error> {
+        // With its dot, a name is another entry than without.
+        let attributes = uses.attributes.iter().map(|name| format!(".{name}"));
+        let names: Vec<String> = uses.functions.iter().cloned().chain(attributes).collect();
         let mut verdicts = HashMap::new();
         let mut unknown = Vec::new();
-        for name in names
-            .iter()
-            .filter(|&name| !self.allowed.functions.contains(name))
-        {
+        for name in names.iter().filter(|name| {
+            !self
+                .allowed
+                .functions
+                .contains(name.trim_start_matches('.'))
+        }) {
             match self.functions.lock().get(name) {
                 Some((writes, read)) if is_fresh(*read) => {
                     verdicts.insert(name.clone(), *writes);
@@ -263,7 +268,10 @@ impl Planner {
             .find(|&name| verdicts.get(name).is_some_and(|writes| *writes));
         match writing {
             Some(name) => Err(Error::Statement {
-                part: format!("the function {name} is VOLATILE, so it may write"),
+                part: format!(
+                    "the function {} is VOLATILE, so it may write",
+                    name.trim_start_matches('.')
+                ),
                 advice: "declare it STABLE if it only reads, name it in AtPool's \
                          allow_function, or use XA mode"
                     .to_owned(),

@@ -1,19 +1,31 @@
 //! Statements of any shape over a schema.
 
+mod changes;
+
 use super::{
     random::Random,
     schema::{Schema, Table},
+};
+use changes::{
+    exchange, several, update_from, update_from_join, update_key, update_keys, upsert,
+    upsert_select, upsert_where, with_parameters,
 };
 
 /// A statement with the name of its shape.
 pub(super) struct Statement {
     pub(super) shape: &'static str,
     pub(super) sql: String,
+    /// What `$1` (a text) and `$2` (an int) stand for.
+    pub(super) parameters: Option<(Option<&'static str>, i32)>,
 }
 
 impl Statement {
     pub(super) fn new(shape: &'static str, sql: String) -> Self {
-        Self { shape, sql }
+        Self {
+            shape,
+            sql,
+            parameters: None,
+        }
     }
 }
 
@@ -91,8 +103,11 @@ pub(super) fn any(random: &mut Random, schema: &Schema) -> Statement {
     if matches!(shape, "TRUNCATE" | "WITH (DELETE …) INSERT") && !random.once_in(4) {
         return any(random, schema);
     }
+    if random.once_in(12) {
+        return with_parameters(random, table);
+    }
     let sql = make(random, schema, table);
-    Statement { shape, sql }
+    Statement::new(shape, sql)
 }
 
 /// A statement that fills a table.
@@ -384,123 +399,5 @@ fn moving(_: &mut Random, _: &Schema, table: &Table) -> String {
     format!(
         "WITH gone AS (DELETE FROM {t} RETURNING *) INSERT INTO {t} SELECT * FROM gone",
         t = table.name
-    )
-}
-
-fn upsert(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let target = table.key_names().join(", ");
-    let rows: Vec<String> = (0..1 + random.below(3))
-        .map(|_| row(random, schema, table))
-        .collect();
-    format!(
-        "{} VALUES {} ON CONFLICT ({target}) DO UPDATE SET n = excluded.n, {c} = excluded.{c} \
-         RETURNING n, s -- all",
-        into(table),
-        rows.join(", "),
-        c = random.pick(&table.columns).name
-    )
-}
-
-fn upsert_where(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let target = table.key_names().join(", ");
-    format!(
-        "INSERT INTO {} AS old ({}) VALUES {} ON CONFLICT ({target}) DO UPDATE \
-         SET (n, s) = (old.n + 1, excluded.s || old.s), u = old.u \
-         WHERE old.n < excluded.n OR old.s IS NULL -- why",
-        table.name,
-        table.insert_columns().join(", "),
-        row(random, schema, table)
-    )
-}
-
-fn upsert_select(random: &mut Random, _: &Schema, table: &Table) -> String {
-    let columns = table.insert_columns().join(", ");
-    let set = if table.key.is_empty() || random.once_in(2) {
-        "s = 'again'".to_owned()
-    } else {
-        let key = table.key[0].name;
-        format!("{key} = excluded.{key}, n = excluded.n")
-    };
-    let serial = if table.serial { "id, " } else { "" };
-    let overriding = if table.serial {
-        " OVERRIDING SYSTEM VALUE"
-    } else {
-        ""
-    };
-    format!(
-        "INSERT INTO {t} ({serial}{columns}){overriding} SELECT {serial}{columns} FROM {t} \
-         ORDER BY {} LIMIT 3 ON CONFLICT ({}) DO UPDATE SET {set}",
-        table.key_names().join(", "),
-        table.key_names().join(", "),
-        t = table.name
-    )
-}
-
-fn update_from(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let other = random.pick(&schema.tables).name;
-    format!(
-        "UPDATE {t} SET n = {t}.n + few.m, s = few.m::text FROM (SELECT max(u) AS m FROM {other}) few \
-         WHERE {t}.n <> few.m -- why",
-        t = table.name
-    )
-}
-
-fn update_from_join(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let set = assignment(random, schema, table);
-    let star = if table.star() == "*" {
-        "*"
-    } else {
-        "me.n, a.x"
-    };
-    format!(
-        "UPDATE {} AS me SET {set} FROM (VALUES (1, 'Ab'), (7, 'ß')) AS a (x, y) \
-         LEFT JOIN generate_series(1, 9) AS g (z) ON g.z = a.x WHERE me.s = a.y RETURNING {star}",
-        table.name
-    )
-}
-
-fn update_key(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let condition = condition(random, schema, table);
-    let Some(column) = table.key.first() else {
-        return format!("UPDATE {} SET id = id + 1000 WHERE {condition}", table.name);
-    };
-    let value = value(random, schema, table, column.name);
-    format!(
-        "UPDATE {} SET {} = {value}, n = n + 1 WHERE {condition} RETURNING n",
-        table.name, column.name
-    )
-}
-
-fn update_keys(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    let numeric = |sql: &str| {
-        matches!(
-            sql,
-            "bigint" | "numeric" | "double precision" | "real" | "money" | "interval"
-        )
-    };
-    match table.key.iter().find(|column| numeric(column.kind.sql)) {
-        Some(column) if table.key.len() == 1 => {
-            format!("UPDATE {t} SET {c} = -{c}", t = table.name, c = column.name)
-        }
-        _ if table.serial => format!("UPDATE {} SET id = id + 1", table.name),
-        _ => update_key(random, schema, table),
-    }
-}
-
-fn exchange(random: &mut Random, _: &Schema, table: &Table) -> String {
-    let (a, b) = (random.below(24), 200 + random.below(24));
-    // Several of them in a branch leave net changes that block each other.
-    format!(
-        "UPDATE {} SET u = CASE WHEN u = {a} THEN {b} ELSE u - 200 END WHERE u = {a} OR u >= 200",
-        table.name
-    )
-}
-
-fn several(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    format!(
-        "{};\n{}; {} ;",
-        update(random, schema, table),
-        insert_rows(random, schema, table),
-        delete(random, schema, table)
     )
 }

@@ -248,7 +248,7 @@ async fn run_both(
 ) -> Result<End, String> {
     let sql = &statement.sql;
     let several = statement.shape == statements::SEVERAL;
-    let here = effect(&mut *tx, sql, several).await;
+    let here = effect(&mut *tx, statement, several).await;
     if let Err(error) = &here
         && matches!(
             Error::from_sqlx(error),
@@ -257,7 +257,7 @@ async fn run_both(
     {
         return Ok(End::Refused);
     }
-    let there = effect(shadow, sql, several).await;
+    let there = effect(shadow, statement, several).await;
     match (here, there) {
         (Ok(here), Ok(there)) if here == there => Ok(End::Ran),
         (Ok(here), Ok(there)) => Err(format!("{sql}\ndid {here:?}\nshould do {there:?}")),
@@ -283,7 +283,7 @@ fn class(error: &sqlx::Error) -> Option<String> {
 
 async fn effect<'c>(
     executor: impl sqlx::Executor<'c, Database = sqlx::Postgres>,
-    sql: &str,
+    statement: &Statement,
     several: bool,
 ) -> Result<Effect, sqlx::Error> {
     use futures_util::TryStreamExt as _;
@@ -292,11 +292,11 @@ async fn effect<'c>(
         affected: 0,
         rows: Vec::new(),
     };
-    let text = sqlx::AssertSqlSafe(sql.to_owned());
-    let mut steps = if several {
-        executor.fetch_many(sqlx::raw_sql(text))
-    } else {
-        executor.fetch_many(sqlx::query(text))
+    let text = sqlx::AssertSqlSafe(statement.sql.clone());
+    let mut steps = match statement.parameters {
+        Some((one, two)) => executor.fetch_many(sqlx::query(text).bind(one).bind(two)),
+        None if several => executor.fetch_many(sqlx::raw_sql(text)),
+        None => executor.fetch_many(sqlx::query(text)),
     };
     while let Some(step) = steps.try_next().await? {
         match step {
