@@ -47,6 +47,8 @@ pub(super) struct WritePlan {
     pub(super) has_after: bool,
     /// The before image is a text beside the time at which the statement began.
     pub(super) captured: bool,
+    /// It assigns no column of the primary key.
+    pub(super) keeps_key: bool,
     /// Whether the user's statement returns rows.
     pub(super) returns: bool,
 }
@@ -427,6 +429,12 @@ fn plan_write(sql: &str, write: &WriteStatement, table: &Arc<Table>) -> Plan {
         has_before,
         has_after,
         captured,
+        keeps_key: !table.key.iter().any(|&column| {
+            write
+                .assigned
+                .iter()
+                .any(|name| **name == *table.columns[column].name)
+        }),
         returns: write.returning.is_some(),
     })
 }

@@ -35,7 +35,7 @@ use crate::{context, error::Error, limits, registrar::Registrar};
 /// What differs from `PgPool` while the task works for a global transaction:
 ///
 /// - Rows of a `RETURNING` list carry further columns at their end,
-///   `accede_before` and `accede_after`; rows of `SELECT … FOR UPDATE` carry
+///   `accede_before`, `accede_after` and `accede_began`; rows of `SELECT … FOR UPDATE` carry
 ///   `accede_lock0`, …. They are the rows' images; ignore them.
 /// - Statements that cannot be undone exactly are refused before they run, with
 ///   [`Error::Statement`] or [`Error::Table`]. Functions are looked at by name;

@@ -66,7 +66,16 @@ pub(super) fn images(
     let before = captured(setting.as_deref(), &began)
         .map(|record| decode(&record, &plan.table))
         .transpose()?;
-    Ok((before, after))
+    // A trigger may keep DO UPDATE from updating its row; then the image of that row
+    // was put aside for nobody, and a new row came after it.
+    let is_own = |before: &RowImage| {
+        let same = |&column: &usize| {
+            let after = after.as_ref().map(|after| &after.values[column]);
+            after == Some(&before.values[column])
+        };
+        !plan.keeps_key || plan.table.key.iter().all(same)
+    };
+    Ok((before.filter(is_own), after))
 }
 
 /// The image in the column before `end`; moves `end` there.

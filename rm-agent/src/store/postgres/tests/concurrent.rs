@@ -131,6 +131,33 @@ async fn versions(f: &Fixture) -> BTreeSet<i64> {
         .collect()
 }
 
+/// A trigger that keeps DO UPDATE from updating leaves the old row's image to nobody.
+#[tokio::test]
+async fn an_image_that_was_put_aside_in_vain_is_nobodys() {
+    let f = Fixture::new(
+        "CREATE TABLE t (id int PRIMARY KEY, v int);
+         INSERT INTO t VALUES (1, 1), (3, 3);
+         CREATE TRIGGER same BEFORE UPDATE ON t FOR EACH ROW
+           EXECUTE FUNCTION suppress_redundant_updates_trigger();",
+    )
+    .await;
+    let before = f.dump("t").await;
+    let upsert =
+        "INSERT INTO t VALUES (1, 1), (2, 2), (3, 4) ON CONFLICT (id) DO UPDATE SET v = excluded.v";
+    f.branch(xid(1), &[upsert, "DELETE FROM t WHERE id = 1", upsert])
+        .await
+        .expect("commit");
+    assert_eq!(f.dump("t").await, ["(1,1)", "(2,2)", "(3,4)"]);
+    let rows = recorded(&f).await;
+    assert_eq!(
+        rows.len(),
+        2,
+        "row 1 went and came back, row 2 came, row 3 changed"
+    );
+    f.roll_back(xid(1), 1).await.expect("undone");
+    assert_eq!(f.dump("t").await, before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_hold_at_read_committed() {
     images_hold_at("read committed").await;

@@ -3,6 +3,7 @@
 mod blocked;
 mod cancellation;
 mod concurrent;
+mod crashes;
 mod executor;
 mod images;
 mod locking;

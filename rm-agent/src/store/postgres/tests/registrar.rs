@@ -40,6 +40,7 @@ pub(super) struct TestRegistrar {
     branches: Mutex<HashMap<Xid, u32>>,
     /// Who holds each lock, and for which of its branches.
     locks: Mutex<HashMap<LockKey, (Xid, BTreeSet<u32>)>>,
+    decided: Mutex<BTreeSet<Xid>>,
     pub(super) waiting: Notify,
 }
 
@@ -90,6 +91,19 @@ impl TestRegistrar {
         self.branches.lock().remove(&xid);
     }
 
+    /// From now on no branch may join the transaction.
+    pub(super) fn decide(&self, xid: Xid) {
+        // A registration is either before this or after it.
+        let _locks = self.locks.lock();
+        self.decided.lock().insert(xid);
+    }
+
+    /// The transaction has ended, and the coordinator knows how each branch did.
+    pub(super) fn end(&self, xid: Xid) {
+        self.locks.lock().retain(|_, (holder, _)| *holder != xid);
+        self.finish(xid);
+    }
+
     pub(super) fn held_locks(&self) -> usize {
         self.locks.lock().len()
     }
@@ -136,6 +150,9 @@ impl Registrar for TestRegistrar {
             let xid = registration.xid;
             let give_up = self.refusal(xid).await?;
             let mut locks = self.locks.lock();
+            if self.decided.lock().contains(&xid) {
+                return Err(Refused::new(RefusalCode::AlreadyDecided, "decided"));
+            }
             let held = registration
                 .row_locks
                 .iter()
@@ -157,8 +174,8 @@ impl Registrar for TestRegistrar {
                     .or_insert_with(|| (xid, BTreeSet::new()));
                 branches.insert(branch);
             }
-            drop(locks);
             self.push(Event::Registered(xid, branch, registration.row_locks.len()));
+            drop(locks);
             Ok(Registered { branch, give_up })
         })
     }
