@@ -64,6 +64,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// A column in escrow would leave its bounds; the branch is rolled back. The
+    /// application has to want less, or to wait until others gave something back.
+    #[error("{table}.{column} would become {value}, but may only be {lower} to {upper}")]
+    OutOfBounds {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What it would hold.
+        value: i64,
+        /// The least that it may hold.
+        lower: i64,
+        /// The most that it may hold.
+        upper: i64,
+    },
+
     /// Another local transaction kept a row of the database locked for longer
     /// than the branch waits (or `NOWAIT` met a lock); the branch can only roll
     /// back. Running it again may help once that transaction has ended.

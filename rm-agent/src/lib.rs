@@ -31,5 +31,7 @@ pub use agent::{
 };
 pub use at::lock_name::describe_row_lock;
 pub use error::{Error, is_retryable};
-pub use registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
+pub use registrar::{
+    ColumnDelta, EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration,
+};
 pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};

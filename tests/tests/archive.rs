@@ -78,8 +78,8 @@ async fn every_transaction_stands_there_after_kills() -> anyhow::Result<()> {
     let found = all_archived(folder.path(), 3 * PART).await?;
     let twice = found.values().filter(|times| **times > 1).count();
     println!("{} archived, {twice} of them more than once", found.len());
-    // Only those of the last instant before each kill, and what ended while it was caught up.
-    assert!((twice as u64) < PART / 2, "{twice} twice");
+    // Only those of the last instant before each kill, which may be all of one large batch.
+    assert!((twice as u64) < 3 * PART / 2, "{twice} twice");
     drop(daemon);
     Ok(())
 }

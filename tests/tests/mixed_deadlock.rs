@@ -1,113 +1,28 @@
 //! A deadlock of which the coordinator sees one half and PostgreSQL the other, with a real daemon
 //! and a real database.
 
-#[path = "../../rm-agent/tests/agent/postgres.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod postgres;
+mod stock;
 
 use std::time::Duration;
 
-use accede_proto::{
-    Xid,
-    v1::{
-        GetTransactionRequest, ListRowLocksRequest, Mode, RegisterBranch, RequestId,
-        branches_client::BranchesClient, operator_client::OperatorClient,
-    },
+use accede_proto::v1::{
+    ListRowLocksRequest, Mode, RegisterBranch, RequestId, branches_client::BranchesClient,
+    operator_client::OperatorClient,
 };
-use accede_rm_agent::{AtPool, Error, RefusalCode, RmAgent, is_retryable, schema};
-use accede_tests::{
-    clock,
-    daemon::{Daemon, free_port},
-    eventually,
-};
-use accede_tm_client::{Options, TransactionClient};
+use accede_rm_agent::{Error, RefusalCode, is_retryable};
+use accede_tests::clock;
+use accede_tm_client::Options;
 
-const RESOURCE: &str = "stock-db";
-const SOON: Duration = Duration::from_secs(20);
+use stock::{RESOURCE, SOON, Surroundings, take};
+
 /// Of every branch's waits; long, so that nothing ends by it that can end otherwise.
 const LOCK_WAIT: Duration = Duration::from_secs(8);
-
-struct Surroundings {
-    _daemon: Daemon,
-    _folder: tempfile::TempDir,
-    postgres: postgres::Postgres,
-    agent: RmAgent,
-    pool: AtPool,
-    transactions: TransactionClient,
-    url: String,
-}
-
-impl Surroundings {
-    async fn new(lock_wait: Duration) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let daemon = Daemon::start(&folder.path().join("data"), free_port()).await?;
-        let postgres = postgres::Postgres::start();
-        let database = postgres.url("postgres");
-        schema::create(&database).await?;
-        let url = daemon.url();
-        let agent = RmAgent::builder("stock")
-            .coordinator(url.clone())
-            .pool(RESOURCE, AtPool::builder(&database).lock_wait(lock_wait))
-            .start()
-            .await?;
-        let pool = agent.pool(RESOURCE)?;
-        sqlx::raw_sql(
-            "CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
-             INSERT INTO stock VALUES (1, 100), (2, 100)",
-        )
-        .execute(pool.plain())
-        .await?;
-        Ok(Self {
-            _daemon: daemon,
-            _folder: folder,
-            postgres,
-            agent,
-            pool,
-            transactions: TransactionClient::connect(url.clone()).await?,
-            url,
-        })
-    }
-
-    /// Waits until the transaction waits at the coordinator for row locks.
-    async fn waits_at_the_coordinator(&self, xid: Xid) -> anyhow::Result<()> {
-        let operator = OperatorClient::connect(self.url.clone()).await?;
-        let get = GetTransactionRequest { xid: xid.as_u64() };
-        eventually("a request waits for row locks", SOON, async || {
-            let detail = operator.clone().get_transaction(get).await.ok()?;
-            (!detail.into_inner().waiting.is_empty()).then_some(())
-        })
-        .await
-    }
-
-    async fn counts(&self) -> Vec<i64> {
-        sqlx::query_scalar("SELECT count FROM stock ORDER BY product")
-            .fetch_all(self.pool.plain())
-            .await
-            .expect("readable")
-    }
-
-    async fn end(self) {
-        self.transactions.shutdown().await;
-        self.agent.shutdown().await;
-        self.pool.plain().close().await;
-        self.postgres.down();
-    }
-}
-
-/// Takes one of a product.
-async fn take(tx: &mut accede_rm_agent::AtTransaction, product: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE stock SET count = count - 1 WHERE product = $1")
-        .bind(product)
-        .execute(tx)
-        .await
-        .map(drop)
-}
 
 /// X holds the row lock on product 1. Y has product 2 locked in the database and waits at the
 /// coordinator for product 1. Then X wants product 2.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_lets_go_long_before_any_time_out() -> anyhow::Result<()> {
-    let s = Surroundings::new(LOCK_WAIT).await?;
+    let s = Surroundings::new(|pool| pool.lock_wait(LOCK_WAIT)).await?;
     let x = s.transactions.begin(Options::new("x")).await?;
     let y = s.transactions.begin(Options::new("y")).await?;
     let mut first = s.pool.begin_in(x.xid()).await?;
@@ -152,7 +67,7 @@ async fn one_lets_go_long_before_any_time_out() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_can_see_ends_by_the_lock_time_out() -> anyhow::Result<()> {
     let patience = Duration::from_millis(1_500);
-    let s = Surroundings::new(patience).await?;
+    let s = Surroundings::new(|pool| pool.lock_wait(patience)).await?;
     let x = s.transactions.begin(Options::new("x")).await?;
     let y = s.transactions.begin(Options::new("y")).await?;
     let mut first = s.pool.begin_in(x.xid()).await?;

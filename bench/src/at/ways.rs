@@ -244,6 +244,7 @@ impl Ways {
             xid,
             resource: RESOURCE.into(),
             row_locks: vec![format!("stock:{product}").into_bytes().into()],
+            escrow_locks: Vec::new(),
             wait_limit: LOCK_WAIT,
         };
         let registered = self.registrar.register(registration).await?;

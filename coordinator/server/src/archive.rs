@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use accede_core::{Timestamp, Xid};
+use accede_core::{Timestamp, Transaction, Xid};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -218,7 +218,10 @@ impl Writer {
             let ended_at = newest.ended_at().unwrap_or_default();
             (from, after) = (ended_at, Some(newest.xid()));
             added += found.len() as u64;
-            found.iter().for_each(|transaction| self.add(transaction));
+            // Those that have ended since it began are told as well.
+            let ended_before = |t: &&Transaction| t.ended_at().is_some_and(|at| at <= until);
+            let before = found.iter().filter(ended_before);
+            before.for_each(|transaction| self.add(transaction));
             self.write();
             // Whatever ends from here on is told.
             if ended_at > until {

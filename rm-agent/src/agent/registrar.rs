@@ -15,8 +15,9 @@ use accede_link::session::{
 use accede_proto::{
     Xid,
     v1::{
-        BranchBlocked, BranchDone, BranchDoomed, BranchWithdrawn, CheckRowLocks, Mode,
-        RegisterBranch, RequestId, branch_event::Body as Answer, branch_request::Body as Ask,
+        self, BranchBlocked, BranchDone, BranchDoomed, BranchWithdrawn, CheckRowLocks,
+        EscrowRowLock, Mode, RegisterBranch, RequestId, branch_event::Body as Answer,
+        branch_request::Body as Ask,
     },
 };
 use bytes::Bytes;
@@ -33,7 +34,7 @@ use super::{
 };
 use crate::{
     clock,
-    registrar::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration},
+    registrar::{EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration},
 };
 
 type Slot = DeliverySlot<BranchFrames>;
@@ -246,6 +247,7 @@ impl SessionRegistrar {
                     resource: registration.resource.as_ref().to_owned(),
                     mode: Mode::At.into(),
                     row_locks: row_locks(&registration.row_locks),
+                    escrow_row_locks: registration.escrow_locks.iter().map(escrow).collect(),
                     wait_limit_ms,
                     holds_local_locks: true,
                     agent: self.agent,
@@ -360,6 +362,20 @@ impl Registrar for SessionRegistrar {
             });
             deliver(taken.slot, body, xid);
         }
+    }
+}
+
+fn escrow(lock: &EscrowLock) -> EscrowRowLock {
+    let columns = lock.columns.iter().map(|change| v1::ColumnDelta {
+        column: (*change.column).to_owned(),
+        delta: change.delta,
+        value: change.value,
+        lower: Some(change.lower),
+        upper: Some(change.upper),
+    });
+    EscrowRowLock {
+        row: Bytes::copy_from_slice(&lock.key),
+        columns: columns.collect(),
     }
 }
 

@@ -321,6 +321,7 @@ impl Reader<'_> {
             table,
             reference,
             assigned: Vec::new(),
+            deltas: Vec::new(),
             updates_on_conflict: false,
             uses,
             prefix: 0..0,

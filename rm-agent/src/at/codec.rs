@@ -9,8 +9,8 @@
 //!   key length, key positions,
 //!   row count, per row: order, kind, images
 //! value: 0 = NULL, else length + 1 and the bytes
-//! images: inserted = after; deleted = before; updated = before, then how many
-//!   columns changed and for each its position and its value after
+//! images: inserted = after; deleted = before; updated, added to = before, then how
+//!   many columns changed and for each its position and its value after
 //! ```
 
 use std::sync::Arc;
@@ -27,6 +27,7 @@ const MERGES: u8 = 4;
 const INSERTED: u8 = 1;
 const UPDATED: u8 = 2;
 const DELETED: u8 = 3;
+const ADDED_TO: u8 = 4;
 
 /// How to undo a branch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,9 @@ pub(crate) struct UndoRow {
     pub(crate) before: Option<RowImage>,
     /// `None`: the branch deleted the row. Never both.
     pub(crate) after: Option<RowImage>,
+    /// The branch only added to columns in escrow: an undo takes that away from
+    /// whatever they hold by then.
+    pub(crate) escrow: bool,
 }
 
 /// Bytes that are no undo record of a version that this library reads.
@@ -166,7 +170,7 @@ impl UndoRow {
         put(out, self.order as usize);
         match (&self.before, &self.after) {
             (Some(before), Some(after)) => {
-                out.push(UPDATED);
+                out.push(if self.escrow { ADDED_TO } else { UPDATED });
                 put_image(out, before);
                 let changed: Vec<usize> = (0..before.values.len())
                     .filter(|&i| before.values[i] != after.values[i])
@@ -191,10 +195,11 @@ impl UndoRow {
 
     fn decode(input: &mut Input, width: usize) -> Result<Self, DecodeError> {
         let order = u32::try_from(input.number()?).map_err(|_| DecodeError("row order"))?;
-        let (before, after) = match input.byte()? {
+        let kind = input.byte()?;
+        let (before, after) = match kind {
             INSERTED => (None, Some(input.image(width)?)),
             DELETED => (Some(input.image(width)?), None),
-            UPDATED => {
+            UPDATED | ADDED_TO => {
                 let before = input.image(width)?;
                 let mut after = before.clone();
                 for (position, value) in
@@ -210,6 +215,7 @@ impl UndoRow {
             order,
             before,
             after,
+            escrow: kind == ADDED_TO,
         })
     }
 }

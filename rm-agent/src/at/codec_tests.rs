@@ -34,16 +34,19 @@ fn record() -> UndoRecord {
                     order: 300,
                     before: image([value(&[0, 0, 0, 1]), value(b"{}"), None]),
                     after: image([value(&[0, 0, 0, 1]), None, value(&[9])]),
+                    escrow: false,
                 },
                 UndoRow {
                     order: 1,
                     before: None,
                     after: image([value(&[2]), value(b""), None]),
+                    escrow: false,
                 },
                 UndoRow {
                     order: 2,
                     before: image([value(&[3]), None, None]),
                     after: None,
+                    escrow: false,
                 },
             ],
         }],
@@ -86,11 +89,12 @@ fn any_image(width: usize) -> impl Strategy<Value = RowImage> {
 
 fn any_table() -> impl Strategy<Value = UndoTable> {
     (1_usize..6).prop_flat_map(|width| {
-        let row = (any::<u32>(), any_image(width), any_image(width), 0..3).prop_map(
+        let row = (any::<u32>(), any_image(width), any_image(width), 0..4).prop_map(
             |(order, before, after, kind)| UndoRow {
                 order,
                 before: (kind != 0).then_some(before),
                 after: (kind != 1).then_some(after),
+                escrow: kind == 3,
             },
         );
         (proptest::collection::vec(row, 0..5), "[a-zé]{0,8}").prop_map(move |(rows, name)| {

@@ -10,6 +10,7 @@ fn column(equality: Equality, type_oid: u32) -> Column {
         as_text: false,
         generated: false,
         merges: false,
+        escrow: None,
         identity_always: false,
         equality,
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod analysis;
 pub(crate) mod codec;
+pub(crate) mod escrow;
 pub(crate) mod functions;
 pub(crate) mod image;
 pub(crate) mod lexer;

@@ -15,6 +15,7 @@ fn table() -> Table {
         as_text,
         generated: false,
         merges: false,
+        escrow: None,
         identity_always: false,
         equality: Equality::Bytes,
     };

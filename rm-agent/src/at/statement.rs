@@ -90,6 +90,8 @@ pub(crate) struct WriteStatement {
     pub(crate) aliased: bool,
     /// Columns that an UPDATE or ON CONFLICT DO UPDATE assigns.
     pub(crate) assigned: Vec<String>,
+    /// UPDATE: the columns that it only adds to or takes from: all that it assigns, or none.
+    pub(crate) deltas: Vec<String>,
     /// INSERT: it has ON CONFLICT DO UPDATE.
     pub(crate) updates_on_conflict: bool,
     pub(crate) uses: Uses,

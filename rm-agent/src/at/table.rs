@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::escrow::Bounds;
+
 /// When two values of a column's type are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Equality {
@@ -28,6 +30,8 @@ pub(crate) struct Column {
     pub(crate) as_text: bool,
     /// Others may change it meanwhile; an undo leaves it as they did.
     pub(crate) merges: bool,
+    /// Several transactions may add to it at the same time, within these bounds.
+    pub(crate) escrow: Option<Bounds>,
     /// Computed by the database; never written.
     pub(crate) generated: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: an UPDATE cannot bring a value back.

@@ -7,11 +7,16 @@ use std::{
 
 use super::{
     codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    escrow::{self, Bounds, Delta},
     image::RowImage,
     lock_key,
     table::{ReferentialAction, Table},
 };
-use crate::{error::Error, limits};
+use crate::{
+    error::Error,
+    limits,
+    registrar::{ColumnDelta, EscrowLock, LockKey},
+};
 
 /// Collects the row changes of one branch.
 #[derive(Debug, Default)]
@@ -55,18 +60,22 @@ struct TableChanges {
 
 impl Changes {
     /// Adds one row's change by one statement, after whose last row comes
-    /// [`end_statement`](Self::end_statement). On an error the branch must roll back.
+    /// [`end_statement`](Self::end_statement). `adds_only`: the statement only adds to columns
+    /// in escrow. On an error the branch must roll back.
     pub(crate) fn record(
         &mut self,
         table: &Arc<Table>,
         before: Option<RowImage>,
         after: Option<RowImage>,
+        adds_only: bool,
     ) -> Result<(), Error> {
         if before == after {
             return Ok(());
         }
+        let mut escrow = false;
         if let (Some(before), Some(after)) = (&before, &after) {
             check_update(table, before, after)?;
+            escrow = adds_only && adds_within_bounds(table, before, after)?;
         }
         self.lock(table, before.as_ref(), after.as_ref());
         let images = before.iter().chain(&after);
@@ -75,15 +84,15 @@ impl Changes {
             && identity(table, old) != identity(table, new)
         {
             self.moved.extend(after.map(|new| (Arc::clone(table), new)));
-            return self.add(table, before, None);
+            return self.add(table, before, None, false);
         }
-        self.add(table, before, after)
+        self.add(table, before, after, escrow)
     }
 
     /// The statement has no more rows.
     pub(crate) fn end_statement(&mut self) -> Result<(), Error> {
         for (table, new) in std::mem::take(&mut self.moved) {
-            self.add(&table, None, Some(new))?;
+            self.add(&table, None, Some(new), false)?;
         }
         Ok(())
     }
@@ -93,6 +102,7 @@ impl Changes {
         table: &Arc<Table>,
         before: Option<RowImage>,
         after: Option<RowImage>,
+        escrow: bool,
     ) -> Result<(), Error> {
         self.order += 1;
         self.check_size()?;
@@ -117,6 +127,7 @@ impl Changes {
                     order,
                     before,
                     after,
+                    escrow,
                 });
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
@@ -126,6 +137,7 @@ impl Changes {
                     row.order = order;
                 }
                 row.after = after;
+                row.escrow &= escrow;
                 if row.before == row.after {
                     entry.remove();
                 }
@@ -238,9 +250,30 @@ impl Changes {
         self.tables.iter().all(|table| table.rows.is_empty())
     }
 
-    /// The row locks that the branch needs, sorted, no key twice.
-    pub(crate) fn locks(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.locks.iter()
+    /// The row locks that the branch needs, sorted, no key twice: exclusive ones, and those of
+    /// rows that it only added to.
+    pub(crate) fn locks(&self) -> (Vec<LockKey>, Vec<EscrowLock>) {
+        let mut exclusive = self.locks.clone();
+        let mut escrow = BTreeMap::new();
+        for TableChanges { table, rows } in &self.tables {
+            for row in rows.values().filter(|row| row.escrow) {
+                let (Some(before), Some(after)) = (&row.before, &row.after) else {
+                    continue;
+                };
+                let key = lock_key::primary_key(table, after);
+                if let Some(deltas) = escrow::deltas_of_row(table, before, after)
+                    && exclusive.remove(&key)
+                {
+                    escrow.insert(key, column_deltas(table, &deltas));
+                }
+            }
+        }
+        let escrow = escrow.into_iter().map(|(key, columns)| EscrowLock {
+            key: key.into(),
+            columns,
+        });
+        let exclusive = exclusive.into_iter().map(LockKey::from);
+        (exclusive.collect(), escrow.collect())
     }
 
     /// The undo record. Takes the images out.
@@ -271,6 +304,48 @@ impl Changes {
             tables: tables.collect(),
         }
     }
+}
+
+/// True if the row was only added to, in columns that are in escrow. An error if it was, and
+/// one of them left its bounds.
+fn adds_within_bounds(table: &Table, before: &RowImage, after: &RowImage) -> Result<bool, Error> {
+    let Some(deltas) = escrow::deltas_of_row(table, before, after) else {
+        return Ok(false);
+    };
+    for change in deltas {
+        let Bounds { lower, upper } = change.bounds;
+        let bounds = lower..=upper;
+        // It held something else before escrow was agreed on: nobody else may add meanwhile.
+        if !bounds.contains(&(change.value - change.delta)) {
+            return Ok(false);
+        }
+        if !bounds.contains(&change.value) {
+            return Err(Error::OutOfBounds {
+                table: table.display_name(),
+                column: table.columns[change.column].name.to_string(),
+                value: change.value,
+                lower,
+                upper,
+            });
+        }
+    }
+    Ok(true)
+}
+
+/// For the coordinator, sorted by name.
+fn column_deltas(table: &Table, deltas: &[Delta]) -> Vec<ColumnDelta> {
+    let mut columns: Vec<ColumnDelta> = deltas
+        .iter()
+        .map(|change| ColumnDelta {
+            column: Arc::clone(&table.columns[change.column].name),
+            delta: change.delta,
+            value: change.value,
+            lower: change.bounds.lower,
+            upper: change.bounds.upper,
+        })
+        .collect();
+    columns.sort_by(|a, b| a.column.cmp(&b.column));
+    columns
 }
 
 /// Tells the rows of a table apart, exactly; sorts them the same way everywhere.

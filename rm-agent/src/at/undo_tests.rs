@@ -11,6 +11,7 @@ fn table() -> Arc<Table> {
         as_text: false,
         generated: false,
         merges: false,
+        escrow: None,
         identity_always: name == "identity",
         equality: Equality::Bytes,
     };
@@ -50,7 +51,11 @@ fn row(values: [u8; 4]) -> Option<RowImage> {
 fn keeps_one_net_change_per_row() {
     let table = table();
     let mut changes = Changes::default();
-    let mut record = |before, after| changes.record(&table, before, after).expect("undoable");
+    let mut record = |before, after| {
+        changes
+            .record(&table, before, after, false)
+            .expect("undoable")
+    };
     record(row([1, 1, 0, 0]), row([1, 2, 0, 0]));
     record(None, row([2, 0, 0, 0]));
     record(row([3, 0, 0, 0]), None);
@@ -60,7 +65,7 @@ fn keeps_one_net_change_per_row() {
     record(row([4, 0, 0, 0]), row([4, 1, 0, 0]));
     record(row([5, 0, 0, 0]), row([5, 0, 0, 0]));
     assert_eq!(
-        changes.locks().count(),
+        changes.locks().0.len(),
         4,
         "also the row that came and went"
     );
@@ -85,10 +90,10 @@ fn what_returns_to_its_start_leaves_nothing() {
     let table = table();
     let mut changes = Changes::default();
     changes
-        .record(&table, row([1, 1, 0, 0]), row([1, 2, 0, 0]))
+        .record(&table, row([1, 1, 0, 0]), row([1, 2, 0, 0]), false)
         .expect("undoable");
     changes
-        .record(&table, row([1, 2, 0, 0]), row([1, 1, 0, 0]))
+        .record(&table, row([1, 2, 0, 0]), row([1, 1, 0, 0]), false)
         .expect("undoable");
     assert!(changes.is_empty());
     assert!(changes.take_record().tables.is_empty());
@@ -103,7 +108,7 @@ fn refuses_rows_that_cannot_be_undone() {
     ];
     for (after, part) in cases {
         let error = Changes::default()
-            .record(&table(), row([1, 1, 0, 0]), after)
+            .record(&table(), row([1, 1, 0, 0]), after, false)
             .expect_err("cannot be undone");
         assert!(error.to_string().contains(part), "{error}");
     }
@@ -118,7 +123,7 @@ fn is_bounded() {
         values[1] = Some(Bytes::from(vec![0; size]));
         Some(RowImage { values })
     };
-    let error = (0..).find_map(|n| changes.record(&table, None, image(n, 0)).err());
+    let error = (0..).find_map(|n| changes.record(&table, None, image(n, 0), false).err());
     assert!(matches!(
         error,
         Some(Error::TooLarge {
@@ -126,7 +131,7 @@ fn is_bounded() {
             ..
         })
     ));
-    let error = Changes::default().record(&table, None, image(1, limits::MAX_UNDO_BYTES));
+    let error = Changes::default().record(&table, None, image(1, limits::MAX_UNDO_BYTES), false);
     assert!(matches!(
         error,
         Err(Error::TooLarge {

@@ -6,6 +6,7 @@ use sqlparser::ast::{
 
 use super::{
     analysis::{Reader, assigned_columns, identifier, single_table, table_name},
+    escrow,
     statement::{Analysis, Unsupported, Uses, WriteKind, WriteStatement},
     table::quote,
 };
@@ -47,6 +48,7 @@ impl Reader<'_> {
             table,
             reference,
             assigned: assigned_columns(&update.assignments)?,
+            deltas: escrow::deltas(update),
             updates_on_conflict: false,
             uses,
             prefix: 0..start(main),

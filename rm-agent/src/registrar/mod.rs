@@ -27,8 +27,35 @@ pub struct Registration {
     pub resource: Arc<str>,
     /// All rows and unique-key values that the branch changed, sorted, no key twice.
     pub row_locks: Vec<LockKey>,
+    /// Rows to whose columns the branch only added something, and can take that away
+    /// again. None of them is in `row_locks`.
+    pub escrow_locks: Vec<EscrowLock>,
     /// How long the request may wait for other transactions' row locks.
     pub wait_limit: Duration,
+}
+
+/// A row that several transactions may add to at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EscrowLock {
+    /// Which row.
+    pub key: LockKey,
+    /// What was added to which columns, sorted by their names.
+    pub columns: Vec<ColumnDelta>,
+}
+
+/// What a branch added to a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnDelta {
+    /// The column's name.
+    pub column: Arc<str>,
+    /// Negative if something was taken.
+    pub delta: i64,
+    /// What the column holds after that, under the branch's local lock.
+    pub value: i64,
+    /// The least that it may ever hold.
+    pub lower: i64,
+    /// The most that it may ever hold.
+    pub upper: i64,
 }
 
 /// The coordinator's yes to a [`Registration`]: commit locally, then call

@@ -53,6 +53,7 @@ async fn branch(registrar: Arc<SessionRegistrar>, number: u64) {
         xid: xid(number),
         resource: "stock-db".into(),
         row_locks: vec![Arc::from(&b"row"[..])],
+        escrow_locks: Vec::new(),
         wait_limit: SOON,
     };
     let registering = registrar.register(registration);

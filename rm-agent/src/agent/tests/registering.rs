@@ -13,6 +13,7 @@ fn registration(number: u64, wait_limit: Duration) -> Registration {
         xid: xid(number),
         resource: "stock-db".into(),
         row_locks: vec![Arc::from(&b"row 1"[..]), Arc::from(&b"row 2"[..])],
+        escrow_locks: Vec::new(),
         wait_limit,
     }
 }

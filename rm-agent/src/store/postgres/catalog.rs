@@ -203,6 +203,7 @@ fn read_column(row: &PgRow) -> Result<Column, sqlx::Error> {
         type_name: row.try_get::<String, _>(2)?.into(),
         as_text: row.try_get::<Option<bool>, _>(9)?.unwrap_or_default(),
         merges: false,
+        escrow: None,
         generated: !row.try_get::<String, _>(5)?.is_empty(),
         identity_always: row.try_get::<String, _>(6)? == "a",
         equality: if deterministic {

@@ -116,6 +116,7 @@ impl Check<'_> {
             xid: self.branch.xid,
             resource: self.pool.resource().into(),
             row_locks: keys.into_iter().collect(),
+            escrow_locks: Vec::new(),
             wait_limit,
         };
         Ok(self.pool.registrar().check_locks(check).await?)

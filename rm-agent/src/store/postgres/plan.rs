@@ -2,7 +2,7 @@
 //! against the catalog and rewritten once, then remembered.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Instant,
 };
@@ -14,6 +14,7 @@ use super::catalog::{self, TableInfo, table_refusal};
 use crate::{
     at::{
         analysis,
+        escrow::{self, Bounds},
         rewrite::{Rewritten, rewrite, rewrite_locking},
         statement::{Analysis, LockingRead, TableName, Uses, Wait, WriteKind, WriteStatement},
         table::{ReferentialAction, Table},
@@ -47,6 +48,8 @@ pub(super) struct WritePlan {
     pub(super) has_after: bool,
     /// The before image is a text beside the time at which the statement began.
     pub(super) captured: bool,
+    /// It only adds to columns in escrow.
+    pub(super) adds_only: bool,
     /// It assigns no column of the primary key.
     pub(super) keeps_key: bool,
     /// Whether the user's statement returns rows.
@@ -61,6 +64,8 @@ pub(super) struct Allowed {
     pub(super) functions: BTreeSet<String>,
     /// Tables and columns that others may change while a branch can be undone.
     pub(super) merges: BTreeSet<(String, String)>,
+    /// Tables and columns that several transactions may add to at the same time.
+    pub(super) escrow: BTreeMap<(String, String), Bounds>,
 }
 
 /// Plans statements and remembers the plans.
@@ -211,6 +216,10 @@ impl Planner {
                 let listed = |name: &String| (name.clone(), column.name.to_string());
                 let mut listed = names.iter().map(listed);
                 column.merges = listed.any(|entry| self.allowed.merges.contains(&entry));
+                let mut listed = names
+                    .iter()
+                    .map(|name| (name.clone(), column.name.to_string()));
+                column.escrow = listed.find_map(|entry| self.allowed.escrow.get(&entry).copied());
             }
         }
         let info = Arc::new(info);
@@ -321,6 +330,7 @@ impl Planner {
     fn check_write(&self, write: &WriteStatement, info: &TableInfo) -> Result<(), Error> {
         check_obstacle(info)?;
         let table = &*info.table;
+        check_escrow(table)?;
         let refuse = |part: String, advice: &str| Err(table_refusal(table, part, advice));
         let is_allowed = |trigger: &String| {
             [table.display_name(), table.name.to_string()]
@@ -416,6 +426,30 @@ fn check_assigned(write: &WriteStatement, table: &Table) -> Result<(), Error> {
     Ok(())
 }
 
+fn adds_only(write: &WriteStatement, table: &Table) -> bool {
+    let in_escrow = |name: &String| {
+        let position = table.column(name);
+        position.is_some_and(|position| table.columns[position].escrow.is_some())
+    };
+    !write.deltas.is_empty() && write.deltas.iter().all(in_escrow)
+}
+
+/// What is listed for escrow must be fit for it.
+fn check_escrow(table: &Table) -> Result<(), Error> {
+    let listed = (0..table.columns.len()).filter(|&c| table.columns[c].escrow.is_some());
+    for position in listed {
+        if let Some(why) = escrow::obstacle(table, position) {
+            let name = &table.columns[position].name;
+            return Err(table_refusal(
+                table,
+                format!("its column {name} is listed by escrow_column, but {why}"),
+                "leave it out of escrow_column",
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn plan_write(sql: &str, write: &WriteStatement, table: &Arc<Table>) -> Plan {
     let Rewritten {
         sql,
@@ -436,5 +470,6 @@ fn plan_write(sql: &str, write: &WriteStatement, table: &Arc<Table>) -> Plan {
                 .any(|name| **name == *table.columns[column].name)
         }),
         returns: write.returning.is_some(),
+        adds_only: adds_only(write, table),
     })
 }

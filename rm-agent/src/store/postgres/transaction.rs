@@ -186,6 +186,7 @@ impl AtTransaction {
     /// Register, write the undo record, commit: rule by rule so that a cancelled
     /// or failed step leaves the coordinator knowing the truth.
     async fn commit_branch(&mut self, mut branch: Branch) -> Result<(), Error> {
+        let locks = branch.changes.locks();
         let record = branch.changes.take_record().encode();
         if record.len() > limits::MAX_UNDO_BYTES {
             return Err(Error::TooLarge {
@@ -193,14 +194,12 @@ impl AtTransaction {
                 limit: limits::MAX_UNDO_BYTES,
             });
         }
+        let (row_locks, escrow_locks) = locks;
         let registration = Registration {
             xid: branch.xid,
             resource: self.pool.resource().into(),
-            row_locks: branch
-                .changes
-                .locks()
-                .map(|key| key.as_slice().into())
-                .collect(),
+            row_locks,
+            escrow_locks,
             wait_limit: branch.wait_limit(),
         };
         let registrar = Arc::clone(self.pool.registrar());
@@ -496,7 +495,7 @@ impl AtTransaction {
         let statement = statement.with_images(&plan.sql);
         let run = collect(self.held.get(), statement, plan.returns, |row| {
             let (before, after) = images(row, plan)?;
-            Ok(changes.record(&plan.table, before, after)?)
+            Ok(changes.record(&plan.table, before, after, plan.adds_only)?)
         });
         let steps = watch.over(run).await?;
         changes.end_statement()?;

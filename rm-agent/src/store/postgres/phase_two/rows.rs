@@ -13,6 +13,7 @@ use super::{
 };
 use crate::at::{
     codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    escrow::taken_back,
     image::{RowImage, Value, split_record},
     merge::merge,
     table::{quote, quote_qualified, text_form},
@@ -104,11 +105,19 @@ pub(super) async fn undo(
                 has_new_values,
                 equal,
             } = table.lock(connection, &row).await?;
-            if current == row.before {
+            // Who only added did not leave the row in any certain state.
+            if current == row.before && !row.escrow {
                 continue;
             }
             let mut target = row.before.clone();
             let mut clean = current == row.after && !(has_new_values && target.is_none());
+            if let (true, Some(before), Some(after), Some(now)) =
+                (row.escrow, &row.before, &row.after, &current)
+            {
+                let rest = taken_back(&table.undo.columns, before, after, now);
+                clean = rest.is_some();
+                target = rest.or(target);
+            }
             if let (false, Some(before), Some(after), Some(now)) =
                 (clean || forced, &row.before, &row.after, &current)
                 && let Some(merged) = merge(&table.undo.columns, before, after, now)

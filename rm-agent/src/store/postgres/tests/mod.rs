@@ -4,6 +4,7 @@ mod blocked;
 mod cancellation;
 mod concurrent;
 mod crashes;
+mod escrow;
 mod executor;
 mod images;
 mod locking;

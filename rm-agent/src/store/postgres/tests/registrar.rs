@@ -41,6 +41,8 @@ pub(super) struct TestRegistrar {
     /// Who holds each lock, and for which of its branches.
     locks: Mutex<HashMap<LockKey, (Xid, BTreeSet<u32>)>>,
     decided: Mutex<BTreeSet<Xid>>,
+    /// The newest registration. Locks in escrow exclude nobody here.
+    last: Mutex<Option<Registration>>,
     pub(super) waiting: Notify,
 }
 
@@ -55,6 +57,10 @@ impl TestRegistrar {
 
     pub(super) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.events.lock())
+    }
+
+    pub(super) fn last(&self) -> Option<Registration> {
+        self.last.lock().clone()
     }
 
     pub(super) fn release(&self) {
@@ -148,6 +154,7 @@ impl Registrar for TestRegistrar {
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>> {
         Box::pin(async move {
             let xid = registration.xid;
+            *self.last.lock() = Some(registration.clone());
             let give_up = self.refusal(xid).await?;
             let mut locks = self.locks.lock();
             if self.decided.lock().contains(&xid) {
