@@ -2,6 +2,7 @@
 
 mod counted;
 mod database;
+mod hot;
 mod local;
 mod proxy;
 mod ways;
@@ -20,6 +21,7 @@ use crate::{
 };
 use counted::PerBranch;
 use database::Database;
+use hot::{Hot, Mode};
 use ways::{Way, Ways};
 
 /// The most tasks that can be asked for; PostgreSQL has connections for three pools of them.
@@ -66,6 +68,8 @@ a measurement started on a noisy disk count only where there is no other.
                             those of plain transactions too
   statements_per_branch     run by the database in phase one, counted by pg_stat_statements, BEGIN,
                             SET and COMMIT included
+  hot_exclusive, hot_escrow at_per_s of 32 writers of one row, whose transactions stay open for
+                            open_ms after the local commit, as for a second branch
 Phase two adds one DELETE for up to 500 branches.";
 
 #[derive(Debug, Serialize)]
@@ -73,14 +77,15 @@ struct Figures {
     database: &'static str,
     workload: &'static str,
     concurrency: u32,
-    plain_per_s: f64,
+    open_ms: u64,
+    plain_per_s: Option<f64>,
     at_per_s: f64,
-    naive_per_s: f64,
-    ratio: f64,
-    ratio_to_naive: f64,
-    ratio_without_coordinator: f64,
-    round_trips_per_branch: f64,
-    statements_per_branch: f64,
+    naive_per_s: Option<f64>,
+    ratio: Option<f64>,
+    ratio_to_naive: Option<f64>,
+    ratio_without_coordinator: Option<f64>,
+    round_trips_per_branch: Option<f64>,
+    statements_per_branch: Option<f64>,
 }
 
 impl Row for Figures {
@@ -89,6 +94,7 @@ impl Row for Figures {
             "database",
             "workload",
             "concurrency",
+            "open ms",
             "plain/s",
             "AT/s",
             "naive/s",
@@ -105,16 +111,25 @@ impl Row for Figures {
             self.database.to_owned(),
             self.workload.to_owned(),
             self.concurrency.to_string(),
-            format!("{:.0}", self.plain_per_s),
-            format!("{:.0}", self.at_per_s),
-            format!("{:.0}", self.naive_per_s),
-            format!("{:.2}", self.ratio),
-            format!("{:.2}", self.ratio_to_naive),
-            format!("{:.2}", self.ratio_without_coordinator),
-            format!("{:.2}", self.round_trips_per_branch),
-            format!("{:.2}", self.statements_per_branch),
+            self.open_ms.to_string(),
+            whole(self.plain_per_s),
+            whole(Some(self.at_per_s)),
+            whole(self.naive_per_s),
+            fine(self.ratio),
+            fine(self.ratio_to_naive),
+            fine(self.ratio_without_coordinator),
+            fine(self.round_trips_per_branch),
+            fine(self.statements_per_branch),
         ]
     }
+}
+
+fn whole(figure: Option<f64>) -> String {
+    figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.0}"))
+}
+
+fn fine(figure: Option<f64>) -> String {
+    figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.2}"))
 }
 
 /// Runs `at` and prints its table or JSON.
@@ -144,10 +159,62 @@ pub(crate) async fn run(options: &Options, accede: &Path, json: bool) -> anyhow:
         ways.close().await?;
         rows.push(figures(concurrency, &samples, per_branch));
     }
+    rows.extend(hot_rows(options, &database, &coordinator, &mut gate).await?);
     coordinator.stop().await?;
     database.stop().await?;
     gate.summary();
     report::print(&rows, json)
+}
+
+/// One hot row, locked in both ways, with and without a while between local commit and decision.
+async fn hot_rows(
+    options: &Options,
+    database: &Database,
+    coordinator: &Coordinator,
+    gate: &mut Gate,
+) -> anyhow::Result<Vec<Figures>> {
+    let time = Duration::from_secs(options.seconds);
+    let mut samples = Vec::new();
+    for mode in Mode::ALL {
+        let hot = Hot::open(database, coordinator, mode)
+            .await
+            .with_context(|| coordinator.tail())?;
+        for open in hot::OPEN {
+            for round in 1..=options.rounds {
+                let noisy = gate.wait().await?;
+                let measured = hot.measure(open, time).await;
+                let value = measured.with_context(|| coordinator.tail())?;
+                progress(format!(
+                    "at, {}, open for {open:?}, round {round} of {}: {value:.0}/s",
+                    mode.workload(),
+                    options.rounds
+                ));
+                samples.push((mode, open, Sample { value, noisy }));
+            }
+        }
+        hot.close().await;
+    }
+    let each = Mode::ALL.into_iter();
+    let each = each.flat_map(|mode| hot::OPEN.into_iter().map(move |open| (mode, open)));
+    let rows = each.map(|(mode, open)| {
+        let its = samples.iter().filter(|(m, o, _)| (*m, *o) == (mode, open));
+        let at = median(its.map(|(_, _, sample)| *sample));
+        Figures {
+            database: "postgres",
+            workload: mode.workload(),
+            concurrency: hot::WRITERS,
+            open_ms: u64::try_from(open.as_millis()).unwrap_or(u64::MAX),
+            plain_per_s: None,
+            at_per_s: rounded(at),
+            naive_per_s: None,
+            ratio: None,
+            ratio_to_naive: None,
+            ratio_without_coordinator: None,
+            round_trips_per_branch: None,
+            statements_per_branch: None,
+        }
+    });
+    Ok(rows.collect())
 }
 
 async fn rounds(
@@ -190,14 +257,15 @@ fn figures(concurrency: u32, samples: &[(Way, Sample)], per_branch: PerBranch) -
         database: "postgres",
         workload: "random",
         concurrency,
-        plain_per_s: rounded(plain),
+        open_ms: 0,
+        plain_per_s: Some(rounded(plain)),
         at_per_s: rounded(at),
-        naive_per_s: rounded(naive),
-        ratio: rounded(at / plain),
-        ratio_to_naive: rounded(at / naive),
-        ratio_without_coordinator: rounded(of(Way::WithoutCoordinator) / plain),
-        round_trips_per_branch: rounded(per_branch.round_trips),
-        statements_per_branch: rounded(per_branch.statements),
+        naive_per_s: Some(rounded(naive)),
+        ratio: Some(rounded(at / plain)),
+        ratio_to_naive: Some(rounded(at / naive)),
+        ratio_without_coordinator: Some(rounded(of(Way::WithoutCoordinator) / plain)),
+        round_trips_per_branch: Some(rounded(per_branch.round_trips)),
+        statements_per_branch: Some(rounded(per_branch.statements)),
     }
 }
 
