@@ -53,6 +53,9 @@ pub const LOCK_WAIT_MARGIN: Duration = Duration::from_millis(500);
 /// The shortest `lock_timeout` that is set; 0 would mean no limit at all.
 pub const MIN_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// Bytes of an undo record from which it is compressed: below, it costs more than it saves.
+pub const COMPRESS_UNDO_FROM: usize = 4 * 1024;
+
 /// How long a statement of a branch runs, or its transaction waits for a pooled connection, before
 /// the agent looks whether it stands still and tells the coordinator. Nearly every statement has
 /// ended by then.

@@ -147,8 +147,12 @@ async fn a_restart_with_many_open_transactions_is_quick() -> anyhow::Result<()> 
     let before = status(&daemon.url()).await?;
     daemon.kill()?;
 
-    // 30 seconds for a million.
-    let limit = Duration::from_secs(1) + Duration::from_micros(30) * u32::try_from(count)?;
+    // 30 seconds for a million, with optimizations. Without them, and with other tests at the same
+    // time, only that it does not grow without measure.
+    let mut limit = Duration::from_secs(1) + Duration::from_micros(30) * u32::try_from(count)?;
+    if count <= MOST_UNOPTIMIZED {
+        limit *= 10;
+    }
     let daemon = start(&data, port, count, RETENTION_TRANSACTIONS)?;
     let began = clock::now();
     let daemon = daemon.serving(4 * limit).await?;

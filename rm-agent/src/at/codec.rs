@@ -1,6 +1,7 @@
 //! The bytes of `rollback_info`.
 //!
-//! Version 1, integers as LEB128 varints, texts and values with their length:
+//! Version 2 is version 1 compressed: the length of version 1 in four bytes, little endian, and an
+//! LZ4 block. Version 1, integers as LEB128 varints, texts and values with their length:
 //!
 //! ```text
 //! version=1, table count, per table:
@@ -21,6 +22,7 @@ use super::image::{RowImage, Value};
 use crate::limits;
 
 const VERSION: u8 = 1;
+const COMPRESSED: u8 = 2;
 const AS_TEXT: u8 = 1;
 const GENERATED: u8 = 2;
 const MERGES: u8 = 4;
@@ -88,21 +90,51 @@ impl UndoRecord {
         out
     }
 
+    /// Reads what [`encode`](Self::encode) wrote, compressed or not.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Input {
-            bytes: Bytes::copy_from_slice(bytes),
-            at: 0,
-        };
+        if let [COMPRESSED, packed @ ..] = bytes {
+            return Self::decode_plain(unpack(packed)?.into());
+        }
+        Self::decode_plain(Bytes::copy_from_slice(bytes))
+    }
+
+    fn decode_plain(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut input = Input { bytes, at: 0 };
         if input.byte()? != VERSION {
             return Err(DecodeError("unknown version"));
         }
         let tables = input.list(limits::MAX_ROWS_PER_BRANCH, UndoTable::decode)?;
-        if input.at == bytes.len() {
+        if input.at == input.bytes.len() {
             Ok(Self { tables })
         } else {
             Err(DecodeError("bytes after the end"))
         }
     }
+}
+
+/// Compresses an encoded record that is large, if that makes it smaller: it travels to the database
+/// as text, and images of many rows have much in common.
+pub(crate) fn pack(record: Vec<u8>) -> Vec<u8> {
+    if record.len() < limits::COMPRESS_UNDO_FROM {
+        return record;
+    }
+    let mut packed = vec![COMPRESSED];
+    packed.extend(lz4_flex::block::compress_prepend_size(&record));
+    if packed.len() < record.len() {
+        packed
+    } else {
+        record
+    }
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let (length, _) = packed.split_first_chunk().ok_or(DecodeError("cut short"))?;
+    // Nothing is allocated for a length that cannot be.
+    if u32::from_le_bytes(*length) as usize > limits::MAX_UNDO_BYTES {
+        return Err(DecodeError("a record above its limit"));
+    }
+    lz4_flex::block::decompress_size_prepended(packed)
+        .map_err(|_| DecodeError("damaged compression"))
 }
 
 impl UndoTable {

@@ -71,12 +71,48 @@ fn refuses_other_versions_and_damage() {
         );
     }
     let mut newer = bytes.clone();
-    newer[0] = 2;
+    newer[0] = 3;
     let error = UndoRecord::decode(&newer).expect_err("unknown version");
     assert!(error.to_string().contains("newer version"));
     let mut longer = bytes;
     longer.push(0);
     assert!(UndoRecord::decode(&longer).is_err());
+}
+
+#[test]
+fn large_records_are_compressed_and_read_back() {
+    let mut large = record();
+    let row = large.tables[0].rows[1].clone();
+    large.tables[0].rows = vec![row; 1_000];
+    let plain = large.encode();
+    let packed = pack(plain.clone());
+    assert!(packed.len() * 10 < plain.len(), "{} bytes", packed.len());
+    assert_eq!(UndoRecord::decode(&packed), Ok(large));
+    assert_eq!(
+        pack(record().encode()),
+        record().encode(),
+        "small ones are not"
+    );
+    for length in [1, 3, 5, packed.len() / 2, packed.len() - 1] {
+        assert!(UndoRecord::decode(&packed[..length]).is_err(), "{length}");
+    }
+    let mut huge = packed;
+    huge[1..5].copy_from_slice(&u32::MAX.to_le_bytes());
+    let error = UndoRecord::decode(&huge).expect_err("above the limit");
+    assert!(error.to_string().contains("limit"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_compressed_stays_as_it_is() {
+    let noise = (0..200_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes());
+    let mut bytes: Vec<u8> = noise.collect();
+    while bytes.len() < limits::COMPRESS_UNDO_FROM {
+        let hash = bytes.iter().fold(7_u64, |h, b| {
+            (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+        });
+        bytes.extend(hash.to_be_bytes());
+    }
+    assert_eq!(pack(bytes.clone()), bytes);
 }
 
 fn any_value() -> impl Strategy<Value = Value> {

@@ -25,7 +25,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    at::{savepoint::SavepointCommand, undo::Changes},
+    at::{codec, savepoint::SavepointCommand, undo::Changes},
     clock,
     error::{Error, is_retryable, sql_state},
     limits,
@@ -195,6 +195,7 @@ impl AtTransaction {
             });
         }
         let (row_locks, escrow_locks) = locks;
+        let record = codec::pack(record);
         let registration = Registration {
             xid: branch.xid,
             resource: self.pool.resource().into(),
