@@ -109,7 +109,7 @@ pub(crate) const HARMLESS_SHARE: u64 = 25;
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let harmless = random.below(HARMLESS_SHARE) == 0;
-        let crowded = random.chance(120);
+        let crowded = random.chance(300);
         let mut plan = Self {
             rates: if harmless {
                 Rates::default()
