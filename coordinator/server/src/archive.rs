@@ -194,7 +194,7 @@ impl Writer {
         found.iter().for_each(|transaction| self.add(transaction));
     }
 
-    fn add(&mut self, transaction: &accede_core::Transaction) {
+    fn add(&mut self, transaction: &Transaction) {
         self.lines.extend(line(transaction));
         self.waiting += 1;
         self.last = self.last.max(transaction.ended_at());
@@ -217,11 +217,12 @@ impl Writer {
             let Some(newest) = found.last() else { break };
             let ended_at = newest.ended_at().unwrap_or_default();
             (from, after) = (ended_at, Some(newest.xid()));
-            added += found.len() as u64;
             // Those that have ended since it began are told as well.
             let ended_before = |t: &&Transaction| t.ended_at().is_some_and(|at| at <= until);
-            let before = found.iter().filter(ended_before);
-            before.for_each(|transaction| self.add(transaction));
+            for transaction in found.iter().filter(ended_before) {
+                self.add(transaction);
+                added += 1;
+            }
             self.write();
             // Whatever ends from here on is told.
             if ended_at > until {

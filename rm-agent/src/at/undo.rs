@@ -253,7 +253,6 @@ impl Changes {
     /// The row locks that the branch needs, sorted, no key twice: exclusive ones, and those of
     /// rows that it only added to.
     pub(crate) fn locks(&self) -> (Vec<LockKey>, Vec<EscrowLock>) {
-        let mut exclusive = self.locks.clone();
         let mut escrow = BTreeMap::new();
         for TableChanges { table, rows } in &self.tables {
             for row in rows.values().filter(|row| row.escrow) {
@@ -262,18 +261,19 @@ impl Changes {
                 };
                 let key = lock_key::primary_key(table, after);
                 if let Some(deltas) = escrow::deltas_of_row(table, before, after)
-                    && exclusive.remove(&key)
+                    && self.locks.contains(&key)
                 {
                     escrow.insert(key, column_deltas(table, &deltas));
                 }
             }
         }
+        let exclusive = self.locks.iter().filter(|key| !escrow.contains_key(*key));
+        let exclusive = exclusive.map(|key| key.as_slice().into()).collect();
         let escrow = escrow.into_iter().map(|(key, columns)| EscrowLock {
             key: key.into(),
             columns,
         });
-        let exclusive = exclusive.into_iter().map(LockKey::from);
-        (exclusive.collect(), escrow.collect())
+        (exclusive, escrow.collect())
     }
 
     /// The undo record. Takes the images out.

@@ -267,12 +267,8 @@ impl RowLocks {
         resource: &Resource,
         locks: &[RowLock],
     ) -> BTreeSet<TicketId> {
-        let rows = self.rows.get(resource);
-        locks
-            .iter()
-            .filter(|lock| lock.mode != LockMode::Shared)
-            .filter_map(|lock| rows?.get(&lock.key))
-            .flat_map(|row| row.queue.iter().map(|queued| queued.ticket))
+        let changed = locks.iter().filter(|lock| lock.mode != LockMode::Shared);
+        self.queued_for(resource, changed.map(|lock| &lock.key))
             .collect()
     }
 }
