@@ -4,6 +4,9 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use super::*;
 
+/// How long the load is measured.
+const WINDOW: Duration = Duration::from_millis(200);
+
 /// The load runs against the echo server in this process.
 async fn echoed(in_flight: usize) -> Measured {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -12,22 +15,31 @@ async fn echoed(in_flight: usize) -> Measured {
     let server = tokio::spawn(echo::serve(listener, async {
         let _ = stopped.await;
     }));
-    let measured = with_load(&address, in_flight, Duration::from_millis(200), None).await;
+    let measured = with_load(&address, in_flight, WINDOW, None).await;
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
     measured.unwrap()
 }
 
+/// begin, begun-through, 2 × (register, registered, done, accepted), commit, outcome,
+/// 2 × (order, finished, accepted) are 18 messages, of which begun-through may serve several.
+///
+/// The window cuts the transactions that are in flight at its two ends: their messages on one
+/// side count, their end on the other. On a slow machine these are many among few.
+fn assert_messages(measured: Measured, in_flight: f64) {
+    let ended_at_least = measured.transactions_per_s * WINDOW.as_secs_f64();
+    let cut = 18.0 * in_flight / ended_at_least;
+    let each = measured.messages_each;
+    assert!(
+        (17.0 - cut..=18.0 + cut).contains(&each),
+        "{each} messages per transaction, {cut} of them uncertain"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transaction_at_a_time_has_a_known_number_of_messages() {
     let measured = echoed(1).await;
-    // begin, begun-through, 2 × (register, registered, done, accepted), commit, outcome,
-    // 2 × (order, finished, accepted); the first and last one are cut by the window.
-    let each = measured.messages_each;
-    assert!(
-        (17.0..19.0).contains(&each),
-        "{each} messages per transaction"
-    );
+    assert_messages(measured, 1.0);
     assert!(measured.p50_us > 0.0 && measured.p50_us <= measured.p99_us);
 }
 
@@ -35,7 +47,7 @@ async fn one_transaction_at_a_time_has_a_known_number_of_messages() {
 async fn many_transactions_in_flight_all_end() {
     let measured = echoed(300).await;
     assert!(measured.transactions_per_s > 0.0);
-    assert!(measured.messages_each > 16.0);
+    assert_messages(measured, 300.0);
 }
 
 #[tokio::test]
