@@ -1,5 +1,5 @@
 //! The resource manager's side of Accede, beside the data: AT transactions over
-//! PostgreSQL through sqlx.
+//! PostgreSQL and MariaDB through sqlx.
 //!
 //! [`AtPool`] takes the place of sqlx's `PgPool`. A statement that runs while
 //! the task works for a global transaction becomes part of a *branch*: its rows'
@@ -35,3 +35,8 @@ pub use registrar::{
     ColumnDelta, EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration,
 };
 pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
+
+/// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
+pub mod mariadb {
+    pub use crate::store::mariadb::{AtPool, AtPoolBuilder, AtTransaction};
+}

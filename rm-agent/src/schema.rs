@@ -1,17 +1,26 @@
 //! Creates and checks the tables that Accede keeps beside the data.
 //!
-//! The URL's scheme picks the database; PostgreSQL (`postgres://`,
-//! `postgresql://`) is the one there is.
+//! The URL's scheme picks the database: `postgres://` (or `postgresql://`), or
+//! `mysql://` (or `mariadb://`) for MariaDB.
 
-use crate::{error::Error, store::postgres::schema as postgres};
+use crate::{
+    error::Error,
+    store::{mariadb::schema as mariadb, postgres::schema as postgres},
+};
 
-fn only_postgres(url: &str) -> Result<(), Error> {
+enum Kind {
+    Postgres,
+    MariaDb,
+}
+
+fn kind(url: &str) -> Result<Kind, Error> {
     let scheme = url.split_once("://").map_or(url, |(scheme, _)| scheme);
     match scheme {
-        "postgres" | "postgresql" => Ok(()),
+        "postgres" | "postgresql" => Ok(Kind::Postgres),
+        "mysql" | "mariadb" => Ok(Kind::MariaDb),
         _ => Err(Error::Configuration(format!(
             "there is no support for databases of the scheme {scheme:?}; use \
-             postgres://user:password@host:port/database"
+             postgres://user:password@host:port/database or mysql://…"
         ))),
     }
 }
@@ -21,8 +30,10 @@ fn only_postgres(url: &str) -> Result<(), Error> {
 /// # Errors
 /// When the scheme is unknown, the database cannot be reached or refuses.
 pub async fn create(url: &str) -> Result<(), Error> {
-    only_postgres(url)?;
-    postgres::create(url).await
+    match kind(url)? {
+        Kind::Postgres => postgres::create(url).await,
+        Kind::MariaDb => mariadb::create(url).await,
+    }
 }
 
 /// Checks that the tables are there and as this version needs them.
@@ -30,8 +41,10 @@ pub async fn create(url: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Schema`] names what is missing or different.
 pub async fn check(url: &str) -> Result<(), Error> {
-    only_postgres(url)?;
-    postgres::check(url).await
+    match kind(url)? {
+        Kind::Postgres => postgres::check(url).await,
+        Kind::MariaDb => mariadb::check(url).await,
+    }
 }
 
 /// The SQL that [`create`] runs, the same as the shipped migration file.
@@ -39,6 +52,8 @@ pub async fn check(url: &str) -> Result<(), Error> {
 /// # Errors
 /// When the scheme is unknown.
 pub fn print(url: &str) -> Result<&'static str, Error> {
-    only_postgres(url)?;
-    Ok(postgres::print())
+    Ok(match kind(url)? {
+        Kind::Postgres => postgres::print(),
+        Kind::MariaDb => mariadb::print(),
+    })
 }

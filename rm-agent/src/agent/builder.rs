@@ -1,17 +1,25 @@
 //! Describes an agent.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use accede_link::session::{SessionLimits, SessionOptions, normalize_address};
 
 use super::{
-    AgentLimits, RmAgent,
+    AgentLimits, Pools, RmAgent,
     database::Database,
     limits::{MAX_NAME_BYTES, MAX_RESOURCES},
+    mariadb::MariaDb,
     postgres::Postgres,
     running::{Prepared, Served},
 };
-use crate::{AtPool, AtPoolBuilder, Error, Registrar};
+use crate::{AtPool, AtPoolBuilder, Error, Registrar, mariadb};
+
+/// A database to serve.
+#[derive(Debug)]
+enum Described {
+    Postgres(Box<AtPoolBuilder>),
+    MariaDb(Box<mariadb::AtPoolBuilder>),
+}
 
 /// Collects what an [`RmAgent`] needs: its name, where coordinators are, which
 /// databases it serves.
@@ -20,7 +28,7 @@ use crate::{AtPool, AtPoolBuilder, Error, Registrar};
 pub struct RmAgentBuilder {
     name: String,
     coordinators: Vec<String>,
-    databases: Vec<(String, AtPoolBuilder)>,
+    databases: Vec<(String, Described)>,
     limits: AgentLimits,
     session_limits: SessionLimits,
 }
@@ -53,7 +61,23 @@ impl RmAgentBuilder {
     /// Adds a PostgreSQL database whose pool has settings of its own; its
     /// resource name is set here.
     pub fn pool(mut self, resource: &str, pool: AtPoolBuilder) -> Self {
-        self.databases.push((resource.to_owned(), pool));
+        let described = Described::Postgres(Box::new(pool));
+        self.databases.push((resource.to_owned(), described));
+        self
+    }
+
+    /// Adds a MariaDB database under the operator's name for it, by its URL
+    /// (`mysql://user:password@host:port/database`). The name must be the same in all
+    /// services that use the database.
+    pub fn mariadb(self, resource: &str, url: &str) -> Self {
+        self.mariadb_pool(resource, mariadb::AtPool::builder(url))
+    }
+
+    /// Adds a MariaDB database whose pool has settings of its own; its resource name is
+    /// set here.
+    pub fn mariadb_pool(mut self, resource: &str, pool: mariadb::AtPoolBuilder) -> Self {
+        let described = Described::MariaDb(Box::new(pool));
+        self.databases.push((resource.to_owned(), described));
         self
     }
 
@@ -84,19 +108,29 @@ impl RmAgentBuilder {
             .map(|(name, _)| name.as_str())
             .collect();
         let prepared = Prepared::new(&names);
-        let mut pools = BTreeMap::new();
+        let mut pools = Pools::default();
         let mut served = Vec::with_capacity(self.databases.len());
-        for (name, builder) in self.databases {
+        for (name, described) in self.databases {
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
-            let pool = builder.resource(&name).build(registrar)?;
-            let connections = pool.phase_two().options().get_max_connections() as usize;
-            let database: Arc<dyn Database> = Arc::new(Postgres::new(pool.clone()));
+            let (database, connections): (Arc<dyn Database>, u32) = match described {
+                Described::Postgres(builder) => {
+                    let pool = builder.resource(&name).build(registrar)?;
+                    let connections = pool.phase_two().options().get_max_connections();
+                    pools.postgres.insert(name, pool.clone());
+                    (Arc::new(Postgres::new(pool)), connections)
+                }
+                Described::MariaDb(builder) => {
+                    let pool = builder.resource(&name).build(registrar)?;
+                    let connections = pool.phase_two().options().get_max_connections();
+                    pools.mariadb.insert(name, pool.clone());
+                    (Arc::new(MariaDb::new(pool)), connections)
+                }
+            };
             served.push(Served {
                 database,
                 // One connection stays for commits.
-                rollbacks: self.limits.rollbacks.min(connections - 1).max(1),
+                rollbacks: self.limits.rollbacks.min(connections as usize - 1).max(1),
             });
-            pools.insert(name, pool);
         }
         let options = SessionOptions {
             addresses: coordinators,

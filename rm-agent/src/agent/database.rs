@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub(super) use crate::store::postgres::phase_two::{
+pub(super) use crate::store::finish::{
     BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
 };
 
@@ -55,4 +55,13 @@ pub(super) enum CheckError {
     Unavailable(String),
     /// It is there but not prepared, or belongs elsewhere: a person must act.
     Wrong(crate::Error),
+}
+
+/// What the database said for itself may pass; what this library found wrong
+/// with it needs a person.
+pub(super) fn sort(error: crate::Error) -> CheckError {
+    match error {
+        crate::Error::Database { .. } => CheckError::Unavailable(error.to_string()),
+        other => CheckError::Wrong(other),
+    }
 }

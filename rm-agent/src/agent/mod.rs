@@ -8,6 +8,7 @@ mod attach;
 mod builder;
 mod database;
 mod limits;
+mod mariadb;
 mod orders;
 mod phase_two;
 mod postgres;
@@ -57,7 +58,29 @@ pub struct RmAgent {
 
 struct Inner {
     running: Running,
-    pools: BTreeMap<String, AtPool>,
+    pools: Pools,
+}
+
+/// The pools of an agent, by the operator's names.
+#[derive(Default)]
+struct Pools {
+    postgres: BTreeMap<String, AtPool>,
+    mariadb: BTreeMap<String, crate::mariadb::AtPool>,
+}
+
+impl Pools {
+    fn unknown(&self, kind: &str, resource: &str) -> Error {
+        let known: Vec<&str> = self
+            .postgres
+            .keys()
+            .chain(self.mariadb.keys())
+            .map(String::as_str)
+            .collect();
+        Error::Configuration(format!(
+            "this agent has no {kind}resource {resource:?}, it has {}",
+            known.join(", ")
+        ))
+    }
 }
 
 impl fmt::Debug for RmAgent {
@@ -74,24 +97,30 @@ impl RmAgent {
         RmAgentBuilder::new(name)
     }
 
-    fn new(running: Running, pools: BTreeMap<String, AtPool>) -> Self {
+    fn new(running: Running, pools: Pools) -> Self {
         Self {
             inner: Arc::new(Inner { running, pools }),
         }
     }
 
-    /// The pool of a database, by the operator's name for it.
+    /// The pool of a PostgreSQL database, by the operator's name for it.
     ///
     /// # Errors
     /// [`Error::Configuration`] when the agent was not given this database.
     pub fn pool(&self, resource: &str) -> Result<AtPool, Error> {
-        self.inner.pools.get(resource).cloned().ok_or_else(|| {
-            let known: Vec<&str> = self.inner.pools.keys().map(String::as_str).collect();
-            Error::Configuration(format!(
-                "this agent has no resource {resource:?}, it has {}",
-                known.join(", ")
-            ))
-        })
+        let pools = &self.inner.pools;
+        let found = pools.postgres.get(resource).cloned();
+        found.ok_or_else(|| pools.unknown("", resource))
+    }
+
+    /// The pool of a MariaDB database, by the operator's name for it.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the agent was not given this database.
+    pub fn mariadb_pool(&self, resource: &str) -> Result<crate::mariadb::AtPool, Error> {
+        let pools = &self.inner.pools;
+        let found = pools.mariadb.get(resource).cloned();
+        found.ok_or_else(|| pools.unknown("MariaDB ", resource))
     }
 
     /// What registers this agent's branches with the coordinator. The pools use

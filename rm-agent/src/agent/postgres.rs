@@ -5,11 +5,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use super::database::{BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy};
-use crate::{
-    Error,
-    store::postgres::{AtPool, phase_two},
+use super::database::{
+    BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
 };
+use crate::store::postgres::{AtPool, phase_two};
 
 /// A PostgreSQL database, through the small pool that finishes branches.
 pub(super) struct Postgres(AtPool);
@@ -77,14 +76,5 @@ impl Database for Postgres {
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::purge_markers(self.pool(), branches))
-    }
-}
-
-/// What the database said for itself may pass; what this library found wrong
-/// with it needs a person.
-fn sort(error: Error) -> CheckError {
-    match error {
-        Error::Database { .. } => CheckError::Unavailable(error.to_string()),
-        other => CheckError::Wrong(other),
     }
 }

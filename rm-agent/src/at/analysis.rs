@@ -468,6 +468,14 @@ pub(super) fn single_table(table: &TableWithJoins) -> Result<(TableName, String)
 }
 
 pub(super) fn assigned_columns(assignments: &[Assignment]) -> Result<Vec<String>, Unsupported> {
+    assigned_names(assignments, identifier)
+}
+
+/// The columns that are assigned, read by `identifier`.
+pub(super) fn assigned_names(
+    assignments: &[Assignment],
+    identifier: impl Fn(&Ident) -> String,
+) -> Result<Vec<String>, Unsupported> {
     let mut columns = Vec::new();
     for assignment in assignments {
         let targets = match &assignment.target {

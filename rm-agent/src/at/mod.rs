@@ -11,6 +11,7 @@ pub(crate) mod lock_key;
 pub(crate) mod lock_name;
 mod locking;
 pub(crate) mod merge;
+pub(crate) mod mysql;
 pub(crate) mod rewrite;
 pub(crate) mod savepoint;
 pub(crate) mod statement;

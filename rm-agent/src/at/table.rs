@@ -73,7 +73,7 @@ pub(crate) struct IncomingKey {
 }
 
 /// A table, as the catalog described it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) oid: u32,
     /// Where its rows lie: itself, or the partitions of a partitioned table.

@@ -1,3 +1,14 @@
-//! One folder per database.
+//! One folder per database, and what they share.
 
+pub(crate) mod finish;
+mod lock_check;
+pub(crate) mod mariadb;
+mod outcome;
 pub(crate) mod postgres;
+mod retry;
+#[cfg(test)]
+mod test_proxy;
+#[cfg(test)]
+mod test_random;
+#[cfg(test)]
+mod test_registrar;

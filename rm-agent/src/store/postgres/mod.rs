@@ -9,7 +9,6 @@ mod locking;
 pub(crate) mod phase_two;
 mod plan;
 mod pool;
-mod retry;
 mod run;
 mod savepoint;
 #[cfg(feature = "schema")]

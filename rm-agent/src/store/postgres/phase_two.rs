@@ -9,89 +9,19 @@ mod report;
 mod rows;
 mod sweep;
 
-use accede_proto::Xid;
 use sqlx::{PgPool, Row as _, error::ErrorKind};
 
-pub(crate) use sweep::{
-    Leftover, LeftoverKind, Meta, claim_cluster, leftovers, purge_markers, read_meta,
-};
+pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
 
 use self::apply::Failure;
 use super::connection::Held;
-use crate::{at::codec::UndoRecord, error::sql_state, limits};
-
-/// `log_status` of a record that can be undone.
-pub(super) const UNDOABLE: i16 = 0;
-/// `log_status` of a record that was undone.
-const UNDONE: i16 = 1;
-/// `log_status` of a row that keeps a branch from committing late.
-const DEFENCE: i16 = 2;
-
-/// Names a branch in the undo log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct BranchKey {
-    pub(crate) xid: Xid,
-    pub(crate) branch: u32,
-}
-
-impl BranchKey {
-    fn xid_column(self) -> i64 {
-        i64::try_from(self.xid.as_u64()).expect("the top bit of an XID is never set")
-    }
-
-    fn branch_column(self) -> i32 {
-        // Branch numbers are small; the coordinator bounds them far below this.
-        i32::try_from(self.branch).unwrap_or(i32::MAX)
-    }
-}
-
-/// How to undo rows that are not as the branch left them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UndoPolicy {
-    /// Do not: report them.
-    Check,
-    /// Bring them to their state before the branch all the same; an operator said so.
-    Forced,
-    /// Keep all rows as they are and drop the record; an operator said so.
-    AcceptCurrent,
-}
-
-/// Why a branch was not finished.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PhaseTwoError {
-    /// The database cannot be reached; nobody's fault, try again.
-    #[error("the database cannot be reached: {reason}")]
-    Unavailable {
-        /// What the connection said.
-        reason: String,
-    },
-    /// May work later.
-    #[error("{reason}")]
-    Failed {
-        /// What was in the way.
-        reason: String,
-    },
-    /// Will not work by itself; a person must look.
-    #[error("{reason}")]
-    Stuck {
-        /// What is in the way and what can be done.
-        reason: String,
-        /// Per row and column: before, after, now. Empty if that is not the problem.
-        difference: String,
-        /// SQL that brings the rows to their state before the branch, if known.
-        repair_statement: String,
-    },
-}
-
-impl PhaseTwoError {
-    fn stuck(reason: impl Into<String>) -> Self {
-        Self::Stuck {
-            reason: reason.into(),
-            difference: String::new(),
-            repair_statement: String::new(),
-        }
-    }
-}
+pub(crate) use crate::store::finish::{BranchKey, PhaseTwoError, UndoPolicy};
+use crate::{
+    at::codec::UndoRecord,
+    error::sql_state,
+    limits,
+    store::finish::{DEFENCE, UNDOABLE, UNDONE},
+};
 
 impl From<sqlx::Error> for PhaseTwoError {
     fn from(error: sqlx::Error) -> Self {

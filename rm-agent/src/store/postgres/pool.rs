@@ -18,12 +18,11 @@ use super::{
     connection::Held,
     executor::Statement,
     plan::{Plan, Planner},
-    retry::Retry,
     start_check,
     transaction::{AtTransaction, Step},
     watch::Watch,
 };
-use crate::{context, error::Error, limits, registrar::Registrar};
+use crate::{context, error::Error, limits, registrar::Registrar, store::retry::Retry};
 
 /// A pool of connections to one PostgreSQL database whose transactions take
 /// part in global ones. Cheap to clone; all clones share the connections.

@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, Outcome, rolled_back_for_sure},
+    branch::{Branch, rolled_back_for_sure},
     connection::Held,
     executor::Statement,
     locking::LockingStatement,
@@ -30,6 +30,7 @@ use crate::{
     error::{Error, is_retryable, sql_state},
     limits,
     registrar::Registration,
+    store::outcome::Outcome,
 };
 
 /// What a statement yields.

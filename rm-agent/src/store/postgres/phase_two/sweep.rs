@@ -6,26 +6,11 @@ use accede_proto::Xid;
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
-use super::{BranchKey, PhaseTwoError, UNDOABLE};
-use crate::{error::Error, limits};
-
-/// What a row of the undo log is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LeftoverKind {
-    /// A record that can still be undone.
-    Undo,
-    /// A marker or defence row, which holds nothing to undo.
-    Marker,
-}
-
-/// A row of the undo log that is older than it should get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    pub(crate) key: BranchKey,
-    pub(crate) kind: LeftoverKind,
-    /// By the database's clock.
-    pub(crate) age: Duration,
-}
+use crate::{
+    error::Error,
+    limits,
+    store::finish::{BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UNDOABLE},
+};
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
 pub(crate) async fn leftovers(
@@ -91,15 +76,6 @@ pub(crate) async fn purge_markers(
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// Whose database this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    /// Made when the tables were created.
-    pub(crate) database_id: Uuid,
-    /// The cluster that it belongs to, once an agent has connected.
-    pub(crate) cluster_id: Option<Uuid>,
 }
 
 /// Reads `accede_meta`.

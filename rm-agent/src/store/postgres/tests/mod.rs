@@ -12,9 +12,7 @@ mod merging;
 mod order;
 mod phase_one;
 mod proof;
-mod proxy;
 mod refusals;
-mod registrar;
 mod rollback;
 mod savepoints;
 mod server;
@@ -27,11 +25,12 @@ use accede_link::context::{TransactionContext, scope};
 use accede_proto::{Xid, XidParts};
 use sqlx::PgPool;
 
-use self::registrar::TestRegistrar;
 use super::{
     AtPool, AtPoolBuilder,
     phase_two::{self, BranchKey, PhaseTwoError, UndoPolicy},
 };
+use crate::store::{test_proxy as proxy, test_registrar as registrar};
+use registrar::TestRegistrar;
 
 /// A database of its own with this library's tables, and a pool on it.
 struct Fixture {

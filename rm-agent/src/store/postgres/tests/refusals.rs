@@ -239,7 +239,7 @@ async fn the_check_at_start_says_what_to_do() {
     }
     connect().await.expect("as before");
     for (bad, part) in [
-        ("mysql://x", "scheme \"mysql\""),
+        ("oracle://x", "scheme \"oracle\""),
         ("postgres://[", "cannot be used"),
     ] {
         let error = crate::schema::check(bad).await.expect_err(bad).to_string();

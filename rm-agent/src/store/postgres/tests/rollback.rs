@@ -7,7 +7,7 @@ use sqlx::Connection as _;
 use super::{Fixture, phase_two, registrar::Event, xid};
 use crate::{
     Error,
-    store::postgres::phase_two::{BranchKey, LeftoverKind, PhaseTwoError, UndoPolicy},
+    store::finish::{BranchKey, LeftoverKind, PhaseTwoError, UndoPolicy},
 };
 
 const STOCK: &str = "

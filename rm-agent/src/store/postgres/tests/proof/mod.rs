@@ -9,7 +9,7 @@
 //! result is written.
 
 mod kinds;
-mod random;
+
 mod schema;
 mod statements;
 mod world;
@@ -23,6 +23,7 @@ use self::{
     world::{Counts, World},
 };
 use super::{Fixture, xid};
+use crate::store::test_random as random;
 
 /// Statements of an ordinary test run.
 const STATEMENTS: u64 = 400;

@@ -1,0 +1,128 @@
+use super::*;
+
+fn write(sql: &str) -> Write {
+    match analyse(sql) {
+        Ok(Analysis::Write(write)) => *write,
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+fn refusal(sql: &str) -> String {
+    match analyse(sql) {
+        Err(found) => found.part,
+        Ok(found) => panic!("{sql}: {found:?}"),
+    }
+}
+
+#[test]
+fn finds_the_clauses() {
+    let sql =
+        "UPDATE `Stock` AS s SET a = ?, b = 'x' WHERE id = ? AND (v > ?) ORDER BY id LIMIT 5;";
+    let found = write(sql);
+    let text = |clause: Option<Clause>| {
+        let clause = clause.expect("it is there");
+        (sql[clause.span].trim().to_owned(), clause.parameters)
+    };
+    assert_eq!(found.kind, WriteKind::Update);
+    assert_eq!(found.table.name, "Stock");
+    assert_eq!(found.reference, "`s`");
+    assert_eq!(found.assigned, ["a", "b"]);
+    assert_eq!(&sql[found.target.clone()], "`Stock` AS s ");
+    assert_eq!(found.head.parameters, 1);
+    assert_eq!(text(found.condition), ("id = ? AND (v > ?)".to_owned(), 2));
+    assert_eq!(text(found.order), ("id".to_owned(), 0));
+    assert_eq!(text(found.limit), ("5".to_owned(), 0));
+
+    let sql = "DELETE FROM t WHERE v = ? RETURNING id, upper(s)";
+    let found = write(sql);
+    assert_eq!(&sql[found.target.clone()], "t ");
+    assert_eq!(text_of(sql, found.returning), " id, upper(s)");
+}
+
+fn text_of(sql: &str, span: Option<Range<usize>>) -> String {
+    span.map_or_else(String::new, |span| sql[span].to_owned())
+}
+
+#[test]
+fn reads_the_rows_of_an_insert() {
+    use super::super::insert::CellKind::{Absent, Other, Plain};
+    let kinds = |sql: &str| {
+        let rows = write(sql).insert.and_then(|parts| parts.rows).expect(sql);
+        rows.into_iter()
+            .map(|row| row.into_iter().map(|c| (c.kind, c.parameters)).collect())
+            .collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(
+        kinds("INSERT INTO t (a, b) VALUES (?, NULL), (1 + ?, upper(?))"),
+        [vec![(Plain, 1), (Absent, 0)], vec![(Plain, 1), (Other, 1)]]
+    );
+    assert_eq!(
+        kinds("INSERT INTO t SET a = 'x', b = DEFAULT"),
+        [[(Plain, 0), (Absent, 0)]]
+    );
+    let found = write("INSERT IGNORE INTO t SELECT * FROM o")
+        .insert
+        .expect("parts");
+    assert!(found.rows.is_none() && found.columns.is_none());
+}
+
+#[test]
+fn refuses_by_name_and_by_part() {
+    for (sql, part) in [
+        ("REPLACE INTO t VALUES (1)", "REPLACE"),
+        (
+            "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
+            "ON DUPLICATE KEY UPDATE",
+        ),
+        ("INSERT DELAYED INTO t VALUES (1)", ""),
+        ("UPDATE IGNORE t SET a = 1", "UPDATE IGNORE"),
+        ("UPDATE t, o SET t.a = 1", ""),
+        (
+            "UPDATE t JOIN o USING (id) SET t.a = 1",
+            "single plain table",
+        ),
+        ("DELETE t FROM t JOIN o USING (id)", ""),
+        ("DELETE FROM t USING t JOIN o", ""),
+        ("TRUNCATE t", "TRUNCATE"),
+        ("CREATE TABLE x (a int)", "commits"),
+        ("LOCK TABLES t WRITE", "LOCK TABLES"),
+        ("SET autocommit = 0", "changes the session"),
+        ("XA START 'x'", "cannot be undone"),
+        ("CALL p()", "cannot be undone"),
+        ("LOAD DATA INFILE 'x' INTO TABLE t", "LOAD DATA"),
+        ("SELECT 1 INTO OUTFILE 'x'", "INTO"),
+        ("SELECT 1; DELETE FROM t", "several statements"),
+        ("/*! DELETE FROM t */", "that the database runs"),
+        ("UPDATE t SET accede_x = 1", "the name accede_x"),
+        ("SELECT count(*) FROM t FOR UPDATE", "aggregates"),
+        (
+            "SELECT * FROM (SELECT * FROM t FOR UPDATE) x",
+            "does not end",
+        ),
+    ] {
+        let found = refusal(sql);
+        assert!(found.contains(part), "{sql}: {found}");
+    }
+}
+
+#[test]
+fn names_functions_that_it_does_not_know() {
+    let functions = |sql: &str| match analyse(sql) {
+        Ok(Analysis::Read(uses)) => uses.functions,
+        Ok(Analysis::Write(write)) => write.uses.functions,
+        other => panic!("{other:?}"),
+    };
+    assert!(functions("SELECT upper(a), count(*) FROM t WHERE b < now()").is_empty());
+    assert_eq!(
+        functions("SELECT shop.f(1), My_Func()"),
+        ["shop.f", "my_func"]
+    );
+    assert_eq!(
+        functions("DELETE FROM t WHERE a = get_lock('x', 1) RETURNING f(a)"),
+        ["get_lock", "f"]
+    );
+    assert_eq!(
+        functions("SELECT last_insert_id(), last_insert_id(5)"),
+        ["last_insert_id"]
+    );
+}

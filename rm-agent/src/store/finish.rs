@@ -1,0 +1,106 @@
+//! What finishing branches is about, whatever the database.
+
+use std::time::Duration;
+
+use accede_proto::Xid;
+use uuid::Uuid;
+
+/// `log_status` of a record that can be undone.
+pub(super) const UNDOABLE: i16 = 0;
+/// `log_status` of a record that was undone.
+pub(super) const UNDONE: i16 = 1;
+/// `log_status` of a row that keeps a branch from committing late.
+pub(super) const DEFENCE: i16 = 2;
+
+/// Names a branch in the undo log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BranchKey {
+    pub(crate) xid: Xid,
+    pub(crate) branch: u32,
+}
+
+impl BranchKey {
+    pub(super) fn xid_column(self) -> i64 {
+        i64::try_from(self.xid.as_u64()).expect("the top bit of an XID is never set")
+    }
+
+    pub(super) fn branch_column(self) -> i32 {
+        // Branch numbers are small; the coordinator bounds them far below this.
+        i32::try_from(self.branch).unwrap_or(i32::MAX)
+    }
+}
+
+/// How to undo rows that are not as the branch left them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UndoPolicy {
+    /// Do not: report them.
+    Check,
+    /// Bring them to their state before the branch all the same; an operator said so.
+    Forced,
+    /// Keep all rows as they are and drop the record; an operator said so.
+    AcceptCurrent,
+}
+
+/// Why a branch was not finished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PhaseTwoError {
+    /// The database cannot be reached; nobody's fault, try again.
+    #[error("the database cannot be reached: {reason}")]
+    Unavailable {
+        /// What the connection said.
+        reason: String,
+    },
+    /// May work later.
+    #[error("{reason}")]
+    Failed {
+        /// What was in the way.
+        reason: String,
+    },
+    /// Will not work by itself; a person must look.
+    #[error("{reason}")]
+    Stuck {
+        /// What is in the way and what can be done.
+        reason: String,
+        /// Per row and column: before, after, now. Empty if that is not the problem.
+        difference: String,
+        /// SQL that brings the rows to their state before the branch, if known.
+        repair_statement: String,
+    },
+}
+
+impl PhaseTwoError {
+    pub(super) fn stuck(reason: impl Into<String>) -> Self {
+        Self::Stuck {
+            reason: reason.into(),
+            difference: String::new(),
+            repair_statement: String::new(),
+        }
+    }
+}
+
+/// What a row of the undo log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftoverKind {
+    /// A record that can still be undone.
+    Undo,
+    /// A marker or defence row, which holds nothing to undo.
+    Marker,
+}
+
+/// A row of the undo log that is older than it should get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leftover {
+    pub(crate) key: BranchKey,
+    pub(crate) kind: LeftoverKind,
+    /// By the database's clock.
+    pub(crate) age: Duration,
+}
+
+/// Whose database this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Made when the tables were created.
+    pub(crate) database_id: Uuid,
+    /// The cluster that it belongs to, once an agent has connected.
+    pub(crate) cluster_id: Option<Uuid>,
+}

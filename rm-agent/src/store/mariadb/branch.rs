@@ -1,0 +1,100 @@
+//! What a branch knows beside its open local transaction.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use accede_proto::Xid;
+
+use super::{error_number, session::Session};
+use crate::{
+    at::{mysql::quote_qualified, undo::Changes},
+    clock,
+    error::Error,
+    limits,
+    registrar::Registered,
+};
+
+/// What a branch keeps beside its open local transaction.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) xid: Xid,
+    pub(super) started: Instant,
+    pub(super) patience: Duration,
+    /// What the database said, and when its answer was received.
+    pub(super) begun: Option<(Session, Instant)>,
+    pub(super) changes: Changes,
+}
+
+impl Branch {
+    /// What is left of the branch's patience.
+    pub(super) fn remaining(&self) -> Duration {
+        self.patience
+            .saturating_sub(clock::now().saturating_duration_since(self.started))
+    }
+
+    pub(super) fn wait_limit(&self) -> Duration {
+        self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
+    }
+
+    /// The undo record and COMMIT as one message. The row's time is NULL, which the
+    /// table refuses, once the give-up time has passed on the database's clock,
+    /// counted from when the branch began.
+    pub(super) fn commit_message(
+        &self,
+        database: &str,
+        registered: Registered,
+        sent: Instant,
+        record: &[u8],
+    ) -> String {
+        let (session, begun) = self
+            .begun
+            .as_ref()
+            .expect("a branch with changes has begun");
+        // The database began before its answer arrived: rather too early than too late.
+        let left = sent.saturating_duration_since(*begun) + registered.give_up;
+        let mut message = String::with_capacity(2 * record.len() + 400);
+        let _ = write!(
+            message,
+            "INSERT INTO {} (xid, branch_id, rollback_info, log_status, log_created) \
+             VALUES ({}, {}, X'",
+            quote_qualified(database, "undo_log"),
+            self.xid.as_u64(),
+            registered.branch,
+        );
+        for byte in record {
+            for digit in [byte >> 4, byte & 15] {
+                message.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        let _ = write!(
+            message,
+            "', 0, CASE WHEN SYSDATE(6) >= '{began}' \
+             AND SYSDATE(6) < '{began}' + INTERVAL {} MICROSECOND THEN SYSDATE(6) END); \
+             COMMIT; SET SESSION innodb_lock_wait_timeout = DEFAULT",
+            left.as_micros(),
+            began = session.began,
+        );
+        message
+    }
+
+    /// What a failed commit message means. `certain`: the local transaction did not
+    /// commit.
+    pub(super) fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
+        if !certain {
+            return Error::CommitUnknown {
+                xid: self.xid,
+                reason: error.to_string(),
+            };
+        }
+        match error_number(&error) {
+            Some(1048) => Error::GaveUp { xid: self.xid },
+            Some(1062) => Error::RolledBackMeanwhile { xid: self.xid },
+            _ => Error::Database {
+                doing: "committing the branch",
+                source: error,
+            },
+        }
+    }
+}

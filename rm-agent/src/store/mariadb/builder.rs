@@ -1,0 +1,203 @@
+//! Describes an [`AtPool`](super::AtPool).
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use sqlx::{
+    Connection as _,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+};
+
+use super::{
+    plan::{Allowed, Planner},
+    pool::AtPool,
+};
+use crate::{error::Error, limits, registrar::Registrar};
+
+/// Zero dates and keys go back as they were; what does not fit is found when the row
+/// is compared. No gaps are locked, so that rollbacks meet no branch of others.
+fn phase_two_settings() -> String {
+    format!(
+        "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', \
+         time_zone = '+00:00', tx_isolation = 'READ-COMMITTED', foreign_key_checks = 1, \
+         unique_checks = 1, innodb_lock_wait_timeout = {}, max_statement_time = {}",
+        limits::PHASE_TWO_LOCK_TIMEOUT.as_secs().max(1),
+        limits::PHASE_TWO_STATEMENT_TIMEOUT.as_secs(),
+    )
+}
+
+/// Collects the settings of an [`AtPool`]. Every default stands in [`limits`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` or `connect`"]
+pub struct AtPoolBuilder {
+    options: Result<MySqlConnectOptions, String>,
+    pool: MySqlPoolOptions,
+    phase_two_connections: u32,
+    resource: Option<Arc<str>>,
+    lock_wait: Duration,
+    allowed: Allowed,
+}
+
+impl AtPoolBuilder {
+    pub(super) fn from_url(url: &str) -> Self {
+        // The URL may hold a password; it is not repeated.
+        let options = MySqlConnectOptions::from_str(url)
+            .map_err(|error| format!("the database URL cannot be used: {error}"));
+        Self {
+            options,
+            pool: MySqlPoolOptions::new()
+                .max_connections(limits::POOL_CONNECTIONS)
+                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .before_acquire(|connection, metadata| {
+                    Box::pin(async move {
+                        if metadata.idle_for > limits::POOL_TEST_AFTER {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                }),
+            phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
+            resource: None,
+            lock_wait: limits::LOCK_WAIT,
+            allowed: Allowed::default(),
+        }
+    }
+
+    /// The operator's name for the database, the same in all services that use
+    /// it. Required.
+    pub fn resource(mut self, name: &str) -> Self {
+        self.resource = Some(name.into());
+        self
+    }
+
+    /// The most connections for the application's work.
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.pool = self.pool.max_connections(connections);
+        self
+    }
+
+    /// How long `begin` waits for a connection.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.pool = self.pool.acquire_timeout(timeout);
+        self
+    }
+
+    /// sqlx's own settings of the application's pool, in place of those made so far.
+    pub fn pool_options(mut self, options: MySqlPoolOptions) -> Self {
+        self.pool = options;
+        self
+    }
+
+    /// sqlx's own settings of each connection, in place of the URL.
+    pub fn connect_options(mut self, options: MySqlConnectOptions) -> Self {
+        self.options = Ok(options);
+        self
+    }
+
+    /// The most connections that finish branches.
+    pub fn phase_two_connections(mut self, connections: u32) -> Self {
+        self.phase_two_connections = connections;
+        self
+    }
+
+    /// How long a branch waits for locks, the database's and the coordinator's.
+    pub fn lock_wait(mut self, patience: Duration) -> Self {
+        self.lock_wait = patience;
+        self
+    }
+
+    /// Allows writes to `table` (or `database.table`) although it has this
+    /// trigger. Right for triggers that only change the row itself; what a
+    /// trigger does to other rows is not undone.
+    pub fn allow_trigger(mut self, table: &str, trigger: &str) -> Self {
+        self.allowed
+            .triggers
+            .insert((table.to_owned(), trigger.to_owned()));
+        self
+    }
+
+    /// Allows statements that call this stored or loadable function, by its name in
+    /// small letters. What it writes is not undone.
+    pub fn allow_function(mut self, name: &str) -> Self {
+        self.allowed.functions.insert(name.to_owned());
+        self
+    }
+
+    /// Says that others may change this column of `table` (or `database.table`) while a
+    /// branch can still be undone: writers outside of any global transaction, or a
+    /// trigger that sets the column whenever a row changes.
+    ///
+    /// If somebody did, an undo leaves this column as it is and brings back the
+    /// others. List no column whose new value is made from its old one, such as a
+    /// balance. Any other column that somebody else changed makes the transaction
+    /// stuck. It has no effect on key columns.
+    pub fn merge_column(mut self, table: &str, column: &str) -> Self {
+        self.allowed
+            .merges
+            .insert((table.to_owned(), column.to_owned()));
+        self
+    }
+
+    /// Builds the pool. Connects when a connection is first needed, so the
+    /// database may still be down.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when a setting is missing or cannot be used.
+    pub fn build(self, registrar: Arc<dyn Registrar>) -> Result<AtPool, Error> {
+        let options = self.options.map_err(Error::Configuration)?;
+        let resource = self
+            .resource
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| {
+                Error::Configuration(
+                "the pool has no resource name: call .resource(\"…\") with the operator's name \
+                 for this database"
+                    .to_owned(),
+            )
+            })?;
+        if self.phase_two_connections == 0 {
+            return Err(Error::Configuration(
+                "phase_two_connections is 0: at least one connection must finish branches"
+                    .to_owned(),
+            ));
+        }
+        let Some(database) = options.get_database().map(str::to_owned) else {
+            return Err(Error::Configuration(
+                "the database URL names no database: write mysql://user@host:port/database"
+                    .to_owned(),
+            ));
+        };
+        let phase_two = MySqlPoolOptions::new()
+            .max_connections(self.phase_two_connections)
+            .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(phase_two_settings()))
+                        .execute(connection)
+                        .await
+                        .map(drop)
+                })
+            })
+            .connect_lazy_with(options.clone());
+        let pool = self.pool.connect_lazy_with(options);
+        let planner = Planner::new(self.allowed);
+        Ok(AtPool::from_parts(
+            resource,
+            database,
+            (pool, phase_two),
+            planner,
+            registrar,
+            self.lock_wait,
+        ))
+    }
+
+    /// Builds the pool and checks the database.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build) and of [`AtPool::check`].
+    pub async fn connect(self, registrar: Arc<dyn Registrar>) -> Result<AtPool, Error> {
+        let pool = self.build(registrar)?;
+        pool.check().await?;
+        Ok(pool)
+    }
+}

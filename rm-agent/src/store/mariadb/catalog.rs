@@ -1,0 +1,368 @@
+//! Reads from MariaDB's catalog what AT must know about a table.
+
+use std::sync::Arc;
+
+use sqlx::{MySqlConnection, Row as _, mysql::MySqlRow};
+
+use crate::{
+    at::{
+        mysql::{
+            quote, quote_qualified,
+            types::{Class, signature, weight},
+        },
+        statement::TableName,
+        table::{Column, Equality, IncomingKey, ReferentialAction, Table, UniqueIndex},
+    },
+    error::Error,
+};
+
+/// Tables of this library; a branch that changed them would change its own record.
+const OWN_TABLES: &[&str] = &["undo_log", "accede_meta"];
+
+/// The name under which an index of character columns stands beside the primary key.
+const PRIMARY: &str = "PRIMARY";
+
+/// A table with what the application may have to decide about it.
+#[derive(Debug)]
+pub(super) struct TableInfo {
+    pub(super) table: Arc<Table>,
+    /// What keeps AT from writing it: the part, and what to do.
+    pub(super) obstacle: Option<(String, &'static str)>,
+    pub(super) triggers: Vec<String>,
+    /// Names of the columns that an INSERT without a list gives values.
+    pub(super) visible: Vec<String>,
+    pub(super) auto_increment: Option<usize>,
+    /// Key columns whose default is made anew for each row.
+    pub(super) computed_defaults: Vec<usize>,
+}
+
+/// A string of the catalog, which shows some of them as blobs.
+fn text(row: &MySqlRow, index: usize) -> Result<Option<String>, sqlx::Error> {
+    let bytes: Option<Vec<u8>> = row.try_get_unchecked(index)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn required(row: &MySqlRow, index: usize) -> Result<String, sqlx::Error> {
+    Ok(text(row, index)?.unwrap_or_default())
+}
+
+/// Reads a table of the connection's database; `None` if there is none of that name.
+/// `number` tells tables of one pool apart.
+pub(super) async fn read_table(
+    connection: &mut MySqlConnection,
+    name: &TableName,
+    number: u32,
+) -> Result<Option<TableInfo>, sqlx::Error> {
+    let found = sqlx::query(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE,
+                CAST(@@lower_case_table_names AS SIGNED)
+         FROM information_schema.TABLES
+         WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?",
+    )
+    .bind(&name.schema)
+    .bind(&name.name)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    let (schema, table_name) = (required(&found, 0)?, required(&found, 1)?);
+    let exact: i64 = found.try_get(4)?;
+    if exact == 0 && table_name != name.name {
+        return Ok(None);
+    }
+    let mut info = TableInfo {
+        table: Arc::default(),
+        obstacle: table_obstacle(name, &found)?,
+        triggers: Vec::new(),
+        visible: Vec::new(),
+        auto_increment: None,
+        computed_defaults: Vec::new(),
+    };
+    let mut table = Table {
+        oid: number,
+        schema: schema.as_str().into(),
+        name: table_name.as_str().into(),
+        ..Table::default()
+    };
+    let columns = read_columns(connection, &mut table, &mut info).await?;
+    read_indexes(connection, &mut table, &columns).await?;
+    read_references(connection, &mut table).await?;
+    let triggers = sqlx::query(
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
+         WHERE EVENT_OBJECT_SCHEMA = ? AND EVENT_OBJECT_TABLE = ?",
+    )
+    .bind(&schema)
+    .bind(&table_name)
+    .fetch_all(connection)
+    .await?;
+    for row in &triggers {
+        info.triggers.push(required(row, 0)?);
+    }
+    if table.key.is_empty() {
+        let advice = "give it one, or use XA mode";
+        info.obstacle
+            .get_or_insert(("it has no primary key".to_owned(), advice));
+    }
+    info.computed_defaults = (0..table.columns.len())
+        .filter(|&position| columns.get(position).is_some_and(|c| c.computed_default))
+        .collect();
+    info.table = Arc::new(table);
+    Ok(Some(info))
+}
+
+fn table_obstacle(
+    name: &TableName,
+    found: &MySqlRow,
+) -> Result<Option<(String, &'static str)>, sqlx::Error> {
+    let (kind, engine) = (required(found, 2)?, required(found, 3)?);
+    let own = OWN_TABLES
+        .iter()
+        .any(|own| own.eq_ignore_ascii_case(&name.name));
+    Ok(if own {
+        let advice = "leave it to the agent";
+        Some(("it belongs to Accede".to_owned(), advice))
+    } else if name.schema.is_some() {
+        let advice = "give the other database a pool of its own, and write tables without their \
+                      database's name";
+        Some(("its name has a database in front of it".to_owned(), advice))
+    } else if kind != "BASE TABLE" {
+        let advice = "write plain tables, or use XA mode";
+        Some((format!("it is a {kind}"), advice))
+    } else if !engine.eq_ignore_ascii_case("InnoDB") {
+        let advice = "ALTER TABLE … ENGINE = InnoDB";
+        Some((
+            format!("its engine {engine} has no transactions that fit"),
+            advice,
+        ))
+    } else {
+        None
+    })
+}
+
+/// What the indexes must know of a column.
+struct Known {
+    class: Class,
+    computed_default: bool,
+}
+
+async fn read_columns(
+    connection: &mut MySqlConnection,
+    table: &mut Table,
+    info: &mut TableInfo,
+) -> Result<Vec<Known>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.CHARACTER_SET_NAME,
+                c.COLLATION_NAME, c.EXTRA, c.COLUMN_DEFAULT,
+                CAST(EXISTS (SELECT * FROM information_schema.STATISTICS s
+                        WHERE s.TABLE_SCHEMA = c.TABLE_SCHEMA AND s.TABLE_NAME = c.TABLE_NAME
+                          AND s.COLUMN_NAME = c.COLUMN_NAME AND s.NON_UNIQUE = 0) AS SIGNED)
+         FROM information_schema.COLUMNS c
+         WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
+    )
+    .bind(&*table.schema)
+    .bind(&*table.name)
+    .fetch_all(connection)
+    .await?;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let name = required(row, 0)?;
+        let (data_type, column_type) = (required(row, 1)?, required(row, 2)?);
+        let extra = required(row, 5)?.to_ascii_uppercase();
+        let in_index: i64 = row.try_get(7)?;
+        if !extra.contains("INVISIBLE") {
+            info.visible.push(name.clone());
+        }
+        // It may read differently each time, and nothing depends on it.
+        if extra.contains("VIRTUAL GENERATED") && in_index == 0 {
+            continue;
+        }
+        let Some(class) = Class::of(&data_type, &column_type) else {
+            let part = format!("its column {name} has the type {data_type}");
+            let advice = "keep such columns in another table, or use XA mode";
+            info.obstacle.get_or_insert((part, advice));
+            continue;
+        };
+        if extra.contains("AUTO_INCREMENT") {
+            info.auto_increment = Some(table.columns.len());
+        }
+        let signature = signature(
+            &column_type,
+            text(row, 3)?.as_deref(),
+            text(row, 4)?.as_deref(),
+        );
+        known.push(Known {
+            class,
+            computed_default: text(row, 6)?.is_some_and(|default| default.contains('(')),
+        });
+        let equality = match class {
+            Class::Float => Equality::Unknown,
+            _ => Equality::Bytes,
+        };
+        table.columns.push(column(
+            &name,
+            (class, &signature),
+            extra.contains("GENERATED"),
+            equality,
+        ));
+    }
+    Ok(known)
+}
+
+fn column(
+    name: &str,
+    (class, signature): (Class, &str),
+    generated: bool,
+    equality: Equality,
+) -> Column {
+    Column {
+        name: name.into(),
+        type_oid: class as u32,
+        type_name: signature.into(),
+        as_text: true,
+        merges: false,
+        generated,
+        identity_always: false,
+        escrow: None,
+        equality,
+    }
+}
+
+async fn read_indexes(
+    connection: &mut MySqlConnection,
+    table: &mut Table,
+    columns: &[Known],
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT INDEX_NAME, COLUMN_NAME, CAST(SUB_PART AS SIGNED)
+         FROM information_schema.STATISTICS
+         WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0
+         ORDER BY INDEX_NAME, SEQ_IN_INDEX",
+    )
+    .bind(&*table.schema)
+    .bind(&*table.name)
+    .fetch_all(connection)
+    .await?;
+    for row in &rows {
+        let (index, name) = (required(row, 0)?, required(row, 1)?);
+        let prefix: Option<i64> = row.try_get(2)?;
+        let Some(position) = table.column(&name) else {
+            continue;
+        };
+        if index == PRIMARY {
+            table.key.push(position);
+        }
+        let position = match (columns[position].class, prefix) {
+            (Class::Text, prefix) => {
+                let expression = weight(&name, prefix.and_then(|p| u64::try_from(p).ok()));
+                weight_column(table, &expression)
+            }
+            (_, Some(prefix)) => {
+                let expression = format!("CAST(LEFT({}, {prefix}) AS BINARY)", quote(&name));
+                weight_column(table, &expression)
+            }
+            (_, None) => position,
+        };
+        match table.unique.last_mut() {
+            Some(last) if *last.name == *index => last.columns.push(position),
+            _ => table.unique.push(UniqueIndex {
+                name: index.as_str().into(),
+                columns: vec![position],
+                nulls_are_equal: false,
+            }),
+        }
+    }
+    // The primary key's own values are its locks already, unless others are equal to them.
+    let key = table.key.clone();
+    table
+        .unique
+        .retain(|index| *index.name != *PRIMARY || index.columns != key);
+    Ok(())
+}
+
+/// A column of the images that the table does not have.
+fn weight_column(table: &mut Table, expression: &str) -> usize {
+    let name = format!("accede_weight {expression}");
+    table.column(&name).unwrap_or_else(|| {
+        let weight = (Class::Weight, expression);
+        table
+            .columns
+            .push(column(&name, weight, true, Equality::Bytes));
+        table.columns.len() - 1
+    })
+}
+
+async fn read_references(
+    connection: &mut MySqlConnection,
+    table: &mut Table,
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT k.CONSTRAINT_NAME, k.TABLE_SCHEMA, k.TABLE_NAME, k.COLUMN_NAME,
+                k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE
+         FROM information_schema.KEY_COLUMN_USAGE k
+         JOIN information_schema.REFERENTIAL_CONSTRAINTS r
+           ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME
+          AND r.TABLE_NAME = k.TABLE_NAME
+         WHERE k.REFERENCED_TABLE_SCHEMA = ? AND k.REFERENCED_TABLE_NAME = ?
+         ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION",
+    )
+    .bind(&*table.schema)
+    .bind(&*table.name)
+    .fetch_all(connection)
+    .await?;
+    for row in &rows {
+        let (constraint, child) = (
+            required(row, 0)?,
+            quote_qualified(&required(row, 1)?, &required(row, 2)?),
+        );
+        let (child_column, column) = (required(row, 3)?, required(row, 4)?);
+        let Some(position) = table.column(&column) else {
+            continue;
+        };
+        match table.incoming.last_mut() {
+            Some(last) if *last.constraint == *constraint && *last.child == *child => {
+                last.columns.push(position);
+                last.child_columns.push(child_column.as_str().into());
+            }
+            _ => table.incoming.push(IncomingKey {
+                constraint: constraint.as_str().into(),
+                child: child.as_str().into(),
+                child_columns: vec![child_column.as_str().into()],
+                columns: vec![position],
+                on_delete: action(&required(row, 5)?),
+                on_update: action(&required(row, 6)?),
+            }),
+        }
+    }
+    Ok(())
+}
+
+fn action(rule: &str) -> ReferentialAction {
+    match rule {
+        "CASCADE" => ReferentialAction::Change("CASCADE"),
+        "SET NULL" => ReferentialAction::Change("SET NULL"),
+        "SET DEFAULT" => ReferentialAction::Change("SET DEFAULT"),
+        _ => ReferentialAction::Refuse,
+    }
+}
+
+/// Which of these are views, or no tables at all.
+pub(super) async fn views(
+    connection: &mut MySqlConnection,
+    names: &[&TableName],
+) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for name in names {
+        let kind: Option<String> = sqlx::query_scalar(
+            "SELECT CAST(TABLE_TYPE AS CHAR) FROM information_schema.TABLES
+             WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?",
+        )
+        .bind(&name.schema)
+        .bind(&name.name)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(Error::database("reading the catalog"))?;
+        if kind.as_deref() == Some("VIEW") {
+            found.push(name.name.clone());
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,171 @@
+//! Row images: which expressions show them, how values go back to the database.
+
+use bytes::Bytes;
+use sqlx::{
+    Arguments as _, Row as _,
+    mysql::{MySqlArguments, MySqlRow},
+};
+
+use crate::{
+    at::{
+        image::{RowImage, Value},
+        mysql::{quote, types::Class},
+        table::Table,
+    },
+    error::Error,
+    limits,
+};
+
+/// Values above this never fit into an undo record; the database shows what is larger
+/// than its largest message as NULL.
+const LARGEST_VALUE: usize = limits::MAX_UNDO_BYTES;
+
+/// The most parameters of one statement in MariaDB's protocol.
+pub(super) const MAX_PARAMETERS: usize = 65_535;
+
+fn class(type_oid: u32) -> Class {
+    // Numbers come from this library's catalog reader, or from a record that was checked.
+    Class::from_number(type_oid).unwrap_or(Class::Bytes)
+}
+
+/// The output columns of an image. After the values comes whether one is too large,
+/// if that can be.
+pub(super) fn outputs(table: &Table) -> Vec<String> {
+    let mut outputs: Vec<String> = table
+        .columns
+        .iter()
+        .map(|c| class(c.type_oid).output(&quote(&c.name), &c.type_name))
+        .collect();
+    outputs.extend(size_guard(table));
+    outputs
+}
+
+fn size_guard(table: &Table) -> Option<String> {
+    let large = |type_name: &str| {
+        [
+            "mediumtext",
+            "longtext",
+            "mediumblob",
+            "longblob",
+            "geometry",
+            "json",
+        ]
+        .iter()
+        .any(|large| type_name.starts_with(large))
+            || type_name.starts_with("multi")
+            || type_name.contains("polygon")
+            || type_name.contains("linestring")
+    };
+    let sizes: Vec<String> = table
+        .columns
+        .iter()
+        .filter(|c| class(c.type_oid) != Class::Weight && large(&c.type_name))
+        .map(|c| format!("COALESCE(LENGTH({}), 0) > {LARGEST_VALUE}", quote(&c.name)))
+        .collect();
+    (!sizes.is_empty()).then(|| format!("CAST(({}) AS CHAR)", sizes.join(" OR ")))
+}
+
+/// Reads the image that begins at column `first`.
+pub(super) fn image(row: &MySqlRow, first: usize, table: &Table) -> Result<RowImage, sqlx::Error> {
+    let mut values = Vec::with_capacity(table.columns.len());
+    for index in first..first + table.columns.len() {
+        values.push(value(row, index)?);
+    }
+    if size_guard(table).is_some() {
+        let guard: Option<Vec<u8>> = row.try_get_unchecked(first + table.columns.len())?;
+        if guard.as_deref() != Some(b"0") {
+            return Err(Error::TooLarge {
+                what: format!(
+                    "a value of {} of more bytes than that",
+                    table.display_name()
+                ),
+                limit: LARGEST_VALUE,
+            }
+            .into());
+        }
+    }
+    Ok(RowImage { values })
+}
+
+/// One value of an image.
+pub(super) fn value(row: &MySqlRow, index: usize) -> Result<Value, sqlx::Error> {
+    let bytes: Option<Vec<u8>> = row.try_get_unchecked(index)?;
+    Ok(bytes.map(Bytes::from))
+}
+
+/// Adds a value of an image to a statement's parameters.
+pub(super) fn bind(
+    arguments: &mut MySqlArguments,
+    type_oid: u32,
+    value: &Value,
+) -> Result<(), sqlx::Error> {
+    let Some(bytes) = value else {
+        return arguments.add(None::<&[u8]>).map_err(sqlx::Error::Encode);
+    };
+    let text = || std::str::from_utf8(bytes).map_err(|error| sqlx::Error::Encode(error.into()));
+    let added = match class(type_oid) {
+        Class::Signed => {
+            let number = text()?.parse::<i64>();
+            arguments.add(number.map_err(|error| sqlx::Error::Encode(error.into()))?)
+        }
+        Class::Unsigned | Class::Number => {
+            let number = text()?.parse::<u64>();
+            arguments.add(number.map_err(|error| sqlx::Error::Encode(error.into()))?)
+        }
+        Class::Decimal | Class::Float | Class::Temporal | Class::Literal => arguments.add(text()?),
+        Class::Text | Class::Bytes | Class::Weight => arguments.add(&bytes[..]),
+    };
+    added.map_err(sqlx::Error::Encode)
+}
+
+/// A column of a key: its name, class and signature.
+pub(super) type KeyColumn<'a> = (&'a str, u32, &'a str);
+
+pub(super) fn key_columns(table: &Table) -> Vec<KeyColumn<'_>> {
+    let column = |&position: &usize| {
+        let column = &table.columns[position];
+        (&*column.name, column.type_oid, &*column.type_name)
+    };
+    table.key.iter().map(column).collect()
+}
+
+/// The condition that a row's key is one of `count`.
+pub(super) fn key_condition(key: &[KeyColumn<'_>], count: usize) -> String {
+    let comparison = |&(_, oid, signature): &KeyColumn<'_>| class(oid).comparison(signature);
+    if let [only] = key {
+        let values = vec![comparison(only); count];
+        return format!("{} IN ({})", quote(only.0), values.join(", "));
+    }
+    let terms: Vec<String> = key
+        .iter()
+        .map(|column| format!("{} = {}", quote(column.0), comparison(column)))
+        .collect();
+    let row = format!("({})", terms.join(" AND "));
+    format!("({})", vec![row; count].join(" OR "))
+}
+
+/// Keys for [`key_condition`]: of so many rows that few different texts arise. The
+/// last one is repeated.
+pub(super) fn padded(count: usize) -> usize {
+    count.next_power_of_two()
+}
+
+/// Adds the keys of the rows, and the last one again up to `count`.
+pub(super) fn bind_keys(
+    arguments: &mut MySqlArguments,
+    table: &Table,
+    rows: &[RowImage],
+    count: usize,
+) -> Result<(), sqlx::Error> {
+    let last = rows.last().into_iter().cycle();
+    for row in rows.iter().chain(last).take(count) {
+        for &position in &table.key {
+            bind(
+                arguments,
+                table.columns[position].type_oid,
+                &row.values[position],
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,463 @@
+//! How a statement text runs inside a global transaction: analysed, checked against
+//! the catalog and rewritten once, then remembered.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use sqlx::MySqlConnection;
+
+use super::{
+    catalog::{self, TableInfo},
+    images,
+    insert::InsertPlan,
+    locking::{LockingPlan, lock_columns},
+};
+use crate::{
+    at::{
+        mysql::{
+            analysis::{self, Analysis, Clause, Locking, Uses, Write},
+            quote, quote_qualified,
+            types::Class,
+        },
+        statement::{TableName, WriteKind},
+        table::{ReferentialAction, Table},
+    },
+    clock,
+    error::Error,
+    limits,
+};
+
+/// How one statement text runs.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Untouched.
+    Read,
+    /// With the keys of the locked rows in its last columns.
+    Locking(LockingPlan),
+    /// With images of the changed rows.
+    Write(WritePlan),
+}
+
+/// A write with its images.
+#[derive(Debug)]
+pub(super) enum WritePlan {
+    Change(ChangePlan),
+    Insert(InsertPlan),
+}
+
+/// UPDATE or DELETE.
+#[derive(Debug)]
+pub(super) struct ChangePlan {
+    pub(super) kind: WriteKind,
+    pub(super) table: Arc<Table>,
+    /// Locks and shows the rows; takes all the user's parameters.
+    pub(super) locking_sql: String,
+    /// The user's statement around the keys.
+    before_keys: String,
+    after_keys: String,
+    /// Whether the user's statement returns rows.
+    pub(super) returns: bool,
+}
+
+impl ChangePlan {
+    /// The statement, for so many keys only.
+    pub(super) fn sql(&self, count: usize) -> String {
+        let keys = match count {
+            0 => "FALSE".to_owned(),
+            count => images::key_condition(&images::key_columns(&self.table), count),
+        };
+        format!("{}{keys}{}", self.before_keys, self.after_keys)
+    }
+}
+
+/// What the application allows although its effects are not undone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allowed {
+    /// Tables and triggers.
+    pub(super) triggers: BTreeSet<(String, String)>,
+    pub(super) functions: BTreeSet<String>,
+    /// Tables and columns that others may change while a branch can be undone.
+    pub(super) merges: BTreeSet<(String, String)>,
+}
+
+/// Plans statements and remembers the plans.
+#[derive(Debug)]
+pub(super) struct Planner {
+    allowed: Allowed,
+    plans: Remembered<Arc<str>, Arc<Plan>>,
+    tables: Remembered<TableName, Arc<TableInfo>>,
+    /// Tables that are no views.
+    plain: Remembered<TableName, ()>,
+    /// Numbers of tables by their name; images of one branch meet by them.
+    numbers: Mutex<HashMap<TableName, u32>>,
+    next: AtomicU32,
+}
+
+/// What was read, and when.
+type Remembered<K, V> = Mutex<HashMap<K, (V, Instant)>>;
+
+fn is_fresh(since: Instant) -> bool {
+    clock::now().saturating_duration_since(since) < limits::METADATA_RECHECK
+}
+
+/// Inserts; empties the map first when it is full.
+fn remember<K: Eq + std::hash::Hash, V>(
+    map: &Mutex<HashMap<K, V>>,
+    limit: usize,
+    key: K,
+    value: V,
+) {
+    let mut map = map.lock();
+    if map.len() >= limit {
+        map.clear();
+    }
+    map.insert(key, value);
+}
+
+pub(super) fn refuse(part: impl Into<String>, advice: impl Into<String>) -> Error {
+    Error::Statement {
+        part: part.into(),
+        advice: advice.into(),
+    }
+}
+
+impl Planner {
+    pub(super) fn new(allowed: Allowed) -> Self {
+        Self {
+            allowed,
+            plans: Mutex::default(),
+            tables: Mutex::default(),
+            plain: Mutex::default(),
+            numbers: Mutex::default(),
+            next: AtomicU32::new(1),
+        }
+    }
+
+    /// The remembered plan of a text, if it is fresh. Needs no connection.
+    pub(super) fn remembered(&self, sql: &str) -> Option<Arc<Plan>> {
+        let plans = self.plans.lock();
+        let (plan, since) = plans.get(sql)?;
+        is_fresh(*since).then(|| Arc::clone(plan))
+    }
+
+    /// Plans a statement. Reads the catalog over `connection` for what is not remembered.
+    pub(super) async fn plan(
+        &self,
+        sql: &str,
+        connection: &mut MySqlConnection,
+    ) -> Result<Arc<Plan>, Error> {
+        if let Some(plan) = self.remembered(sql) {
+            return Ok(plan);
+        }
+        let analysis = analysis::analyse(sql).map_err(|found| refuse(found.part, found.advice))?;
+        let mut since = clock::now();
+        let uses = match &analysis {
+            Analysis::Read(uses) => uses,
+            Analysis::Locking(read) => &read.uses,
+            Analysis::Write(write) => &write.uses,
+        };
+        self.check_functions(uses)?;
+        self.check_views(uses, connection).await?;
+        let plan = match &analysis {
+            Analysis::Read(_) => Plan::Read,
+            Analysis::Locking(read) => {
+                let info = self.table(&read.table, connection, &mut since).await?;
+                check_obstacle(&info)?;
+                Plan::Locking(plan_locking(sql, read, &info.table))
+            }
+            Analysis::Write(write) => {
+                let info = self.table(&write.table, connection, &mut since).await?;
+                self.check_write(write, &info)?;
+                Plan::Write(match &write.insert {
+                    Some(parts) => WritePlan::Insert(InsertPlan::new(sql, write, parts, &info)?),
+                    None => WritePlan::Change(plan_change(sql, write, &info.table)?),
+                })
+            }
+        };
+        let plan = Arc::new(plan);
+        remember(
+            &self.plans,
+            limits::MAX_REMEMBERED_STATEMENTS,
+            Arc::from(sql),
+            (Arc::clone(&plan), since),
+        );
+        Ok(plan)
+    }
+
+    /// Forgets everything about tables, after one of them proved to have changed.
+    pub(super) fn forget(&self) {
+        self.plans.lock().clear();
+        self.tables.lock().clear();
+        self.plain.lock().clear();
+    }
+
+    async fn table(
+        &self,
+        name: &TableName,
+        connection: &mut MySqlConnection,
+        since: &mut Instant,
+    ) -> Result<Arc<TableInfo>, Error> {
+        let remembered = self.tables.lock().get(name).cloned();
+        if let Some((info, read)) = remembered
+            && is_fresh(read)
+        {
+            *since = (*since).min(read);
+            return Ok(info);
+        }
+        let read = clock::now();
+        let number = *self
+            .numbers
+            .lock()
+            .entry(name.clone())
+            .or_insert_with(|| self.next.fetch_add(1, Ordering::Relaxed));
+        let mut info = catalog::read_table(connection, name, number)
+            .await
+            .map_err(Error::database("reading the catalog"))?
+            .ok_or_else(|| {
+                refuse(
+                    format!("there is no table {}", name.name),
+                    "check its name and the database of the connection",
+                )
+            })?;
+        if let Some(table) = Arc::get_mut(&mut info.table) {
+            let names = [table.display_name(), table.name.to_string()];
+            for column in &mut table.columns {
+                let listed = |name: &String| (name.clone(), column.name.to_string());
+                let mut listed = names.iter().map(listed);
+                column.merges = listed.any(|entry| self.allowed.merges.contains(&entry));
+            }
+        }
+        let info = Arc::new(info);
+        let entry = (Arc::clone(&info), read);
+        remember(
+            &self.tables,
+            limits::MAX_REMEMBERED_TABLES,
+            name.clone(),
+            entry,
+        );
+        *since = (*since).min(read);
+        Ok(info)
+    }
+
+    fn check_functions(&self, uses: &Uses) -> Result<(), Error> {
+        let unknown = |name: &&String| !self.allowed.functions.contains(*name);
+        match uses.functions.iter().find(unknown) {
+            Some(name) => Err(refuse(
+                format!("the function {name} is not known to be harmless, so it may write"),
+                "name it in AtPool's allow_function if it only reads, or use XA mode",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// A view may call functions that write.
+    async fn check_views(
+        &self,
+        uses: &Uses,
+        connection: &mut MySqlConnection,
+    ) -> Result<(), Error> {
+        let unknown: Vec<&TableName> = {
+            let plain = self.plain.lock();
+            let known = |name: &TableName| plain.get(name).is_some_and(|(_, read)| is_fresh(*read));
+            uses.tables.iter().filter(|name| !known(name)).collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let read = clock::now();
+        let views = catalog::views(connection, &unknown).await?;
+        if let Some(view) = views.first() {
+            return Err(refuse(
+                format!("it uses the view {view}, behind which functions may write"),
+                "name the tables themselves, or use XA mode",
+            ));
+        }
+        for name in unknown {
+            let limit = limits::MAX_REMEMBERED_TABLES;
+            remember(&self.plain, limit, name.clone(), ((), read));
+        }
+        Ok(())
+    }
+
+    fn check_write(&self, write: &Write, info: &TableInfo) -> Result<(), Error> {
+        check_obstacle(info)?;
+        let table = &*info.table;
+        let refuse = |part: String, advice: &str| {
+            Err(Error::Table {
+                table: table.display_name(),
+                part,
+                advice: advice.to_owned(),
+            })
+        };
+        let is_allowed = |trigger: &String| {
+            [table.display_name(), table.name.to_string()]
+                .into_iter()
+                .any(|name| self.allowed.triggers.contains(&(name, trigger.clone())))
+        };
+        if let Some(trigger) = info.triggers.iter().find(|trigger| !is_allowed(trigger)) {
+            return refuse(
+                format!("its trigger {trigger} may write elsewhere"),
+                "name the trigger in AtPool's allow_trigger if it only changes the row itself, \
+                 or use XA mode",
+            );
+        }
+        let advice = "change the referencing rows by statements of their own and the key to \
+                      NO ACTION, or use XA mode";
+        for key in &table.incoming {
+            if let (WriteKind::Delete, ReferentialAction::Change(action)) =
+                (write.kind, key.on_delete)
+            {
+                return refuse(
+                    format!(
+                        "the foreign key {} of {} has ON DELETE {action}, whose rows would not \
+                         be undone",
+                        key.constraint, key.child
+                    ),
+                    advice,
+                );
+            }
+        }
+        for name in &write.assigned {
+            // An unknown column is the database's to refuse.
+            let position = table
+                .columns
+                .iter()
+                .position(|c| c.name.eq_ignore_ascii_case(name));
+            let Some(position) = position else { continue };
+            if table.key.contains(&position) {
+                return refuse(
+                    format!("the UPDATE assigns its primary key column {name}"),
+                    "DELETE the row and INSERT it anew, or use XA mode",
+                );
+            }
+            let changing = table.incoming.iter().find_map(|key| match key.on_update {
+                ReferentialAction::Change(action) if key.columns.contains(&position) => {
+                    Some((key, action))
+                }
+                _ => None,
+            });
+            if let Some((key, action)) = changing {
+                return refuse(
+                    format!(
+                        "the UPDATE assigns {name}, and the foreign key {} of {} has ON UPDATE \
+                         {action}, whose rows would not be undone",
+                        key.constraint, key.child
+                    ),
+                    advice,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_obstacle(info: &TableInfo) -> Result<(), Error> {
+    match &info.obstacle {
+        Some((part, advice)) => Err(Error::Table {
+            table: info.table.display_name(),
+            part: part.clone(),
+            advice: (*advice).to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Reads whole rows and locks them: the newest ones, whatever the transaction's
+/// snapshot shows.
+pub(super) fn read_sql(table: &Table, condition: &str) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE {condition} FOR UPDATE",
+        images::outputs(table).join(", "),
+        quote_qualified(&table.schema, &table.name),
+    )
+}
+
+/// Takes parameters that a statement does not need: always true.
+pub(super) fn consumed(parameters: usize) -> Vec<&'static str> {
+    vec!["ISNULL(?) >= 0"; parameters]
+}
+
+fn plan_change(sql: &str, write: &Write, table: &Arc<Table>) -> Result<ChangePlan, Error> {
+    let text = |clause: &Clause| sql[clause.span.clone()].trim().to_owned();
+    if write
+        .order
+        .as_ref()
+        .is_some_and(|order| order.parameters > 0)
+    {
+        return Err(refuse(
+            "a parameter in its ORDER BY",
+            "order by columns and constants",
+        ));
+    }
+    let mut outputs = images::outputs(table);
+    // The parameters of SET come first.
+    outputs.extend(
+        consumed(write.head.parameters)
+            .into_iter()
+            .map(str::to_owned),
+    );
+    let mut locking_sql = format!(
+        "SELECT {} FROM {}",
+        outputs.join(", "),
+        sql[write.target.clone()].trim()
+    );
+    let mut conditions = Vec::new();
+    if let Some(condition) = &write.condition {
+        locking_sql += &format!(" WHERE {}", text(condition));
+        conditions.push(format!("({})", text(condition)));
+    }
+    let mut after_keys = String::new();
+    if let Some(order) = &write.order {
+        locking_sql += &format!(" ORDER BY {}", text(order));
+        after_keys += &format!(" ORDER BY {}", text(order));
+    }
+    if let Some(limit) = &write.limit {
+        locking_sql += &format!(" LIMIT {}", text(limit));
+        // The keys are those that it let through.
+        conditions.extend(consumed(limit.parameters).into_iter().map(str::to_owned));
+    }
+    locking_sql += " FOR UPDATE";
+    if let Some(returning) = &write.returning {
+        after_keys += &format!(" RETURNING {}", sql[returning.clone()].trim());
+    }
+    conditions.push(String::new());
+    Ok(ChangePlan {
+        kind: write.kind,
+        table: Arc::clone(table),
+        locking_sql,
+        before_keys: format!(
+            "{} WHERE {}",
+            sql[write.head.span.clone()].trim_end(),
+            conditions.join(" AND ")
+        ),
+        after_keys,
+        returns: write.returning.is_some(),
+    })
+}
+
+fn plan_locking(sql: &str, read: &Locking, table: &Arc<Table>) -> LockingPlan {
+    let mut list = String::new();
+    for (number, position) in lock_columns(table).into_iter().enumerate() {
+        let column = &table.columns[position];
+        let class = Class::from_number(column.type_oid).unwrap_or(Class::Bytes);
+        let name = format!("{}.{}", read.reference, quote(&column.name));
+        let output = class.output(&name, &column.type_name);
+        list += &format!(", {output} AS accede_lock{number}");
+    }
+    LockingPlan {
+        sql: format!(
+            "{}{list} {}",
+            sql[..read.select_list_end].trim_end(),
+            &sql[read.select_list_end..read.end]
+        ),
+        table: Arc::clone(table),
+        wait: read.wait,
+    }
+}

@@ -1,0 +1,313 @@
+//! The pool of connections that takes the place of `MySqlPool`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use accede_link::context::TransactionContext;
+use accede_proto::Xid;
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use sqlx::{
+    Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool, pool::PoolConnection,
+};
+
+use super::{
+    builder::AtPoolBuilder,
+    connection::Held,
+    executor::Statement,
+    plan::{Plan, Planner},
+    start_check,
+    transaction::{AtTransaction, Step},
+};
+use crate::{context, error::Error, limits, registrar::Registrar, store::retry::Retry};
+
+/// A pool of connections to one MariaDB database whose transactions take part in
+/// global ones. Cheap to clone; all clones share the connections.
+///
+/// `&AtPool` is itself an sqlx executor: a lone statement of a global transaction is a
+/// branch of its own, and runs again by itself when it was refused for a passing
+/// reason.
+///
+/// What differs from `MySqlPool` while the task works for a global transaction:
+///
+/// - Rows of `INSERT … RETURNING` carry further columns at their end,
+///   `accede_after0`, …; rows of `SELECT … FOR UPDATE` carry `accede_lock0`, ….
+///   Ignore them.
+/// - Statements that cannot be undone exactly are refused before they run, with
+///   [`Error::Statement`] or [`Error::Table`].
+/// - A failed statement leaves only a rollback.
+/// - `UPDATE` and `DELETE` lock and read their rows first, then change just these.
+/// - A new trigger, foreign key or unique index is noticed within
+///   [`METADATA_RECHECK`](crate::limits::METADATA_RECHECK).
+///
+/// A `TEMPORARY TABLE` hides the table of its name from this library as well: make none
+/// with the name of a table that branches write.
+#[derive(Clone)]
+pub struct AtPool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    resource: Arc<str>,
+    database: String,
+    pool: MySqlPool,
+    phase_two: MySqlPool,
+    planner: Planner,
+    registrar: Arc<dyn Registrar>,
+    lock_wait: Duration,
+}
+
+impl fmt::Debug for AtPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtPool")
+            .field("resource", &self.inner.resource)
+            .field("pool", &self.inner.pool)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AtPool {
+    /// Starts to describe a pool for the database at `url`
+    /// (`mysql://user:password@host:port/database`).
+    pub fn builder(url: &str) -> AtPoolBuilder {
+        AtPoolBuilder::from_url(url)
+    }
+
+    pub(super) fn from_parts(
+        resource: Arc<str>,
+        database: String,
+        (pool, phase_two): (MySqlPool, MySqlPool),
+        planner: Planner,
+        registrar: Arc<dyn Registrar>,
+        lock_wait: Duration,
+    ) -> Self {
+        let inner = Inner {
+            resource,
+            database,
+            pool,
+            phase_two,
+            planner,
+            registrar,
+            lock_wait,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The operator's name for the database.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        &self.inner.resource
+    }
+
+    /// sqlx's own pool, for work that shall never take part in a global
+    /// transaction (migrations, for example).
+    #[must_use]
+    pub fn plain(&self) -> &MySqlPool {
+        &self.inner.pool
+    }
+
+    /// The few connections that finish branches.
+    pub(crate) fn phase_two(&self) -> &MySqlPool {
+        &self.inner.phase_two
+    }
+
+    /// The database that all sessions of the pool use.
+    pub(super) fn database(&self) -> &str {
+        &self.inner.database
+    }
+
+    pub(super) fn planner(&self) -> &Planner {
+        &self.inner.planner
+    }
+
+    pub(super) fn registrar(&self) -> &Arc<dyn Registrar> {
+        &self.inner.registrar
+    }
+
+    pub(super) fn lock_wait(&self) -> Duration {
+        self.inner.lock_wait
+    }
+
+    /// Checks that the database can be reached and has this library's tables.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] names what is missing and the command that creates it;
+    /// [`Error::Database`] when the database cannot be reached: try again later.
+    pub async fn check(&self) -> Result<(), Error> {
+        start_check::check(&self.inner.phase_two).await
+    }
+
+    /// Opens a transaction: a branch of the global transaction that the running
+    /// task works for, or a plain local one if it works for none.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
+    pub async fn begin(&self) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_with(context::current()).await
+    }
+
+    /// Opens a branch of the global transaction `xid`, whatever the task works for.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
+    pub async fn begin_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_with(Some(TransactionContext::new(xid))).await
+    }
+
+    /// Opens a plain local transaction, whatever the task works for.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
+    pub async fn begin_plain(&self) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_with(None).await
+    }
+
+    async fn acquire(&self) -> Result<PoolConnection<MySql>, sqlx::Error> {
+        match self.inner.pool.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
+            result => result,
+        }
+    }
+
+    /// The pool itself only says that time is up.
+    async fn why_no_connection(&self) -> Error {
+        let pool = &self.inner.pool;
+        let most = pool.options().get_max_connections();
+        let reason = if pool.size() >= most {
+            format!("all {most} are in use; end transactions sooner, or allow more of them")
+        } else {
+            let options = pool.connect_options();
+            let connecting = MySqlConnection::connect_with(&options);
+            match tokio::time::timeout(limits::CONNECT_PROBE, connecting).await {
+                Ok(Ok(_)) => "it could not be reached, but can be now; try again".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            }
+        };
+        Error::NoConnection {
+            resource: Arc::clone(&self.inner.resource),
+            waited: pool.options().get_acquire_timeout(),
+            reason,
+        }
+    }
+
+    async fn begin_with(
+        &self,
+        context: Option<TransactionContext>,
+    ) -> Result<AtTransaction, sqlx::Error> {
+        let connection = self.acquire().await?;
+        Ok(AtTransaction::new(
+            self.clone(),
+            Held::new(connection),
+            context,
+        ))
+    }
+
+    /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
+    /// it back if not; runs it all again, a bounded number of times, when it
+    /// failed for a passing reason: the holder of a row lock is rolling back and
+    /// needs this branch out of its way, or the database reported a deadlock or
+    /// a serialization failure. `work` must therefore be safe to repeat.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: accede_rm_agent::mariadb::AtPool) -> Result<(), sqlx::Error> {
+    /// pool.run(|tx| {
+    ///     Box::pin(async move {
+    ///         sqlx::query("UPDATE stock SET count = count - 1 WHERE product = ?")
+    ///             .bind(7_i64)
+    ///             .execute(tx)
+    ///             .await?;
+    ///         Ok::<_, sqlx::Error>(())
+    ///     })
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The last error of `work` or of the commit.
+    pub async fn run<T, E, F>(&self, mut work: F) -> Result<T, E>
+    where
+        F: for<'t> FnMut(&'t mut AtTransaction) -> BoxFuture<'t, Result<T, E>>,
+        E: From<sqlx::Error>,
+    {
+        let mut retry = Retry::new();
+        loop {
+            let mut transaction = self.begin().await.map_err(E::from)?;
+            match work(&mut transaction).await {
+                Ok(value) => match transaction.commit().await {
+                    Ok(()) => return Ok(value),
+                    Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => {
+                    let again = retry.has_attempts() && transaction.failed_retryably();
+                    // The connection is closed if this fails, which rolls back as well.
+                    let _ = transaction.rollback().await;
+                    if !again {
+                        return Err(error);
+                    }
+                    retry.pause(None).await;
+                }
+            }
+        }
+    }
+
+    /// A lone statement.
+    pub(super) async fn start<'c>(
+        &'c self,
+        statement: Statement,
+    ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        let context = context::current();
+        if context.is_none() {
+            return Ok(self.inner.pool.fetch_many(statement));
+        }
+        if self.reads_only(&statement).await? {
+            return Ok(self.inner.pool.fetch_many(statement));
+        }
+        let mut retry = Retry::new();
+        loop {
+            match self.run_alone(statement.clone(), context).await {
+                Ok(steps) => return Ok(stream::iter(steps.into_iter().map(Ok)).boxed()),
+                Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn reads_only(&self, statement: &Statement) -> Result<bool, sqlx::Error> {
+        let sql = statement.sql.as_str();
+        let plan = match self.planner().remembered(sql) {
+            Some(plan) => plan,
+            None => {
+                let mut connection = self.acquire().await?;
+                self.planner().plan(sql, &mut connection).await?
+            }
+        };
+        Ok(matches!(*plan, Plan::Read))
+    }
+
+    async fn run_alone(
+        &self,
+        statement: Statement,
+        context: Option<TransactionContext>,
+    ) -> Result<Vec<Step>, sqlx::Error> {
+        let mut transaction = self.begin_with(context).await?;
+        let result = match transaction.start(statement).await {
+            Ok(steps) => steps.try_collect().await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(steps) => transaction.commit().await.map(|()| steps),
+            Err(error) => {
+                // The connection is closed if this fails, which rolls back as well.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}

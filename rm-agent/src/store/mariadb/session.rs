@@ -1,0 +1,107 @@
+//! How a branch begins, and what the session must be like for its images to hold.
+
+use futures_util::TryStreamExt as _;
+use sqlx::{Either, MySqlConnection, Row as _, mysql::MySqlRow};
+
+use crate::error::Error;
+
+/// Settings with which statements or values read otherwise than this library expects.
+const UNFIT_MODES: &[&str] = &[
+    "ANSI_QUOTES",
+    "NO_BACKSLASH_ESCAPES",
+    "ORACLE",
+    "MSSQL",
+    "PAD_CHAR_TO_FULL_LENGTH",
+    "EMPTY_STRING_IS_NULL",
+];
+
+/// What the database said when the branch began.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// By the database's clock, as a literal.
+    pub(super) began: String,
+    /// The step between generated keys.
+    pub(super) increment: u64,
+}
+
+/// Opens the local transaction of a branch: one message.
+pub(super) async fn begin(
+    connection: &mut MySqlConnection,
+    lock_timeout_s: u64,
+    database: &str,
+) -> Result<Session, sqlx::Error> {
+    let message = format!(
+        "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}; \
+         SELECT CAST(@@session.sql_mode AS CHAR), CAST(@@session.tx_isolation AS CHAR), \
+         CAST(@@session.time_zone AS CHAR), CAST(@@session.foreign_key_checks + 0 AS CHAR), \
+         CAST(@@session.unique_checks + 0 AS CHAR), CAST(DATABASE() AS CHAR), \
+         CAST(SYSDATE(6) AS CHAR), CAST(@@session.auto_increment_increment AS CHAR), \
+         CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR); \
+         START TRANSACTION"
+    );
+    let mut row = None;
+    {
+        use sqlx::Executor as _;
+        let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
+        while let Some(step) = steps.try_next().await? {
+            if let Either::Right(found) = step {
+                row = Some(found);
+            }
+        }
+    }
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(read(&row, database)?)
+}
+
+fn read(row: &MySqlRow, database: &str) -> Result<Session, Error> {
+    let value = |index: usize| -> Result<String, Error> {
+        let found: Option<String> = row
+            .try_get(index)
+            .map_err(Error::database("reading the session's settings"))?;
+        Ok(found.unwrap_or_default())
+    };
+    let wrong = |what: String| Err(Error::Configuration(what));
+    let modes = value(0)?;
+    if let Some(mode) = modes.split(',').find(|mode| UNFIT_MODES.contains(mode)) {
+        return wrong(format!(
+            "sql_mode has {mode}; AT reads statements and values without it, so take it out for \
+             this pool's sessions"
+        ));
+    }
+    let isolation = value(1)?;
+    if isolation.eq_ignore_ascii_case("READ-UNCOMMITTED") {
+        return wrong(
+            "the session's isolation level is READ UNCOMMITTED; use READ COMMITTED or above"
+                .to_owned(),
+        );
+    }
+    let zone = value(2)?;
+    if zone != "+00:00" && zone != "UTC" {
+        return wrong(format!(
+            "the session's time zone is {zone}, in which a TIMESTAMP may read like another one; \
+             leave it at +00:00, which is the driver's default"
+        ));
+    }
+    for (index, name) in [(3, "foreign_key_checks"), (4, "unique_checks")] {
+        if value(index)? != "1" {
+            return wrong(format!("{name} is off in this session; switch it on"));
+        }
+    }
+    let current = value(5)?;
+    if current != database {
+        return wrong(format!(
+            "the session has gone over to the database {current:?}; do without USE"
+        ));
+    }
+    let flush = value(8)?;
+    if flush != "1" && flush != "3" {
+        return wrong(format!(
+            "innodb_flush_log_at_trx_commit is {flush}: a crash would lose commits that were \
+             reported as done; set it to 1"
+        ));
+    }
+    Ok(Session {
+        began: value(6)?,
+        increment: value(7)?.parse().unwrap_or(1),
+    })
+}

@@ -1,0 +1,419 @@
+//! A local transaction: plain, or a branch of a global one.
+
+use std::{fmt, sync::Arc};
+
+use accede_link::context::TransactionContext;
+use accede_proto::Xid;
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use sqlx::{
+    Either, Executor as _, MySqlConnection,
+    mysql::{MySqlDatabaseError, MySqlQueryResult, MySqlRow},
+};
+
+use super::{
+    branch::Branch, connection::Held, error_number, executor::Statement, plan::Plan, pool::AtPool,
+    run, session,
+};
+use crate::{
+    at::{codec, undo::Changes},
+    clock,
+    error::{Error, is_retryable},
+    limits,
+    registrar::Registration,
+    store::outcome::Outcome,
+};
+
+/// What a statement yields.
+pub(super) type Step = Either<MySqlQueryResult, MySqlRow>;
+
+/// A local transaction on a connection of an [`AtPool`].
+///
+/// While it belongs to a global transaction it is a *branch*: the images of the
+/// rows that it changes are kept, and [`commit`](Self::commit) registers it with
+/// the coordinator before it commits locally. Without one it is a plain
+/// transaction and its statements run untouched.
+///
+/// `BEGIN` goes out with the first statement. Dropping the transaction rolls it
+/// back; so does dropping the future of any of its methods half-way, after
+/// which only a rollback is possible.
+pub struct AtTransaction {
+    pool: AtPool,
+    held: Held,
+    state: State,
+    branch: Option<Branch>,
+    retryable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was sent yet.
+    Idle,
+    /// A message is under way. Staying here means that it was cancelled.
+    Busy,
+    /// The database has an open transaction.
+    Open,
+    /// Only a rollback is possible.
+    Broken(String),
+}
+
+impl fmt::Debug for AtTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtTransaction")
+            .field("resource", &self.pool.resource())
+            .field("xid", &self.xid())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for AtTransaction {
+    fn drop(&mut self) {
+        self.held.abandon();
+    }
+}
+
+impl AtTransaction {
+    pub(super) fn new(pool: AtPool, held: Held, context: Option<TransactionContext>) -> Self {
+        let branch = context.map(|context| {
+            let patience = pool.lock_wait();
+            Branch {
+                xid: context.xid(),
+                started: clock::now(),
+                patience: context
+                    .remaining()
+                    .map_or(patience, |left| left.min(patience)),
+                begun: None,
+                changes: Changes::default(),
+            }
+        });
+        Self {
+            pool,
+            held,
+            state: State::Idle,
+            branch,
+            retryable: false,
+        }
+    }
+
+    /// The global transaction that this one is a branch of, if it is one.
+    #[must_use]
+    pub fn xid(&self) -> Option<Xid> {
+        self.branch.as_ref().map(|branch| branch.xid)
+    }
+
+    /// Commits. A branch that changed rows is registered first, its undo record
+    /// written in the same local transaction.
+    ///
+    /// # Errors
+    /// After any error the local transaction is rolled back, with one
+    /// exception: [`Error::CommitUnknown`], after which the coordinator rolls
+    /// the whole transaction back. [`Error::from_sqlx`] finds refusals;
+    /// [`is_retryable`] says whether running the local transaction again may help.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.finish().await
+    }
+
+    /// Rolls back. Statements of a branch leave nothing behind, neither here
+    /// nor at the coordinator.
+    ///
+    /// # Errors
+    /// When the connection broke; then the database rolls back by itself.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.held.roll_back().await
+    }
+
+    /// The connection, for what neither writes nor locks.
+    pub(super) fn connection(&mut self) -> &mut MySqlConnection {
+        self.held.get()
+    }
+
+    /// Whether the last failure was a passing one.
+    pub(super) fn failed_retryably(&self) -> bool {
+        self.retryable
+    }
+
+    pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
+        match std::mem::replace(&mut self.state, State::Busy) {
+            State::Idle => return Ok(()),
+            State::Open => {}
+            State::Busy => return Err(self.refuse_broken("a call on it was cancelled").await),
+            State::Broken(reason) => return Err(self.refuse_broken(&reason).await),
+        }
+        let result = match self.branch.take() {
+            None => self.end_locally("COMMIT").await,
+            // An undo record is written only for a change that remains.
+            Some(branch) if branch.changes.is_empty() => self.end_locally("COMMIT").await,
+            Some(branch) => self.commit_branch(branch).await.map_err(sqlx::Error::from),
+        };
+        if let Err(error) = &result {
+            self.retryable = is_retryable(error);
+        }
+        result
+    }
+
+    async fn refuse_broken(&mut self, reason: &str) -> sqlx::Error {
+        // The connection is closed if this fails, which rolls back as well.
+        let _ = self.held.roll_back().await;
+        Error::Broken {
+            reason: reason.to_owned(),
+        }
+        .into()
+    }
+
+    async fn end_locally(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(statement).execute(self.held.get()).await?;
+        self.held.clean();
+        Ok(())
+    }
+
+    /// Register, write the undo record, commit: rule by rule so that a cancelled
+    /// or failed step leaves the coordinator knowing the truth.
+    async fn commit_branch(&mut self, mut branch: Branch) -> Result<(), Error> {
+        let (row_locks, escrow_locks) = branch.changes.locks();
+        let record = branch.changes.take_record().encode();
+        if record.len() > limits::MAX_UNDO_BYTES {
+            return Err(Error::TooLarge {
+                what: format!("the branch's undo record of {} bytes", record.len()),
+                limit: limits::MAX_UNDO_BYTES,
+            });
+        }
+        let record = codec::pack(record);
+        let registration = Registration {
+            xid: branch.xid,
+            resource: self.pool.resource().into(),
+            row_locks,
+            escrow_locks,
+            wait_limit: branch.wait_limit(),
+        };
+        let registrar = Arc::clone(self.pool.registrar());
+        let sent = clock::now();
+        let registered = match registrar.register(registration).await {
+            Ok(registered) => registered,
+            Err(refused) => {
+                let _ = self.held.roll_back().await;
+                return Err(refused.into());
+            }
+        };
+        let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
+        let message = branch.commit_message(self.pool.database(), registered, sent, &record);
+        outcome.sent = true;
+        match send_commit(self.held.get(), message).await {
+            Ok(()) => {
+                self.held.clean();
+                outcome.done();
+                Ok(())
+            }
+            Err((error, certain)) => {
+                let error = branch.commit_error(error, certain);
+                if certain {
+                    outcome.withdrawn();
+                    let _ = self.held.roll_back().await;
+                } else {
+                    outcome.doomed(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs one statement. What is under way when the future is dropped leaves
+    /// the transaction fit for a rollback only.
+    pub(super) async fn start<'c>(
+        &'c mut self,
+        statement: Statement,
+    ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        if self.branch.is_none() {
+            self.begin_plainly().await?;
+            return Ok(self.held.get().fetch_many(statement));
+        }
+        let was = match std::mem::replace(&mut self.state, State::Busy) {
+            usable @ (State::Idle | State::Open) => usable,
+            State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
+            State::Broken(reason) => return Err(self.stay_broken(&reason)),
+        };
+        let planned = self.plan(&statement, was == State::Idle).await;
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error @ Error::Database { .. }) => return Err(self.break_by(error.into())),
+            // Refused before it ran: the transaction may go on without it.
+            Err(error) => {
+                self.state = was;
+                return Err(error.into());
+            }
+        };
+        if was == State::Idle
+            && let Err(error) = self.begin_branch().await
+        {
+            return Err(self.break_by(error));
+        }
+        let steps = match &*plan {
+            Plan::Read => {
+                self.state = State::Open;
+                let state = &mut self.state;
+                let steps = self.held.get().fetch_many(statement);
+                // A failed statement makes COMMIT a silent rollback.
+                return Ok(steps
+                    .inspect_err(|error| *state = State::Broken(error.to_string()))
+                    .boxed());
+            }
+            Plan::Locking(plan) => {
+                let branch = self.branch.as_ref().expect("this is a branch");
+                plan.run(&statement, self.held.get(), &self.pool, branch)
+                    .await
+            }
+            Plan::Write(plan) => {
+                let branch = self.branch.as_mut().expect("this is a branch");
+                let (session, _) = branch.begun.as_ref().expect("it has begun just now");
+                run::write(
+                    self.held.get(),
+                    &statement,
+                    plan,
+                    session,
+                    &mut branch.changes,
+                )
+                .await
+            }
+        };
+        match steps {
+            Ok(steps) => {
+                self.state = State::Open;
+                Ok(stream::iter(steps.into_iter().map(Ok)).boxed())
+            }
+            Err(error) => {
+                let changed = matches!(Error::from_sqlx(&error), Some(Error::TableChanged { .. }))
+                    || matches!(error_number(&error), Some(1054 | 1136 | 1146));
+                if changed {
+                    self.pool.planner().forget();
+                }
+                Err(self.break_by(error))
+            }
+        }
+    }
+
+    /// Plans the statement. A pooled connection may have died since it was last
+    /// used; while nothing has happened on it, another one takes its place.
+    async fn plan(&mut self, statement: &Statement, idle: bool) -> Result<Arc<Plan>, Error> {
+        let pool = self.pool.clone();
+        let mut renewals = if idle { pool.plain().size() } else { 0 };
+        loop {
+            let sql = statement.sql.as_str();
+            match pool.planner().plan(sql, self.held.get()).await {
+                Err(Error::Database { source, .. })
+                    if renewals > 0 && connection_is_lost(&source) =>
+                {
+                    renewals -= 1;
+                    let renewed = self.held.renew(pool.plain()).await;
+                    renewed.map_err(Error::database("connecting to the database"))?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn stay_broken(&mut self, reason: &str) -> sqlx::Error {
+        self.state = State::Broken(reason.to_owned());
+        Error::Broken {
+            reason: reason.to_owned(),
+        }
+        .into()
+    }
+
+    fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
+        let error = match error_number(&error) {
+            Some(1205) => Error::LocalLockTimedOut { source: error }.into(),
+            _ => error,
+        };
+        self.state = State::Broken(error.to_string());
+        self.retryable = is_retryable(&error);
+        error
+    }
+
+    async fn begin_plainly(&mut self) -> Result<(), sqlx::Error> {
+        match self.state {
+            State::Open => return Ok(()),
+            State::Idle => {}
+            State::Busy | State::Broken(_) => {
+                return Err(self.stay_broken("its BEGIN was cancelled or failed"));
+            }
+        }
+        self.state = State::Busy;
+        self.first_message("BEGIN".to_owned()).await?;
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Sends the message that opens the local transaction. A pooled connection
+    /// may have died since it was last used; nothing has happened on it yet, so
+    /// another one takes its place.
+    async fn first_message(&mut self, message: String) -> Result<(), sqlx::Error> {
+        let mut renewals = self.pool.plain().size();
+        loop {
+            self.held.soil();
+            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
+            match self.held.get().execute(query).await {
+                Err(error) if renewals > 0 && connection_is_lost(&error) => {
+                    renewals -= 1;
+                    self.held.renew(self.pool.plain()).await?;
+                }
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// Everything that a branch begins with, in one message.
+    async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
+        let branch = self.branch.as_ref().expect("only called for a branch");
+        // In whole seconds; rather too long than none at all.
+        let seconds = branch.remaining().as_secs().max(1);
+        let mut renewals = self.pool.plain().size();
+        let session = loop {
+            self.held.soil();
+            match session::begin(self.held.get(), seconds, self.pool.database()).await {
+                Err(error) if renewals > 0 && connection_is_lost(&error) => {
+                    renewals -= 1;
+                    self.held.renew(self.pool.plain()).await?;
+                }
+                result => break result?,
+            }
+        };
+        let branch = self.branch.as_mut().expect("only called for a branch");
+        branch.begun = Some((session, clock::now()));
+        Ok(())
+    }
+}
+
+/// Sends the message that commits. On an error: whether the local transaction certainly
+/// did not commit. It did not if the undo record was refused, for then the database
+/// reads no further.
+async fn send_commit(
+    connection: &mut MySqlConnection,
+    message: String,
+) -> Result<(), (sqlx::Error, bool)> {
+    let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
+    let mut ended = 0;
+    loop {
+        match steps.try_next().await {
+            Ok(Some(_)) => ended += 1,
+            Ok(None) => return Ok(()),
+            // The record is written and COMMIT has ended well.
+            Err(_) if ended >= 2 => return Ok(()),
+            Err(error) => {
+                let said = error
+                    .as_database_error()
+                    .is_some_and(|e| e.try_downcast_ref::<MySqlDatabaseError>().is_some());
+                return Err((error, ended == 0 && said));
+            }
+        }
+    }
+}
+
+fn connection_is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        // The server stops, or ended the session.
+        error => matches!(error_number(error), Some(1053 | 1927 | 4031)),
+    }
+}

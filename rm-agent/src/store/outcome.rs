@@ -1,0 +1,59 @@
+//! Tells the coordinator the truth about a branch's end.
+
+use std::sync::Arc;
+
+use accede_proto::Xid;
+
+use crate::registrar::Registrar;
+
+/// Tells the coordinator how a registered branch ended, also when the future
+/// that commits it is dropped half-way.
+pub(super) struct Outcome {
+    registrar: Arc<dyn Registrar>,
+    xid: Xid,
+    branch: u32,
+    /// The message that commits may have left.
+    pub(super) sent: bool,
+    told: bool,
+}
+
+impl Outcome {
+    pub(super) fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
+        Self {
+            registrar,
+            xid,
+            branch,
+            sent: false,
+            told: false,
+        }
+    }
+
+    pub(super) fn done(mut self) {
+        self.told = true;
+        self.registrar.done(self.xid, self.branch);
+    }
+
+    pub(super) fn withdrawn(mut self) {
+        self.told = true;
+        self.registrar.withdrawn(self.xid, self.branch);
+    }
+
+    pub(super) fn doomed(mut self, detail: String) {
+        self.told = true;
+        self.registrar.doomed(self.xid, self.branch, detail);
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        match (self.told, self.sent) {
+            (true, _) => {}
+            // Its connection is rolled back or closed; it can never commit.
+            (false, false) => self.registrar.withdrawn(self.xid, self.branch),
+            (false, true) => {
+                let detail = "the future that committed the branch was dropped".to_owned();
+                self.registrar.doomed(self.xid, self.branch, detail);
+            }
+        }
+    }
+}
