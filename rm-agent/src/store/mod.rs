@@ -12,3 +12,4 @@ mod test_proxy;
 mod test_random;
 #[cfg(test)]
 mod test_registrar;
+mod watch;

@@ -166,8 +166,11 @@ impl Reader<'_> {
         match word.to_ascii_uppercase().as_str() {
             "SELECT" | "VALUES" | "WITH" => self.query(),
             "INSERT" | "UPDATE" | "DELETE" => self.write(),
-            "SHOW" | "DESCRIBE" | "DESC" => Ok(Analysis::Read(Uses::default())),
-            "EXPLAIN" => Ok(Analysis::Read(Uses::default())),
+            "SHOW" => Ok(Analysis::Read(Uses::default())),
+            "EXPLAIN" | "DESCRIBE" | "DESC" => {
+                let (_, uses) = self.parse(&self.sql[..self.end()])?;
+                Ok(Analysis::Read(uses))
+            }
             word => Err(refused_by_name(word)),
         }
     }

@@ -113,6 +113,7 @@ fn names_functions_that_it_does_not_know() {
         other => panic!("{other:?}"),
     };
     assert!(functions("SELECT upper(a), count(*) FROM t WHERE b < now()").is_empty());
+    assert_eq!(functions("EXPLAIN SELECT f(1)"), ["f"]);
     assert_eq!(
         functions("SELECT shop.f(1), My_Func()"),
         ["shop.f", "my_func"]

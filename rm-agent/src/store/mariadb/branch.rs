@@ -28,6 +28,11 @@ pub(super) struct Branch {
 }
 
 impl Branch {
+    /// The session's number in the database, once it has begun there.
+    pub(super) fn backend(&self) -> Option<i64> {
+        self.begun.as_ref().and_then(|(session, _)| session.backend)
+    }
+
     /// What is left of the branch's patience.
     pub(super) fn remaining(&self) -> Duration {
         self.patience

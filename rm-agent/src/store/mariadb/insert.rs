@@ -280,7 +280,8 @@ fn row_condition(
                     return Err(refuse(
                         format!(
                             "its key column {}, whose type {} compares inexactly",
-                            column.name, column.type_name
+                            column.name,
+                            column.type_name.split('|').next().unwrap_or_default()
                         ),
                         ADD_RETURNING,
                     ));

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     at::{image::RowImage, lock_key, mysql::types::Class, statement::Wait, table::Table},
     registrar::LockKey,
-    store::lock_check::LockCheck,
+    store::{lock_check::LockCheck, watch::Watch},
 };
 
 /// A locking read whose rows show their keys in the last columns.
@@ -42,6 +42,7 @@ impl LockingPlan {
         &self,
         statement: &Statement,
         connection: &mut MySqlConnection,
+        watch: &Watch<AtPool>,
         pool: &AtPool,
         branch: &Branch,
     ) -> Result<Vec<Step>, sqlx::Error> {
@@ -50,7 +51,7 @@ impl LockingPlan {
         let columns = lock_columns(&self.table);
         let mut rows: Vec<Vec<LockKey>> = Vec::new();
         let statement = statement.with_text(self.sql.clone(), statement.arguments());
-        let mut steps = collect(connection, statement, true, |row| {
+        let run = collect(connection, statement, true, |row| {
             let first = row.len().saturating_sub(columns.len());
             let mut image = RowImage {
                 values: vec![None; self.table.columns.len()],
@@ -62,8 +63,8 @@ impl LockingPlan {
             lock_key::add_keys(&mut keys, &self.table, None, Some(&image));
             rows.push(keys.into_iter().map(Into::into).collect());
             Ok(())
-        })
-        .await?;
+        });
+        let mut steps = watch.over(run).await?;
         let check = LockCheck {
             registrar: pool.registrar(),
             resource: pool.resource(),

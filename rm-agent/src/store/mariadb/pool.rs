@@ -13,6 +13,8 @@ use sqlx::{
     Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool, pool::PoolConnection,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     builder::AtPoolBuilder,
     connection::Held,
@@ -21,7 +23,16 @@ use super::{
     start_check,
     transaction::{AtTransaction, Step},
 };
-use crate::{context, error::Error, limits, registrar::Registrar, store::retry::Retry};
+use crate::{
+    context,
+    error::Error,
+    limits,
+    registrar::Registrar,
+    store::{
+        retry::Retry,
+        watch::{Watch, Watched},
+    },
+};
 
 /// A pool of connections to one MariaDB database whose transactions take part in
 /// global ones. Cheap to clone; all clones share the connections.
@@ -57,6 +68,7 @@ struct Inner {
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
+    questions: Semaphore,
 }
 
 impl fmt::Debug for AtPool {
@@ -91,6 +103,7 @@ impl AtPool {
             planner,
             registrar,
             lock_wait,
+            questions: Semaphore::new(1),
         };
         Self {
             inner: Arc::new(inner),
@@ -166,8 +179,19 @@ impl AtPool {
         self.begin_with(None).await
     }
 
-    async fn acquire(&self) -> Result<PoolConnection<MySql>, sqlx::Error> {
-        match self.inner.pool.acquire().await {
+    /// A connection for a branch, or for work outside of any transaction.
+    async fn acquire(
+        &self,
+        context: Option<TransactionContext>,
+    ) -> Result<PoolConnection<MySql>, sqlx::Error> {
+        let acquired = match context {
+            Some(context) => {
+                let watch = Watch::new(self, context.xid(), None);
+                watch.over(self.inner.pool.acquire()).await
+            }
+            None => self.inner.pool.acquire().await,
+        };
+        match acquired {
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
             result => result,
         }
@@ -199,7 +223,7 @@ impl AtPool {
         &self,
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
-        let connection = self.acquire().await?;
+        let connection = self.acquire(context).await?;
         Ok(AtTransaction::new(
             self.clone(),
             Held::new(connection),
@@ -209,7 +233,8 @@ impl AtPool {
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
     /// it back if not; runs it all again, a bounded number of times, when it
-    /// failed for a passing reason: the holder of a row lock is rolling back and
+    /// failed for a passing reason: the holder of a row lock is rolling back, or
+    /// stands still in a database, and
     /// needs this branch out of its way, or the database reported a deadlock or
     /// a serialization failure. `work` must therefore be safe to repeat.
     ///
@@ -266,7 +291,7 @@ impl AtPool {
         if context.is_none() {
             return Ok(self.inner.pool.fetch_many(statement));
         }
-        if self.reads_only(&statement).await? {
+        if self.reads_only(&statement, context).await? {
             return Ok(self.inner.pool.fetch_many(statement));
         }
         let mut retry = Retry::new();
@@ -279,12 +304,16 @@ impl AtPool {
         }
     }
 
-    async fn reads_only(&self, statement: &Statement) -> Result<bool, sqlx::Error> {
+    async fn reads_only(
+        &self,
+        statement: &Statement,
+        context: Option<TransactionContext>,
+    ) -> Result<bool, sqlx::Error> {
         let sql = statement.sql.as_str();
         let plan = match self.planner().remembered(sql) {
             Some(plan) => plan,
             None => {
-                let mut connection = self.acquire().await?;
+                let mut connection = self.acquire(context).await?;
                 self.planner().plan(sql, &mut connection).await?
             }
         };
@@ -309,5 +338,34 @@ impl AtPool {
                 Err(error)
             }
         }
+    }
+}
+
+impl Watched for AtPool {
+    fn registrar(&self) -> &Arc<dyn Registrar> {
+        &self.inner.registrar
+    }
+
+    fn resource(&self) -> &str {
+        &self.inner.resource
+    }
+
+    fn questions(&self) -> &Semaphore {
+        &self.inner.questions
+    }
+
+    /// Only users with the PROCESS privilege get an answer.
+    fn waits(&self, backend: i64) -> BoxFuture<'_, Option<bool>> {
+        Box::pin(async move {
+            sqlx::query_scalar::<_, i64>(
+                "SELECT COUNT(*) FROM information_schema.INNODB_TRX
+                 WHERE trx_mysql_thread_id = ? AND trx_state = 'LOCK WAIT'",
+            )
+            .bind(backend)
+            .fetch_one(self.phase_two())
+            .await
+            .ok()
+            .map(|waiting| waiting > 0)
+        })
     }
 }

@@ -20,6 +20,8 @@ const UNFIT_MODES: &[&str] = &[
 pub(super) struct Session {
     /// By the database's clock, as a literal.
     pub(super) began: String,
+    /// The session's number in the database.
+    pub(super) backend: Option<i64>,
     /// The step between generated keys.
     pub(super) increment: u64,
 }
@@ -36,7 +38,8 @@ pub(super) async fn begin(
          CAST(@@session.time_zone AS CHAR), CAST(@@session.foreign_key_checks + 0 AS CHAR), \
          CAST(@@session.unique_checks + 0 AS CHAR), CAST(DATABASE() AS CHAR), \
          CAST(SYSDATE(6) AS CHAR), CAST(@@session.auto_increment_increment AS CHAR), \
-         CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR); \
+         CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), \
+         CAST(CONNECTION_ID() AS CHAR); \
          START TRANSACTION"
     );
     let mut row = None;
@@ -102,6 +105,7 @@ fn read(row: &MySqlRow, database: &str) -> Result<Session, Error> {
     }
     Ok(Session {
         began: value(6)?,
+        backend: value(9)?.parse().ok(),
         increment: value(7)?.parse().unwrap_or(1),
     })
 }

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, is_retryable},
     limits,
     registrar::Registration,
-    store::outcome::Outcome,
+    store::{outcome::Outcome, watch::Watch},
 };
 
 /// What a statement yields.
@@ -200,7 +200,10 @@ impl AtTransaction {
         let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
         let message = branch.commit_message(self.pool.database(), registered, sent, &record);
         outcome.sent = true;
-        match send_commit(self.held.get(), message).await {
+        let backend = branch.backend();
+        let committing = send_commit(self.held.get(), message);
+        let watch = Watch::new(&self.pool, branch.xid, backend);
+        match watch.over(committing).await {
             Ok(()) => {
                 self.held.clean();
                 outcome.done();
@@ -234,7 +237,8 @@ impl AtTransaction {
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         };
-        let planned = self.plan(&statement, was == State::Idle).await;
+        let watch = self.watch();
+        let planned = watch.over(self.plan(&statement, was == State::Idle)).await;
         let plan = match planned {
             Ok(plan) => plan,
             Err(error @ Error::Database { .. }) => return Err(self.break_by(error.into())),
@@ -245,15 +249,16 @@ impl AtTransaction {
             }
         };
         if was == State::Idle
-            && let Err(error) = self.begin_branch().await
+            && let Err(error) = watch.over(self.begin_branch()).await
         {
             return Err(self.break_by(error));
         }
+        let watch = self.watch();
         let steps = match &*plan {
             Plan::Read => {
                 self.state = State::Open;
                 let state = &mut self.state;
-                let steps = self.held.get().fetch_many(statement);
+                let steps = watch.over_steps(self.held.get().fetch_many(statement));
                 // A failed statement makes COMMIT a silent rollback.
                 return Ok(steps
                     .inspect_err(|error| *state = State::Broken(error.to_string()))
@@ -261,20 +266,17 @@ impl AtTransaction {
             }
             Plan::Locking(plan) => {
                 let branch = self.branch.as_ref().expect("this is a branch");
-                plan.run(&statement, self.held.get(), &self.pool, branch)
+                plan.run(&statement, self.held.get(), &watch, &self.pool, branch)
                     .await
             }
             Plan::Write(plan) => {
                 let branch = self.branch.as_mut().expect("this is a branch");
                 let (session, _) = branch.begun.as_ref().expect("it has begun just now");
-                run::write(
-                    self.held.get(),
-                    &statement,
-                    plan,
-                    session,
-                    &mut branch.changes,
-                )
-                .await
+                {
+                    let changes = &mut branch.changes;
+                    let writing = run::write(self.held.get(), &statement, plan, session, changes);
+                    watch.over(writing).await
+                }
             }
         };
         match steps {
@@ -361,6 +363,12 @@ impl AtTransaction {
                 result => return result.map(drop),
             }
         }
+    }
+
+    /// Looks after the waits of this branch.
+    fn watch(&self) -> Watch<AtPool> {
+        let branch = self.branch.as_ref().expect("only called for a branch");
+        Watch::new(&self.pool, branch.xid, branch.backend())
     }
 
     /// Everything that a branch begins with, in one message.

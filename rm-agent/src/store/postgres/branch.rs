@@ -24,7 +24,7 @@ pub(super) struct Branch {
     /// When the answer to BEGIN was received.
     pub(super) begun: Option<Instant>,
     /// The process in the database that runs it, as BEGIN's answer told.
-    pub(super) backend: Option<i32>,
+    pub(super) backend: Option<i64>,
     pub(super) changes: Changes,
 }
 

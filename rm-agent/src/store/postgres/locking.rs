@@ -10,12 +10,11 @@ use super::{
     pool::AtPool,
     run::{collect, image},
     transaction::Step,
-    watch::Watch,
 };
 use crate::{
     at::{lock_key, statement::Wait, table::Table},
     registrar::LockKey,
-    store::lock_check::LockCheck,
+    store::{lock_check::LockCheck, watch::Watch},
 };
 
 /// A locking read with the images of the rows that it locks.
@@ -31,7 +30,7 @@ impl LockingStatement<'_> {
     pub(super) async fn run(
         self,
         connection: &mut PgConnection,
-        watch: &Watch,
+        watch: &Watch<AtPool>,
         pool: &AtPool,
         branch: &Branch,
     ) -> Result<Vec<Step>, sqlx::Error> {

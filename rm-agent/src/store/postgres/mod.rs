@@ -16,7 +16,6 @@ pub(crate) mod schema;
 mod start_check;
 mod transaction;
 mod values;
-mod watch;
 
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;

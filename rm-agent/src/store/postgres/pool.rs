@@ -20,9 +20,17 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
-    watch::Watch,
 };
-use crate::{context, error::Error, limits, registrar::Registrar, store::retry::Retry};
+use crate::{
+    context,
+    error::Error,
+    limits,
+    registrar::Registrar,
+    store::{
+        retry::Retry,
+        watch::{Watch, Watched},
+    },
+};
 
 /// A pool of connections to one PostgreSQL database whose transactions take
 /// part in global ones. Cheap to clone; all clones share the connections.
@@ -121,10 +129,6 @@ impl AtPool {
 
     pub(super) fn registrar(&self) -> &Arc<dyn Registrar> {
         &self.inner.registrar
-    }
-
-    pub(super) fn questions(&self) -> &Semaphore {
-        &self.inner.questions
     }
 
     pub(super) fn lock_wait(&self) -> Duration {
@@ -324,5 +328,29 @@ impl AtPool {
                 Err(error)
             }
         }
+    }
+}
+
+impl Watched for AtPool {
+    fn registrar(&self) -> &Arc<dyn Registrar> {
+        &self.inner.registrar
+    }
+
+    fn resource(&self) -> &str {
+        &self.inner.resource
+    }
+
+    fn questions(&self) -> &Semaphore {
+        &self.inner.questions
+    }
+
+    fn waits(&self, backend: i64) -> BoxFuture<'_, Option<bool>> {
+        Box::pin(async move {
+            sqlx::query_scalar("SELECT cardinality(pg_blocking_pids($1::integer)) > 0")
+                .bind(i32::try_from(backend).ok()?)
+                .fetch_one(self.phase_two())
+                .await
+                .ok()
+        })
     }
 }

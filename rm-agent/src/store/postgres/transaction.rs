@@ -22,7 +22,6 @@ use super::{
     pool::AtPool,
     run::{collect, images},
     savepoint::{self, Savepoints},
-    watch::Watch,
 };
 use crate::{
     at::{codec, savepoint::SavepointCommand, undo::Changes},
@@ -30,7 +29,7 @@ use crate::{
     error::{Error, is_retryable, sql_state},
     limits,
     registrar::Registration,
-    store::outcome::Outcome,
+    store::{outcome::Outcome, watch::Watch},
 };
 
 /// What a statement yields.
@@ -465,7 +464,7 @@ impl AtTransaction {
     }
 
     /// Looks after the waits of this branch.
-    fn watch(&self) -> Watch {
+    fn watch(&self) -> Watch<AtPool> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         Watch::new(&self.pool, branch.xid, branch.backend)
     }
@@ -482,13 +481,16 @@ impl AtTransaction {
             .await?;
         let branch = self.branch.as_mut().expect("only called for a branch");
         branch.begun = Some(clock::now());
-        branch.backend = answer.first().and_then(|row| row.try_get(0).ok());
+        branch.backend = answer
+            .first()
+            .and_then(|row| row.try_get::<i32, _>(0).ok())
+            .map(i64::from);
         Ok(())
     }
 
     async fn run_write(
         &mut self,
-        watch: &Watch,
+        watch: &Watch<AtPool>,
         statement: Statement,
         plan: &WritePlan,
     ) -> Result<Vec<Step>, sqlx::Error> {

@@ -1,10 +1,12 @@
 //! AT against a real MariaDB.
 
+mod blocked;
 mod phase_one;
 mod proof;
 mod refusals;
 mod rollback;
 mod server;
+mod shapes;
 mod trips;
 
 use std::sync::Arc;

@@ -7,7 +7,12 @@ async fn trips(f: &Fixture, setup: &str, sql: &'static str) -> (usize, usize) {
     let (url, counter) = proxy::start(&f.url).await;
     let pool = AtPool::builder(&url)
         .resource("test-db")
-        .max_connections(1)
+        // Without the question whether an idle connection is still there.
+        .pool_options(
+            sqlx::mysql::MySqlPoolOptions::new()
+                .max_connections(1)
+                .test_before_acquire(false),
+        )
         .build(f.registrar.clone())
         .expect("a pool");
     let mut counts = [0; 2];

@@ -1,28 +1,43 @@
 //! Notices when a branch stands still in the database, and tells the coordinator: whoever holds
 //! the lock may itself wait at the coordinator for this transaction.
 
+use std::sync::Arc;
+
 use accede_proto::Xid;
 use futures_util::{
     StreamExt as _,
+    future::BoxFuture,
     stream::{self, BoxStream},
 };
-use tokio::time::{interval, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{interval, sleep, timeout},
+};
 
-use super::pool::AtPool;
-use crate::limits;
+use crate::{limits, registrar::Registrar};
+
+/// A pool whose branches are watched.
+pub(super) trait Watched: Clone + Send + Sync {
+    fn registrar(&self) -> &Arc<dyn Registrar>;
+    fn resource(&self) -> &str;
+    /// Turns at asking the database whether a statement waits.
+    fn questions(&self) -> &Semaphore;
+    /// Asks the database whether this session of its waits for a lock. `None`: it did not say.
+    fn waits(&self, backend: i64) -> BoxFuture<'_, Option<bool>>;
+}
 
 /// Watches over the waits of one branch. Free of cost for what does not take long: no timer runs
 /// before the wait begins, no statement is sent before it has taken [`limits::BLOCKED_AFTER`].
 #[derive(Clone, Debug)]
-pub(super) struct Watch {
-    pool: AtPool,
+pub(super) struct Watch<P> {
+    pool: P,
     xid: Xid,
     /// The process of the branch's connection in the database, once it has begun there.
-    backend: Option<i32>,
+    backend: Option<i64>,
 }
 
-impl Watch {
-    pub(super) fn new(pool: &AtPool, xid: Xid, backend: Option<i32>) -> Self {
+impl<P: Watched> Watch<P> {
+    pub(super) fn new(pool: &P, xid: Xid, backend: Option<i64>) -> Self {
         Self {
             pool: pool.clone(),
             xid,
@@ -54,7 +69,10 @@ impl Watch {
     }
 
     /// Hands on the steps of a statement.
-    pub(super) fn over_steps<'c, T: Send + 'c>(self, steps: BoxStream<'c, T>) -> BoxStream<'c, T> {
+    pub(super) fn over_steps<'c, T: Send + 'c>(self, steps: BoxStream<'c, T>) -> BoxStream<'c, T>
+    where
+        P: 'c,
+    {
         let next = |(watch, mut steps): (Self, BoxStream<'c, T>)| async move {
             let step = watch.over(steps.next()).await?;
             Some((step, (watch, steps)))
@@ -79,11 +97,7 @@ impl Watch {
         let ask = async {
             // One question at a time: the few connections are there to finish branches.
             let _turn = self.pool.questions().acquire().await.ok()?;
-            sqlx::query_scalar::<_, bool>("SELECT cardinality(pg_blocking_pids($1)) > 0")
-                .bind(backend)
-                .fetch_one(self.pool.phase_two())
-                .await
-                .ok()
+            self.pool.waits(backend).await
         };
         !matches!(
             timeout(limits::BLOCKED_QUESTION, ask).await,
