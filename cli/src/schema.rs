@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_scheme_is_wrong_use() {
-        for url in ["mysql://a/b", "stock", "", "POSTGRES"] {
+        for url in ["oracle://a/b", "stock", "", "POSTGRES"] {
             for what in [
                 Schema::Create { url: url.into() },
                 Schema::Check { url: url.into() },

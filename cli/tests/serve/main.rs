@@ -159,7 +159,7 @@ fn wrong_settings_are_wrong_use() {
             vec!["serve", "--segment-bytes", "1"],
             "flag --segment-bytes",
         ),
-        (vec!["schema", "create", "mysql://a/b"], "mysql"),
+        (vec!["schema", "create", "oracle://a/b"], "oracle"),
         (
             vec!["status", "--coordinator", "https://a:1"],
             "http://127.0.0.1:7700",

@@ -3,23 +3,23 @@
 //! what they mean; what one of them does not understand, or what they see
 //! differently, is refused.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use sqlparser::{
     ast::{
-        Delete, Expr, FromTable, FunctionArguments, GroupByExpr, Ident, Insert, ObjectName, Query,
-        Select, SetExpr, Statement, TableFactor, TableObject, TableWithJoins, Update, Visit,
-        Visitor,
+        Delete, FromTable, Ident, Insert, ObjectName, SetExpr, Statement, TableFactor, TableObject,
+        TableWithJoins, Update,
     },
     dialect::MySqlDialect,
     parser::Parser,
 };
 
 use super::{
-    functions::is_harmless,
-    insert::{InsertParts, insert_parts},
+    functions::{groups, inspect},
+    insert::insert_parts,
     lexer::tokenize,
     quote,
+    statement::{Analysis, Clause, Locking, Uses, Write, refused_by_name, xa},
 };
 use crate::{
     at::{
@@ -29,69 +29,6 @@ use crate::{
     },
     limits,
 };
-
-/// What a statement text is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Analysis {
-    /// Changes and locks nothing: runs untouched.
-    Read(Uses),
-    /// `SELECT … FOR UPDATE` and its weaker form.
-    Locking(Locking),
-    /// INSERT, UPDATE or DELETE of one table.
-    Write(Box<Write>),
-}
-
-/// What a statement names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Uses {
-    /// Tables and views.
-    pub(crate) tables: Vec<TableName>,
-    /// Functions that are not known to be harmless, in small letters.
-    pub(crate) functions: Vec<String>,
-}
-
-/// A SELECT that takes row locks in the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Locking {
-    pub(crate) table: TableName,
-    /// How the statement refers to the table, quoted.
-    pub(crate) reference: String,
-    pub(crate) uses: Uses,
-    pub(crate) wait: Wait,
-    /// Where further output columns go.
-    pub(crate) select_list_end: usize,
-    pub(crate) end: usize,
-}
-
-/// A clause of the user's text and how many parameters it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Clause {
-    pub(crate) span: Range<usize>,
-    pub(crate) parameters: usize,
-}
-
-/// A write of one table, as pieces of the user's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Write {
-    pub(crate) kind: WriteKind,
-    pub(crate) table: TableName,
-    /// How the statement's expressions refer to the table, quoted.
-    pub(crate) reference: String,
-    /// UPDATE: the columns that it assigns.
-    pub(crate) assigned: Vec<String>,
-    pub(crate) uses: Uses,
-    /// UPDATE, DELETE: the table as the statement names it, with its alias.
-    pub(crate) target: Range<usize>,
-    /// Everything before the condition, the order or RETURNING.
-    pub(crate) head: Clause,
-    pub(crate) condition: Option<Clause>,
-    pub(crate) order: Option<Clause>,
-    pub(crate) limit: Option<Clause>,
-    pub(crate) returning: Option<Range<usize>>,
-    /// INSERT: rows that meet a unique value are left out.
-    pub(crate) ignore: bool,
-    pub(crate) insert: Option<InsertParts>,
-}
 
 /// Reads a statement text.
 pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
@@ -125,13 +62,6 @@ pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
 pub(super) struct Reader<'a> {
     pub(super) sql: &'a str,
     pub(super) tokens: Vec<Token>,
-}
-
-fn xa(part: impl Into<String>) -> Unsupported {
-    Unsupported::new(
-        part,
-        "use XA mode, or run it outside the global transaction",
-    )
 }
 
 impl Reader<'_> {
@@ -471,47 +401,12 @@ impl Reader<'_> {
     }
 }
 
-fn refused_by_name(word: &str) -> Unsupported {
-    match word {
-        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Unsupported::new(
-            format!("{word}: the local transaction belongs to AtTransaction"),
-            "use its commit and rollback",
-        ),
-        "REPLACE" => Unsupported::new(
-            "REPLACE, which deletes rows that it meets",
-            "use DELETE and INSERT",
-        ),
-        "TRUNCATE" => Unsupported::new(
-            "TRUNCATE, which keeps no old rows and commits",
-            "use DELETE FROM the table",
-        ),
-        "SET" | "USE" => Unsupported::new(
-            format!("{word}, which changes the session"),
-            "set variables in the connection options of the pool",
-        ),
-        "LOCK" | "UNLOCK" => Unsupported::new(
-            format!("{word} TABLES, which commits"),
-            "lock rows by SELECT … FOR UPDATE",
-        ),
-        "PREPARE" | "EXECUTE" | "DEALLOCATE" => Unsupported::new(
-            format!("{word}, which hides the statement"),
-            "send the statement itself; it is prepared and kept anyway",
-        ),
-        "LOAD" => Unsupported::new("LOAD DATA", "use INSERT with several rows"),
-        "CREATE" | "ALTER" | "DROP" | "RENAME" => Unsupported::new(
-            format!("{word}, which commits the local transaction"),
-            "change the schema outside global transactions",
-        ),
-        _ => xa(format!("{word}, whose effects cannot be undone")),
-    }
-}
-
 /// A name as the catalog stores it.
 pub(super) fn ident(ident: &Ident) -> String {
     ident.value.clone()
 }
 
-fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
+pub(super) fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
     let parts: Option<Vec<&Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
     match parts.as_deref() {
         Some([name]) => Ok(TableName {
@@ -563,123 +458,6 @@ fn single_table(from: &TableWithJoins) -> Result<(TableName, String), Unsupporte
         None => table.name.clone(),
     };
     Ok((table, quote(&reference)))
-}
-
-const AGGREGATES: &[&str] = &[
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "count",
-    "group_concat",
-    "json_arrayagg",
-    "json_objectagg",
-    "max",
-    "min",
-    "std",
-    "stddev",
-    "stddev_pop",
-    "stddev_samp",
-    "sum",
-    "var_pop",
-    "var_samp",
-    "variance",
-];
-
-/// Whether its rows are no rows of the table.
-fn groups(select: &Select) -> bool {
-    struct Aggregates;
-    impl Visitor for Aggregates {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Function(function) if function.over.is_none() => {
-                    let name = function.name.to_string().to_ascii_lowercase();
-                    if AGGREGATES.contains(&name.as_str()) {
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(list, _) => !list.is_empty(),
-    };
-    grouped
-        || select.distinct.is_some()
-        || select.having.is_some()
-        || select.projection.visit(&mut Aggregates).is_break()
-}
-
-/// Looks through a statement. Returns what it names.
-fn inspect(statement: &Statement) -> Result<Uses, Unsupported> {
-    let mut finder = Finder::default();
-    match statement.visit(&mut finder) {
-        ControlFlow::Break(unsupported) => Err(unsupported),
-        ControlFlow::Continue(()) => Ok(finder.uses),
-    }
-}
-
-#[derive(Default)]
-struct Finder {
-    uses: Uses,
-}
-
-impl Visitor for Finder {
-    type Break = Unsupported;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Unsupported> {
-        match *query.body {
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                ControlFlow::Break(xa("a write inside a WITH clause or sub-query"))
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<Unsupported> {
-        match table_name(name) {
-            Ok(name) => {
-                if !self.uses.tables.contains(&name) {
-                    self.uses.tables.push(name);
-                }
-                ControlFlow::Continue(())
-            }
-            Err(unsupported) => ControlFlow::Break(unsupported),
-        }
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Unsupported> {
-        if let Expr::Function(function) = expr {
-            let has_arguments = match &function.args {
-                FunctionArguments::None => false,
-                FunctionArguments::Subquery(_) => true,
-                FunctionArguments::List(list) => !list.args.is_empty(),
-            };
-            let name = match function.name.0.as_slice() {
-                [part] => part.as_ident().map(ident),
-                _ => None,
-            };
-            let name = name.unwrap_or_else(|| function.name.to_string());
-            let name = name.to_ascii_lowercase();
-            if !is_harmless(&name, has_arguments) && !self.uses.functions.contains(&name) {
-                self.uses.functions.push(name);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Unsupported> {
-        match factor {
-            TableFactor::Table { args: Some(_), .. } | TableFactor::Function { .. } => {
-                ControlFlow::Break(xa("a function in place of a table"))
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,17 @@
-//! Functions that a statement may call.
+//! What hides inside a statement: function calls, nested writes, aggregates.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, FunctionArguments, GroupByExpr, ObjectName, Query, Select, SetExpr, Statement,
+    TableFactor, Visit, Visitor,
+};
+
+use super::{
+    analysis::{ident, table_name},
+    statement::{Uses, xa},
+};
+use crate::at::statement::Unsupported;
 
 /// Built-in functions that neither write nor lock. Whatever is not here may be a
 /// stored or loadable function.
@@ -271,6 +284,123 @@ const HARMLESS: &[&str] = &[
 
 /// Whether this function, by its name in small letters, is known to be harmless.
 /// `LAST_INSERT_ID` is when it has no argument.
-pub(super) fn is_harmless(name: &str, has_arguments: bool) -> bool {
+fn is_harmless(name: &str, has_arguments: bool) -> bool {
     HARMLESS.contains(&name) || name == "last_insert_id" && !has_arguments
+}
+
+const AGGREGATES: &[&str] = &[
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "count",
+    "group_concat",
+    "json_arrayagg",
+    "json_objectagg",
+    "max",
+    "min",
+    "std",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "sum",
+    "var_pop",
+    "var_samp",
+    "variance",
+];
+
+/// Whether its rows are no rows of the table.
+pub(super) fn groups(select: &Select) -> bool {
+    struct Aggregates;
+    impl Visitor for Aggregates {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if function.over.is_none() => {
+                    let name = function.name.to_string().to_ascii_lowercase();
+                    if AGGREGATES.contains(&name.as_str()) {
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let grouped = match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(list, _) => !list.is_empty(),
+    };
+    grouped
+        || select.distinct.is_some()
+        || select.having.is_some()
+        || select.projection.visit(&mut Aggregates).is_break()
+}
+
+/// Looks through a statement. Returns what it names.
+pub(super) fn inspect(statement: &Statement) -> Result<Uses, Unsupported> {
+    let mut finder = Finder::default();
+    match statement.visit(&mut finder) {
+        ControlFlow::Break(unsupported) => Err(unsupported),
+        ControlFlow::Continue(()) => Ok(finder.uses),
+    }
+}
+
+#[derive(Default)]
+struct Finder {
+    uses: Uses,
+}
+
+impl Visitor for Finder {
+    type Break = Unsupported;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Unsupported> {
+        match *query.body {
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                ControlFlow::Break(xa("a write inside a WITH clause or sub-query"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<Unsupported> {
+        match table_name(name) {
+            Ok(name) => {
+                if !self.uses.tables.contains(&name) {
+                    self.uses.tables.push(name);
+                }
+                ControlFlow::Continue(())
+            }
+            Err(unsupported) => ControlFlow::Break(unsupported),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Unsupported> {
+        if let Expr::Function(function) = expr {
+            let has_arguments = match &function.args {
+                FunctionArguments::None => false,
+                FunctionArguments::Subquery(_) => true,
+                FunctionArguments::List(list) => !list.args.is_empty(),
+            };
+            let name = match function.name.0.as_slice() {
+                [part] => part.as_ident().map(ident),
+                _ => None,
+            };
+            let name = name.unwrap_or_else(|| function.name.to_string());
+            let name = name.to_ascii_lowercase();
+            if !is_harmless(&name, has_arguments) && !self.uses.functions.contains(&name) {
+                self.uses.functions.push(name);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Unsupported> {
+        match factor {
+            TableFactor::Table { args: Some(_), .. } | TableFactor::Function { .. } => {
+                ControlFlow::Break(xa("a function in place of a table"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }

@@ -4,6 +4,7 @@ pub(crate) mod analysis;
 mod functions;
 pub(crate) mod insert;
 pub(crate) mod lexer;
+pub(crate) mod statement;
 pub(crate) mod types;
 
 /// A name in backticks.

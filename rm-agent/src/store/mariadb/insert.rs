@@ -20,9 +20,9 @@ use super::{
 use crate::{
     at::{
         mysql::{
-            analysis::Write,
             insert::{Cell, CellKind, InsertParts},
             quote,
+            statement::Write,
             types::Class,
         },
         table::Table,

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     at::{
         mysql::{
-            analysis::{self, Analysis, Clause, Locking, Uses, Write},
-            quote, quote_qualified,
+            analysis, quote, quote_qualified,
+            statement::{Analysis, Clause, Locking, Uses, Write},
             types::Class,
         },
         statement::{TableName, WriteKind},

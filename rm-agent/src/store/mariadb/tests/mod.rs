@@ -1,5 +1,6 @@
 //! AT against a real MariaDB.
 
+mod agent;
 mod blocked;
 mod phase_one;
 mod proof;
