@@ -19,7 +19,7 @@ mod running;
 mod status;
 mod sweeper;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

@@ -2,7 +2,7 @@
 //! do as the test says.
 
 #[path = "../../../../link/tests/support/coordinator.rs"]
-mod coordinator;
+pub(crate) mod coordinator;
 mod fake;
 
 mod attaching;

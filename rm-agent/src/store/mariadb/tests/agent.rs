@@ -1,17 +1,15 @@
 //! The agent with a MariaDB and a coordinator whose answers the test gives.
 
-#[path = "../../../../../link/tests/support/coordinator.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod coordinator;
-
 use accede_proto::v1::{
     Action, Empty, Mode, Order, Registered, branch_event::Body as Answer,
     branch_finished::Result as End, branch_request::Body as Ask,
 };
-use coordinator::{Coordinator, soon};
 
 use super::{Fixture, xid};
-use crate::{ResourceState, RmAgent};
+use crate::{
+    ResourceState, RmAgent,
+    agent::tests::coordinator::{Coordinator, soon},
+};
 
 const RESOURCE: &str = "stock-db";
 

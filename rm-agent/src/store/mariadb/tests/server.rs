@@ -18,7 +18,8 @@ use std::{
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 
 // The server never runs as root. In memory where that is possible: durability cannot be
-// switched off, since branches insist on it.
+// switched off, since branches insist on it. A server that starts removes the temporary
+// files of others from a folder that they share.
 const SCRIPT: &str = r#"
 set -eu
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
@@ -30,7 +31,7 @@ cd "$dir"
 mariadb-install-db --no-defaults --datadir="$dir/data" --skip-test-db \
   --auth-root-authentication-method=normal >/dev/null
 mariadbd --no-defaults --datadir="$dir/data" --socket="$dir/socket" --port="$1" \
-  --bind-address=127.0.0.1 --max-connections=300 --innodb-buffer-pool-size=64M \
+  --bind-address=127.0.0.1 --tmpdir="$dir" --max-connections=300 --innodb-buffer-pool-size=64M \
   --pid-file="$dir/pid" </dev/null &
 server=$!
 read -r _ || true
