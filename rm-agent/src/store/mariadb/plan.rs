@@ -411,7 +411,13 @@ fn plan_change(sql: &str, write: &Write, table: &Arc<Table>) -> Result<ChangePla
     let mut conditions = Vec::new();
     if let Some(condition) = &write.condition {
         locking_sql += &format!(" WHERE {}", text(condition));
-        conditions.push(format!("({})", text(condition)));
+        // It held for the rows that are locked now; looked at again it might hold for
+        // others.
+        conditions.extend(
+            consumed(condition.parameters)
+                .into_iter()
+                .map(str::to_owned),
+        );
     }
     let mut after_keys = String::new();
     if let Some(order) = &write.order {

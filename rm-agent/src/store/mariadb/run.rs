@@ -97,7 +97,7 @@ pub(super) async fn write(
 
 /// UPDATE and DELETE: locks the rows and reads them, changes just these, and reads
 /// them again. The statement cannot reach a row that has no image, whatever others
-/// commit meanwhile and whatever its condition says the second time.
+/// commit meanwhile.
 async fn change(
     connection: &mut MySqlConnection,
     statement: &Statement,
@@ -134,8 +134,7 @@ async fn change(
             if deleted.sum::<u64>() != before.len() as u64 {
                 return Err(row_error(
                     table,
-                    "the condition held for other rows the second time it was looked at; run \
-                     the local transaction again",
+                    "another number of rows was deleted than was locked",
                 ));
             }
             for row in before {

@@ -268,10 +268,8 @@ async fn run_both(
         (Ok(_), Err(error)) | (Err(error), Ok(_)) if class(&error).as_deref() == Some("23") => {
             Ok(End::Failed)
         }
-        // A condition that no row met is not looked at by the strict statement.
-        (Ok(here), Err(error)) if here.affected == 0 && class(&error).as_deref() == Some("22") => {
-            Ok(End::Failed)
-        }
+        // Strict mode does not look at the condition of the locking read.
+        (Ok(_), Err(error)) if class(&error).as_deref() == Some("22") => Ok(End::Failed),
         // It has run, but its rows were not found again: the branch is broken, and says so.
         (Err(error), Ok(_)) if error.to_string().contains("are not found under the keys") => {
             Ok(End::Failed)
