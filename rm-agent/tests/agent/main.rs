@@ -29,8 +29,9 @@ fn limits() -> AgentLimits {
     }
 }
 
-async fn start(coordinator: &Coordinator, url: &str) -> RmAgent {
-    let pool = AtPool::builder(url).acquire_timeout(Duration::from_secs(1));
+/// `patience`: how long a transaction waits for a connection.
+async fn start(coordinator: &Coordinator, url: &str, patience: Duration) -> RmAgent {
+    let pool = AtPool::builder(url).acquire_timeout(patience);
     RmAgent::builder("stock")
         .coordinator(coordinator.url())
         .pool(RESOURCE, pool)
@@ -154,7 +155,7 @@ async fn branches_are_undone_and_committed_in_batches() {
 
     prepare(&url).await;
     let mut coordinator = Coordinator::start().await;
-    let agent = start(&coordinator, &url).await;
+    let agent = start(&coordinator, &url, Duration::from_secs(20)).await;
     let mut connection = coordinator.session().await;
     let open = connection.open().await;
     assert_eq!(open.resources[0].name, RESOURCE);
@@ -220,7 +221,7 @@ async fn a_database_that_is_down_comes_back_by_itself() {
 
     // Down at start: the service starts, and says what is the matter.
     let mut coordinator = Coordinator::start().await;
-    let agent = start(&coordinator, &url).await;
+    let agent = start(&coordinator, &url, Duration::from_secs(3)).await;
     until(&agent, |state| {
         matches!(state, ResourceState::Unavailable { problem: Some(problem) }
             if problem.contains("Connection refused"))
