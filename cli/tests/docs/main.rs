@@ -156,7 +156,14 @@ fn rooms_exist() {
 /// Code in the README is code of the examples, which is compiled and run.
 #[test]
 fn the_readme_shows_code_that_exists() {
-    let examples = read("examples/front/src/main.rs") + &read("examples/stock/src/main.rs");
+    let examples = [
+        "examples/front/src/main.rs",
+        "examples/stock/src/main.rs",
+        "examples/stock/src/store/mod.rs",
+        "examples/stock/src/store/postgres.rs",
+    ]
+    .map(read)
+    .concat();
     let known: Vec<&str> = examples.lines().map(str::trim).collect();
     let readme = read("README.md");
     for block in readme.split("```rust\n").skip(1) {

@@ -1,8 +1,10 @@
 //! The account service: how much money customers have.
 
+mod store;
+
 use std::net::SocketAddr;
 
-use accede_rm_agent::{AtPool, RmAgent, propagate::IncomingXidLayer};
+use accede_rm_agent::{RmAgent, propagate::IncomingXidLayer};
 use clap::Parser;
 use shop_api::{
     service::{asked_to_stop, database_status, report_health, start_logging},
@@ -13,7 +15,7 @@ use shop_api::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-const RESOURCE: &str = "account-db";
+use store::{Outcome, Store};
 
 /// The shop's account service.
 #[derive(Parser)]
@@ -21,7 +23,7 @@ struct Options {
     /// Address to listen on.
     #[arg(long, env = "ACCOUNT_LISTEN", default_value = "127.0.0.1:8002")]
     listen: SocketAddr,
-    /// postgres://user:password@host:port/database
+    /// postgres://user:password@host:port/database, or mysql://… for MariaDB.
     #[arg(long, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// Address of the transaction coordinator.
@@ -54,41 +56,20 @@ impl From<AccountError> for Status {
 }
 
 struct AccountService {
-    pool: AtPool,
+    store: Box<dyn Store>,
 }
 
 impl AccountService {
     async fn take(&self, user: i64, cents: i64) -> Result<i64, AccountError> {
-        self.pool
-            .run(|tx| {
-                Box::pin(async move {
-                    let left: Option<i64> = sqlx::query_scalar(
-                        "UPDATE accounts SET balance = balance - $1 \
-                         WHERE user_id = $2 AND balance >= $1 RETURNING balance",
-                    )
-                    .bind(cents)
-                    .bind(user)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-                    if let Some(left) = left {
-                        return Ok(left);
-                    }
-                    let balance: Option<i64> =
-                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = $1")
-                            .bind(user)
-                            .fetch_optional(&mut *tx)
-                            .await?;
-                    Err(match balance {
-                        Some(balance) => AccountError::NotEnoughMoney {
-                            user,
-                            balance,
-                            cents,
-                        },
-                        None => AccountError::UnknownUser(user),
-                    })
-                })
-            })
-            .await
+        match self.store.take(user, cents).await? {
+            Outcome::Taken { left } => Ok(left),
+            Outcome::NotEnough { balance } => Err(AccountError::NotEnoughMoney {
+                user,
+                balance,
+                cents,
+            }),
+            Outcome::UnknownUser => Err(AccountError::UnknownUser(user)),
+        }
     }
 }
 
@@ -112,15 +93,8 @@ impl Account for AccountService {
 async fn main() -> anyhow::Result<()> {
     start_logging();
     let options = Options::parse();
-    let agent = RmAgent::builder("account")
-        .coordinator(options.coordinator)
-        .postgres(RESOURCE, &options.database_url)
-        .start()
-        .await?;
-    let pool = agent.pool(RESOURCE)?;
-    sqlx::raw_sql(include_str!("../migrations/0001_accounts.sql"))
-        .execute(pool.plain())
-        .await?;
+    let agent = RmAgent::builder("account").coordinator(options.coordinator);
+    let (agent, store) = store::open(agent, &options.database_url).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, agent.clone()));
@@ -128,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
     Server::builder()
         .layer(IncomingXidLayer)
         .add_service(health)
-        .add_service(AccountServer::new(AccountService { pool }))
+        .add_service(AccountServer::new(AccountService { store }))
         .serve_with_shutdown(options.listen, asked_to_stop())
         .await?;
     reporting.abort();

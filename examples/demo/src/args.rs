@@ -1,21 +1,30 @@
 //! The command line.
 
-use std::{path::PathBuf, str::FromStr as _};
+use std::{fmt::Display, path::PathBuf, str::FromStr as _};
 
-use clap::{CommandFactory as _, Parser, error::ErrorKind};
-use sqlx::postgres::PgConnectOptions;
+use clap::{
+    CommandFactory as _, Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
+use shop_api::database::DatabaseKind;
+use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions};
 
 use crate::scenarios;
 
 /// Runs the example shop and shows that its orders are all or nothing, also when
 /// something is killed in the middle.
 ///
-/// Starts a throw-away PostgreSQL cluster, the coordinator and the shop's four
-/// services, runs the scenarios, checks goods and money over all three databases
+/// Starts a throw-away PostgreSQL or MariaDB server, the coordinator and the shop's
+/// four services, runs the scenarios, checks goods and money over all three databases
 /// after each, and removes everything.
 #[derive(Debug, Parser)]
 #[command(name = "./dev demo", version)]
 pub(crate) struct Args {
+    /// Which database the services use; that of your own URLs if there are any, else
+    /// PostgreSQL.
+    #[arg(long, value_name = "KIND", value_parser = kind_names())]
+    database: Option<DatabaseKind>,
     /// Print the result as JSON, as the last line of stdout.
     #[arg(long)]
     pub(crate) json: bool,
@@ -23,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) keep: bool,
     /// Stop what --keep left running in this folder, and remove it.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["keep", "json", "reset", "scenario"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["database", "keep", "json", "reset", "scenario"])]
     pub(crate) stop: Option<PathBuf>,
     /// With databases of your own: drop the demo's tables that are in them already.
     #[arg(long)]
@@ -31,7 +40,8 @@ pub(crate) struct Args {
     /// Run only this scenario; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = scenario_names())]
     pub(crate) scenario: Vec<String>,
-    /// Where the orders are kept, instead of the throw-away cluster.
+    /// Where the orders are kept, instead of a throw-away server: postgres://… or
+    /// mysql://….
     #[arg(long, env = "ORDER_DATABASE_URL", hide_env_values = true)]
     order_database_url: Option<String>,
     /// Where the goods are kept.
@@ -50,7 +60,24 @@ pub(crate) struct DatabaseUrls {
     pub(crate) account: String,
 }
 
-fn scenario_names() -> clap::builder::PossibleValuesParser {
+/// What the demo runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) kind: DatabaseKind,
+    /// The user's own databases, if they were given.
+    pub(crate) own: Option<DatabaseUrls>,
+}
+
+fn kind_names() -> impl TypedValueParser<Value = DatabaseKind> {
+    PossibleValuesParser::new(DatabaseKind::ALL.map(DatabaseKind::name)).map(|name| {
+        DatabaseKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .expect("the parser lets only these names through")
+    })
+}
+
+fn scenario_names() -> PossibleValuesParser {
     scenarios::ALL
         .iter()
         .map(|scenario| scenario.name)
@@ -58,10 +85,36 @@ fn scenario_names() -> clap::builder::PossibleValuesParser {
         .into()
 }
 
+fn wrong(text: String) -> clap::Error {
+    Args::command().error(ErrorKind::ValueValidation, text)
+}
+
+/// Kind, host, port and name of the database at this URL.
+fn place(
+    name: &str,
+    url: &str,
+) -> Result<(DatabaseKind, String, u16, Option<String>), clap::Error> {
+    // The URL may hold a password, so it is not repeated.
+    let refuse = |error: &dyn Display| wrong(format!("{name} cannot be used: {error}"));
+    let kind = DatabaseKind::of(url).map_err(|error| refuse(&error))?;
+    let (host, port, database) = match kind {
+        DatabaseKind::Postgres => {
+            let options = PgConnectOptions::from_str(url).map_err(|error| refuse(&error))?;
+            let database = options.get_database().map(str::to_owned);
+            (options.get_host().to_owned(), options.get_port(), database)
+        }
+        DatabaseKind::MariaDb => {
+            let options = MySqlConnectOptions::from_str(url).map_err(|error| refuse(&error))?;
+            let database = options.get_database().map(str::to_owned);
+            (options.get_host().to_owned(), options.get_port(), database)
+        }
+    };
+    Ok((kind, host, port, database))
+}
+
 impl Args {
-    /// The user's own databases, if they were given: all three, and different ones.
-    pub(crate) fn databases(&self) -> Result<Option<DatabaseUrls>, clap::Error> {
-        let wrong = |text: String| Args::command().error(ErrorKind::ValueValidation, text);
+    /// The database to use. The user's own are all three, different ones and of one kind.
+    pub(crate) fn chosen(&self) -> Result<Chosen, clap::Error> {
         let given = [
             ("ORDER_DATABASE_URL", &self.order_database_url),
             ("STOCK_DATABASE_URL", &self.stock_database_url),
@@ -90,24 +143,12 @@ impl Args {
                         .to_owned(),
                 ));
             }
-            return Ok(None);
+            let kind = self.database.unwrap_or(DatabaseKind::ALL[0]);
+            return Ok(Chosen { kind, own: None });
         };
         let mut places = Vec::new();
         for (name, url) in given {
-            // The URL may hold a password, so it is not repeated.
-            let url = url.as_deref().unwrap_or_default();
-            if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-                return Err(wrong(format!(
-                    "{name} cannot be used: it must look like postgres://user:password@host:port/database"
-                )));
-            }
-            let options = PgConnectOptions::from_str(url)
-                .map_err(|error| wrong(format!("{name} cannot be used: {error}")))?;
-            places.push((
-                options.get_host().to_owned(),
-                options.get_port(),
-                options.get_database().map(str::to_owned),
-            ));
+            places.push(place(name, url.as_deref().unwrap_or_default())?);
         }
         if places[0] == places[1] || places[1] == places[2] || places[0] == places[2] {
             return Err(wrong(
@@ -115,11 +156,19 @@ impl Args {
                     .to_owned(),
             ));
         }
-        Ok(Some(DatabaseUrls {
+        let kind = self.database.unwrap_or(places[0].0);
+        if let Some(((name, _), _)) = given.iter().zip(&places).find(|(_, place)| place.0 != kind) {
+            return Err(wrong(format!(
+                "{name} is not of the kind {}: the demo runs on one kind of database",
+                kind.name()
+            )));
+        }
+        let own = Some(DatabaseUrls {
             order,
             stock,
             account,
-        }))
+        });
+        Ok(Chosen { kind, own })
     }
 }
 
@@ -127,9 +176,9 @@ impl Args {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Option<DatabaseUrls>, String> {
+    fn parse(args: &[&str]) -> Result<Chosen, String> {
         Args::try_parse_from([&["demo"], args].concat())
-            .and_then(|args| args.databases())
+            .and_then(|args| args.chosen())
             .map_err(|error| {
                 assert_eq!(error.exit_code(), 2);
                 error.to_string()
@@ -148,8 +197,11 @@ mod tests {
                 account,
             ]
         };
-        let cases: [(&[&str], &str); 7] = [
+        let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
+        let mismatch = [&["--database", "mariadb"][..], &three].concat();
+        let cases: [(&[&str], &str); 10] = [
             (&["--scenario", "nonsense"], "crossing-orders"),
+            (&["--database", "oracle"], "postgres, mariadb"),
             (&["--stop", "/tmp/x", "--keep"], "cannot be used with"),
             (&["--reset"], "--reset is for databases of your own"),
             (
@@ -161,17 +213,32 @@ mod tests {
                 "different",
             ),
             (
-                &own("mysql://h/a", "postgres://h/b", "postgres://h/c"),
-                "ORDER_DATABASE_URL cannot",
+                &own("oracle://h/a", "postgres://h/b", "postgres://h/c"),
+                "ORDER_DATABASE_URL cannot be used: it must look like",
             ),
+            (
+                &own("postgres://h/a", "mysql://h/b", "postgres://h/c"),
+                "STOCK_DATABASE_URL is not of the kind postgres",
+            ),
+            (&mismatch, "ORDER_DATABASE_URL is not of the kind mariadb"),
             (&["extra"], "unexpected argument"),
         ];
         for (args, expected) in cases {
             let error = parse(args).unwrap_err();
             assert!(error.contains(expected), "{args:?}: {error}");
         }
-        assert_eq!(parse(&["--keep", "--json"]), Ok(None));
-        let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
-        assert!(parse(&three).unwrap().is_some());
+        for (args, kind, has_own) in [
+            (&["--keep", "--json"][..], DatabaseKind::Postgres, false),
+            (&["--database", "mariadb"], DatabaseKind::MariaDb, false),
+            (&three, DatabaseKind::Postgres, true),
+            (
+                &own("mysql://h/a", "mysql://h/b", "mariadb://h/c"),
+                DatabaseKind::MariaDb,
+                true,
+            ),
+        ] {
+            let chosen = parse(args).unwrap();
+            assert_eq!((chosen.kind, chosen.own.is_some()), (kind, has_own));
+        }
     }
 }

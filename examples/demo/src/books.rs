@@ -1,14 +1,14 @@
 //! Goods and money over all three databases.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use shop_api::v1::Item;
-use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::args::DatabaseUrls;
+use crate::{args::DatabaseUrls, pool::Pool};
 
-/// The tables that the demo needs to have for itself.
+/// The tables that the demo needs to have for itself, in an order in which they
+/// can be dropped.
 const TABLES: [&str; 6] = [
     "order_items",
     "orders",
@@ -17,7 +17,6 @@ const TABLES: [&str; 6] = [
     "undo_log",
     "accede_meta",
 ];
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A product of the shop.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +58,8 @@ pub(crate) struct Ordered {
     pub(crate) items: Vec<(i64, i64)>,
 }
 
-/// Reference, user, paid, products, counts.
-type OrderRow = (String, i64, i64, Vec<i64>, Vec<i64>);
+/// Reference, user, paid, and one of its products with its count.
+type OrderRow = (String, i64, i64, Option<i64>, Option<i64>);
 
 /// What the three databases hold at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,18 +72,15 @@ pub(crate) struct Books {
 
 /// The demo's own look into the three databases.
 pub(crate) struct Databases {
-    order: PgPool,
-    stock: PgPool,
-    account: PgPool,
+    order: Pool,
+    stock: Pool,
+    account: Pool,
 }
 
 impl Databases {
     pub(crate) async fn connect(urls: &DatabaseUrls) -> Result<Self> {
         let connect = async |name: &str, url: &str| {
-            PgPoolOptions::new()
-                .max_connections(2)
-                .acquire_timeout(CONNECT_LIMIT)
-                .connect(url)
+            Pool::connect(url)
                 .await
                 .with_context(|| format!("cannot connect to the {name} database"))
         };
@@ -95,7 +91,7 @@ impl Databases {
         })
     }
 
-    fn each(&self) -> [(&'static str, &PgPool); 3] {
+    fn each(&self) -> [(&'static str, &Pool); 3] {
         [
             ("order", &self.order),
             ("stock", &self.stock),
@@ -106,13 +102,8 @@ impl Databases {
     /// Fails when one of the databases holds one of the demo's tables.
     pub(crate) async fn refuse_used(&self) -> Result<()> {
         for (name, pool) in self.each() {
-            let found: Vec<String> = sqlx::query_scalar(
-                "SELECT table_name::text FROM information_schema.tables \
-                 WHERE table_schema = current_schema() AND table_name = ANY($1) ORDER BY 1",
-            )
-            .bind(&TABLES[..])
-            .fetch_all(pool)
-            .await?;
+            let mut found = pool.tables().await?;
+            found.retain(|table| TABLES.contains(&table.as_str()));
             if !found.is_empty() {
                 bail!(
                     "the {name} database already holds {}; give an empty one, or drop these tables \
@@ -125,60 +116,66 @@ impl Databases {
     }
 
     pub(crate) async fn drop_tables(&self) -> Result<()> {
-        let sql = format!("DROP TABLE IF EXISTS {}", TABLES.join(", "));
         for (_, pool) in self.each() {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone()))
-                .execute(pool)
-                .await?;
+            for table in TABLES {
+                let sql = format!("DROP TABLE IF EXISTS {table}");
+                pool.execute(sql).await?;
+            }
         }
         Ok(())
     }
 
     /// Puts goods on the shelves and money on the accounts.
     pub(crate) async fn fill(&self) -> Result<()> {
-        for product in PRODUCTS {
-            sqlx::query(
-                "INSERT INTO stock (product, name, unit_price, count) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(product.number)
-            .bind(product.name)
-            .bind(product.unit_price)
-            .bind(product.count)
-            .execute(&self.stock)
+        let goods: Vec<String> = PRODUCTS
+            .iter()
+            .map(|one| {
+                let Product {
+                    number,
+                    name,
+                    unit_price,
+                    count,
+                } = one;
+                format!("({number}, '{name}', {unit_price}, {count})")
+            })
+            .collect();
+        let sql = "INSERT INTO stock (product, name, unit_price, count) VALUES";
+        self.stock
+            .execute(format!("{sql} {}", goods.join(", ")))
             .await?;
-        }
-        for (user, balance) in users() {
-            sqlx::query("INSERT INTO accounts (user_id, balance) VALUES ($1, $2)")
-                .bind(user)
-                .bind(balance)
-                .execute(&self.account)
-                .await?;
-        }
-        Ok(())
+        let money: Vec<String> = users()
+            .map(|(user, balance)| format!("({user}, {balance})"))
+            .collect();
+        let sql = "INSERT INTO accounts (user_id, balance) VALUES";
+        self.account
+            .execute(format!("{sql} {}", money.join(", ")))
+            .await
     }
 
     pub(crate) async fn read(&self) -> Result<Books> {
-        let stock: Vec<(i64, i64)> = sqlx::query_as("SELECT product, count FROM stock")
-            .fetch_all(&self.stock)
+        let stock = self.stock.rows("SELECT product, count FROM stock").await?;
+        let balances = self
+            .account
+            .rows("SELECT user_id, balance FROM accounts")
             .await?;
-        let balances: Vec<(i64, i64)> = sqlx::query_as("SELECT user_id, balance FROM accounts")
-            .fetch_all(&self.account)
+        // In one statement, so that no order is seen without its items.
+        let rows: Vec<OrderRow> = self
+            .order
+            .rows(
+                "SELECT o.reference, o.user_id, o.paid, i.product, i.count \
+                 FROM orders o LEFT JOIN order_items i ON i.order_id = o.id \
+                 ORDER BY o.id, i.position",
+            )
             .await?;
-        let rows: Vec<OrderRow> = sqlx::query_as(
-            "SELECT o.reference, o.user_id, o.paid, \
-             coalesce(array_agg(i.product ORDER BY i.position) FILTER (WHERE i.product IS NOT NULL), '{}'), \
-             coalesce(array_agg(i.count ORDER BY i.position) FILTER (WHERE i.count IS NOT NULL), '{}') \
-             FROM orders o LEFT JOIN order_items i ON i.order_id = o.id GROUP BY o.id",
-        )
-        .fetch_all(&self.order)
-        .await?;
-        let orders = rows
-            .into_iter()
-            .map(|(reference, user, paid, products, counts)| {
-                let items = products.into_iter().zip(counts).collect();
-                (reference, Ordered { user, paid, items })
-            })
-            .collect();
+        let mut orders: BTreeMap<String, Ordered> = BTreeMap::new();
+        for (reference, user, paid, product, count) in rows {
+            let order = orders.entry(reference).or_insert_with(|| Ordered {
+                user,
+                paid,
+                items: Vec::new(),
+            });
+            order.items.extend(product.zip(count));
+        }
         Ok(Books {
             stock: stock.into_iter().collect(),
             balances: balances.into_iter().collect(),
@@ -190,10 +187,10 @@ impl Databases {
     pub(crate) async fn no_undo_left(&self) -> Result<()> {
         for (name, pool) in self.each() {
             // 0: can still be undone. Marks of undone branches stay for a while.
-            let left: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM undo_log WHERE log_status = 0")
-                    .fetch_one(pool)
-                    .await?;
+            let left: Vec<(i64,)> = pool
+                .rows("SELECT count(*) FROM undo_log WHERE log_status = 0")
+                .await?;
+            let left: i64 = left.iter().map(|(count,)| count).sum();
             ensure!(
                 left == 0,
                 "{left} undo records are left in the {name} database"
@@ -291,6 +288,11 @@ fn price(product: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use rustix::process::Signal;
+    use shop_api::database::DatabaseKind;
+
     use super::*;
 
     fn full() -> Books {
@@ -323,46 +325,37 @@ mod tests {
         assert_eq!(books.balances[&7], RICH - 2 * 2_450 - 3 * 690);
     }
 
-    #[tokio::test]
-    async fn the_books_are_read_from_real_databases() {
-        use std::process::Command;
+    /// What the three services run when they start.
+    fn migrations(kind: DatabaseKind) -> [&'static str; 3] {
+        match kind {
+            DatabaseKind::Postgres => [
+                include_str!("../../order/migrations/postgres/0001_orders.sql"),
+                include_str!("../../stock/migrations/postgres/0001_stock.sql"),
+                include_str!("../../account/migrations/postgres/0001_accounts.sql"),
+            ],
+            DatabaseKind::MariaDb => [
+                include_str!("../../order/migrations/mariadb/0001_orders.sql"),
+                include_str!("../../stock/migrations/mariadb/0001_stock.sql"),
+                include_str!("../../account/migrations/mariadb/0001_accounts.sql"),
+            ],
+        }
+    }
 
-        use rustix::process::Signal;
-
+    async fn are_read_from_real_databases(kind: DatabaseKind) {
         let home = tempfile::tempdir().expect("a folder");
         // The server runs as another user and must reach its folder in here.
         let open = Command::new("chmod").arg("711").arg(home.path()).status();
         assert!(open.expect("runs").success());
         let port = crate::shop::free_port().expect("one is free");
-        let mut server = crate::postgres::start(home.path(), port, home.path().join("log"), false)
+        let (mut server, urls) = crate::server::start(kind, home.path(), port, false)
             .await
             .expect("starts");
-        let urls = DatabaseUrls {
-            order: crate::postgres::url(port, "shop_order"),
-            stock: crate::postgres::url(port, "shop_stock"),
-            account: crate::postgres::url(port, "shop_account"),
-        };
         let databases = Databases::connect(&urls).await.expect("connects");
         databases.refuse_used().await.expect("empty");
-        for (pool, sql) in [
-            (
-                &databases.order,
-                include_str!("../../order/migrations/0001_orders.sql"),
-            ),
-            (
-                &databases.stock,
-                include_str!("../../stock/migrations/0001_stock.sql"),
-            ),
-            (
-                &databases.account,
-                include_str!("../../account/migrations/0001_accounts.sql"),
-            ),
-        ] {
+        for ((_, pool), sql) in databases.each().into_iter().zip(migrations(kind)) {
             for _ in 0..2 {
-                sqlx::raw_sql(sql)
-                    .execute(pool)
-                    .await
-                    .expect("may be repeated");
+                let again = pool.execute(sql.to_owned()).await;
+                again.expect("may be repeated");
             }
         }
         let error = databases.refuse_used().await.unwrap_err().to_string();
@@ -372,22 +365,23 @@ mod tests {
         );
         databases.fill().await.expect("fills");
         assert_eq!(databases.read().await.expect("reads"), full());
-        let sql = "UPDATE stock SET count = count - 2 WHERE product = 1";
-        sqlx::raw_sql(sql)
-            .execute(&databases.stock)
-            .await
-            .expect("takes");
-        let sql = "UPDATE accounts SET balance = balance - 4900 WHERE user_id = 7";
-        sqlx::raw_sql(sql)
-            .execute(&databases.account)
-            .await
-            .expect("takes");
-        let sql = "INSERT INTO orders (id, reference, user_id, paid) VALUES (1, 'a', 7, 4900); \
-                   INSERT INTO order_items VALUES (1, 1, 1, 2)";
-        sqlx::raw_sql(sql)
-            .execute(&databases.order)
-            .await
-            .expect("orders");
+        for (pool, sql) in [
+            (
+                &databases.stock,
+                "UPDATE stock SET count = count - 2 WHERE product = 1",
+            ),
+            (
+                &databases.account,
+                "UPDATE accounts SET balance = balance - 4900 WHERE user_id = 7",
+            ),
+            (
+                &databases.order,
+                "INSERT INTO orders (id, reference, user_id, paid) VALUES (1, 'a', 7, 4900); \
+                 INSERT INTO order_items VALUES (1, 1, 1, 2)",
+            ),
+        ] {
+            pool.execute(sql.to_owned()).await.expect("orders");
+        }
         let books = databases.read().await.expect("reads");
         assert_eq!(books, full().with("a", 7, &items()[..1]));
         books.check().expect("they add up");
@@ -396,6 +390,16 @@ mod tests {
         databases.close().await;
         server.signal(Signal::CONT).expect("runs");
         server.stop().await.expect("stops in order");
+    }
+
+    #[tokio::test]
+    async fn the_books_are_read_from_postgres() {
+        are_read_from_real_databases(DatabaseKind::Postgres).await;
+    }
+
+    #[tokio::test]
+    async fn the_books_are_read_from_mariadb() {
+        are_read_from_real_databases(DatabaseKind::MariaDb).await;
     }
 
     #[test]

@@ -6,10 +6,11 @@ mod clock;
 mod keep;
 mod observer;
 mod operator;
-mod postgres;
+mod pool;
 mod process;
 mod report;
 mod scenarios;
+mod server;
 mod shop;
 mod wait;
 
@@ -23,7 +24,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use args::{Args, DatabaseUrls};
+use args::{Args, Chosen};
 use report::{Detail, Progress, Report, rounded};
 use scenarios::Scenario;
 use shop::{Choices, Shop};
@@ -32,13 +33,13 @@ use shop::{Choices, Shop};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let databases = match args.databases() {
-        Ok(databases) => databases,
+    let chosen = match args.chosen() {
+        Ok(chosen) => chosen,
         Err(error) => error.exit(),
     };
     let passed = match &args.stop {
         Some(folder) => keep::stop(folder).await.map(|()| true),
-        None => run(&args, databases).await,
+        None => run(&args, chosen).await,
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,
@@ -51,14 +52,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args, databases: Option<DatabaseUrls>) -> Result<bool> {
+async fn run(args: &Args, on: Chosen) -> Result<bool> {
     let interrupted = interrupted()?;
     tokio::pin!(interrupted);
     let chosen: Vec<&Scenario> = scenarios::ALL
         .iter()
         .filter(|one| args.scenario.is_empty() || args.scenario.iter().any(|name| name == one.name))
         .collect();
-    let mut report = Report::new(chosen.len());
+    let mut report = Report::new(on.kind, chosen.len());
     let progress = Progress::new();
     let began = clock::now();
     let choices = Choices {
@@ -66,7 +67,7 @@ async fn run(args: &Args, databases: Option<DatabaseUrls>) -> Result<bool> {
         reset: args.reset,
     };
     let started = tokio::select! {
-        started = Shop::start(databases, choices, &progress) => started,
+        started = Shop::start(on, choices, &progress) => started,
         name = &mut interrupted => Err(anyhow::anyhow!("{name}: everything is stopped")),
     };
     let mut shop = match started {

@@ -1,4 +1,4 @@
-//! All processes of the shop: PostgreSQL, the coordinator, the services.
+//! All processes of the shop: the database, the coordinator, the services.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    args::DatabaseUrls,
+    args::{Chosen, DatabaseUrls},
     books::Databases,
     observer::Observers,
     operator::Operator,
-    postgres,
     process::{Process, Start},
     report::Progress,
+    server,
     wait::until,
 };
 
@@ -88,7 +88,7 @@ pub(crate) struct Shop {
     pub(crate) observers: Observers,
     own_databases: bool,
     // Fields drop in this order: the server after its clients, the files last.
-    postgres: Option<Process>,
+    server: Option<Process>,
     home: TempDir,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct Choices {
 impl Shop {
     /// Starts everything; `progress` hears what is being done.
     pub(crate) async fn start(
-        own: Option<DatabaseUrls>,
+        chosen: Chosen,
         choices: Choices,
         progress: &Progress,
     ) -> Result<Self> {
@@ -110,19 +110,14 @@ impl Shop {
         let home = tempfile::Builder::new().prefix("accede-demo-").tempdir()?;
         // The server runs as another user and must reach its folder in here.
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711))?;
-        let own_databases = own.is_some();
-        let (databases, postgres) = match own {
+        let own_databases = chosen.own.is_some();
+        let (databases, server) = match chosen.own {
             Some(urls) => (urls, None),
             None => {
-                progress.doing("starting PostgreSQL");
+                progress.doing(&format!("starting {}", chosen.kind.name()));
                 let port = free_port()?;
-                let log = log_of(home.path(), "postgres");
-                let server = postgres::start(home.path(), port, log, choices.keep).await?;
-                let urls = DatabaseUrls {
-                    order: postgres::url(port, "shop_order"),
-                    stock: postgres::url(port, "shop_stock"),
-                    account: postgres::url(port, "shop_account"),
-                };
+                let (server, urls) =
+                    server::start(chosen.kind, home.path(), port, choices.keep).await?;
                 (urls, Some(server))
             }
         };
@@ -153,7 +148,7 @@ impl Shop {
             processes: Part::ALL.iter().map(|_| None).collect(),
             own_databases,
             databases,
-            postgres,
+            server,
             home,
             plan,
         };
@@ -271,7 +266,7 @@ impl Shop {
             stopped = stopped.and(self.databases.drop_tables().await);
         }
         self.databases.close().await;
-        if let Some(mut server) = self.postgres.take() {
+        if let Some(mut server) = self.server.take() {
             stopped = stopped.and(server.stop().await);
         }
         stopped
@@ -287,7 +282,7 @@ impl Shop {
             // The user is leaving; tables that are left are named by the next run.
             let _ = tokio::time::timeout(ABANDON_LIMIT, self.databases.drop_tables()).await;
         }
-        if let Some(mut server) = self.postgres.take() {
+        if let Some(mut server) = self.server.take() {
             let _ = server.quit();
         }
     }
@@ -302,17 +297,12 @@ impl Shop {
 
     /// Every running process, in the order in which they stop best.
     pub(crate) fn running(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().rev().flatten().chain(&self.postgres)
+        self.processes.iter().rev().flatten().chain(&self.server)
     }
 
     /// Leaves the processes running and the files where they are.
     pub(crate) fn leave(mut self) -> PathBuf {
-        for process in self
-            .processes
-            .iter_mut()
-            .flatten()
-            .chain(&mut self.postgres)
-        {
+        for process in self.processes.iter_mut().flatten().chain(&mut self.server) {
             process.leave();
         }
         self.home.disable_cleanup(true);

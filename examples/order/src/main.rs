@@ -1,8 +1,10 @@
 //! The order service: what customers ordered and paid.
 
+mod store;
+
 use std::{net::SocketAddr, sync::Arc};
 
-use accede_rm_agent::{AtPool, RmAgent, propagate::IncomingXidLayer};
+use accede_rm_agent::{RmAgent, propagate::IncomingXidLayer};
 use clap::Parser;
 use shop_api::{
     service::{asked_to_stop, database_status, report_health, start_logging},
@@ -13,7 +15,8 @@ use shop_api::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-const RESOURCE: &str = "order-db";
+use store::Store;
+
 /// So that one order cannot make a transaction of any size.
 const MAX_ITEMS: usize = 100;
 const MAX_REFERENCE_BYTES: usize = 200;
@@ -24,7 +27,7 @@ struct Options {
     /// Address to listen on.
     #[arg(long, env = "ORDER_LISTEN", default_value = "127.0.0.1:8003")]
     listen: SocketAddr,
-    /// postgres://user:password@host:port/database
+    /// postgres://user:password@host:port/database, or mysql://… for MariaDB.
     #[arg(long, env = "ORDER_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// Address of the transaction coordinator.
@@ -57,41 +60,13 @@ impl From<OrderError> for Status {
 }
 
 struct OrderService {
-    pool: AtPool,
+    store: Box<dyn Store>,
 }
 
 impl OrderService {
     async fn write_down(&self, order: &Arc<CreateOrderRequest>) -> Result<i64, OrderError> {
-        self.pool
-            .run(|tx| {
-                let order = Arc::clone(order);
-                Box::pin(async move {
-                    let id: i64 = sqlx::query_scalar(
-                        "INSERT INTO orders (reference, user_id, paid) VALUES ($1, $2, $3) \
-                         ON CONFLICT (reference) DO NOTHING RETURNING id",
-                    )
-                    .bind(&order.reference)
-                    .bind(order.user)
-                    .bind(order.paid)
-                    .fetch_optional(&mut *tx)
-                    .await?
-                    .ok_or_else(|| OrderError::Exists(order.reference.clone()))?;
-                    for (position, item) in (1_i64..).zip(&order.items) {
-                        sqlx::query(
-                            "INSERT INTO order_items (order_id, position, product, count) \
-                             VALUES ($1, $2, $3, $4)",
-                        )
-                        .bind(id)
-                        .bind(position)
-                        .bind(item.product)
-                        .bind(item.count)
-                        .execute(&mut *tx)
-                        .await?;
-                    }
-                    Ok(id)
-                })
-            })
-            .await
+        let written = self.store.write_down(order).await?;
+        written.ok_or_else(|| OrderError::Exists(order.reference.clone()))
     }
 }
 
@@ -138,15 +113,8 @@ impl Orders for OrderService {
 async fn main() -> anyhow::Result<()> {
     start_logging();
     let options = Options::parse();
-    let agent = RmAgent::builder("order")
-        .coordinator(options.coordinator)
-        .postgres(RESOURCE, &options.database_url)
-        .start()
-        .await?;
-    let pool = agent.pool(RESOURCE)?;
-    sqlx::raw_sql(include_str!("../migrations/0001_orders.sql"))
-        .execute(pool.plain())
-        .await?;
+    let agent = RmAgent::builder("order").coordinator(options.coordinator);
+    let (agent, store) = store::open(agent, &options.database_url).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, agent.clone()));
@@ -154,7 +122,7 @@ async fn main() -> anyhow::Result<()> {
     Server::builder()
         .layer(IncomingXidLayer)
         .add_service(health)
-        .add_service(OrdersServer::new(OrderService { pool }))
+        .add_service(OrdersServer::new(OrderService { store }))
         .serve_with_shutdown(options.listen, asked_to_stop())
         .await?;
     reporting.abort();

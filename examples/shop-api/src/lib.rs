@@ -1,6 +1,8 @@
-//! What the services of the example shop share: their gRPC interfaces, and with
-//! the feature `service` the few lines that every one of them needs to run.
+//! What the services of the example shop share: their gRPC interfaces, the kinds of
+//! databases they can use, and with the feature `service` the few lines that every
+//! one of them needs to run.
 
+pub mod database;
 #[cfg(feature = "service")]
 pub mod service;
 

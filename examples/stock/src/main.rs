@@ -1,12 +1,14 @@
 //! The stock service: which goods there are.
 //!
-//! Its SQL is that of any service. What makes it take part in global
-//! transactions is `AtPool` in the place of `PgPool`, and `IncomingXidLayer` on
+//! Its SQL, in `store/`, is that of any service. What makes it take part in global
+//! transactions is `AtPool` in the place of sqlx's pool, and `IncomingXidLayer` on
 //! the server.
+
+mod store;
 
 use std::net::SocketAddr;
 
-use accede_rm_agent::{AtPool, RmAgent, propagate::IncomingXidLayer};
+use accede_rm_agent::{RmAgent, propagate::IncomingXidLayer};
 use clap::Parser;
 use shop_api::{
     service::{asked_to_stop, database_status, report_health, start_logging},
@@ -17,7 +19,7 @@ use shop_api::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-const RESOURCE: &str = "stock-db";
+use store::{Outcome, Store};
 
 /// The shop's stock service.
 #[derive(Parser)]
@@ -25,7 +27,7 @@ struct Options {
     /// Address to listen on.
     #[arg(long, env = "STOCK_LISTEN", default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
-    /// postgres://user:password@host:port/database
+    /// postgres://user:password@host:port/database, or mysql://… for MariaDB.
     #[arg(long, env = "STOCK_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// Address of the transaction coordinator.
@@ -58,37 +60,16 @@ impl From<StockError> for Status {
 }
 
 struct StockService {
-    pool: AtPool,
+    store: Box<dyn Store>,
 }
 
 impl StockService {
     async fn take(&self, product: i64, count: i64) -> Result<DeductResponse, StockError> {
-        self.pool
-            .run(|tx| {
-                Box::pin(async move {
-                    let row: Option<(i64, i64)> = sqlx::query_as(
-                        "UPDATE stock SET count = count - $1 WHERE product = $2 AND count >= $1 \
-                         RETURNING unit_price, count",
-                    )
-                    .bind(count)
-                    .bind(product)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-                    if let Some((unit_price, left)) = row {
-                        return Ok(DeductResponse { unit_price, left });
-                    }
-                    let known: Option<i64> =
-                        sqlx::query_scalar("SELECT product FROM stock WHERE product = $1")
-                            .bind(product)
-                            .fetch_optional(&mut *tx)
-                            .await?;
-                    Err(match known {
-                        Some(_) => StockError::SoldOut(product),
-                        None => StockError::UnknownProduct(product),
-                    })
-                })
-            })
-            .await
+        match self.store.take(product, count).await? {
+            Outcome::Taken { unit_price, left } => Ok(DeductResponse { unit_price, left }),
+            Outcome::SoldOut => Err(StockError::SoldOut(product)),
+            Outcome::UnknownProduct => Err(StockError::UnknownProduct(product)),
+        }
     }
 }
 
@@ -112,15 +93,8 @@ impl Stock for StockService {
 async fn main() -> anyhow::Result<()> {
     start_logging();
     let options = Options::parse();
-    let agent = RmAgent::builder("stock")
-        .coordinator(options.coordinator)
-        .postgres(RESOURCE, &options.database_url)
-        .start()
-        .await?;
-    let pool = agent.pool(RESOURCE)?;
-    sqlx::raw_sql(include_str!("../migrations/0001_stock.sql"))
-        .execute(pool.plain())
-        .await?;
+    let agent = RmAgent::builder("stock").coordinator(options.coordinator);
+    let (agent, store) = store::open(agent, &options.database_url).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, agent.clone()));
@@ -128,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
     Server::builder()
         .layer(IncomingXidLayer)
         .add_service(health)
-        .add_service(StockServer::new(StockService { pool }))
+        .add_service(StockServer::new(StockService { store }))
         .serve_with_shutdown(options.listen, asked_to_stop())
         .await?;
     reporting.abort();

@@ -19,8 +19,17 @@ pub(super) async fn committed(shop: &mut Shop) -> Result<String> {
     shop.operator
         .until_stands(&placed.xid, Stand::Committed)
         .await?;
-    settled_as(shop, before.with("committed", 1, &items)).await?;
-    Ok(format!("order {} for {} cents", placed.order, placed.paid))
+    let after = before.with("committed", 1, &items);
+    settled_as(shop, after.clone()).await?;
+    // By mistake once more: the goods that it took by then go back.
+    Placing::start(shop, "committed", 1, &items)
+        .refused(Code::AlreadyExists, "exists already")
+        .await?;
+    settled_as(shop, after).await?;
+    Ok(format!(
+        "order {} for {} cents, once although it was placed twice",
+        placed.order, placed.paid
+    ))
 }
 
 pub(super) async fn short_of_money(shop: &mut Shop) -> Result<String> {

@@ -1,0 +1,51 @@
+//! The accounts in MariaDB.
+
+use accede_rm_agent::mariadb::AtPool;
+
+use super::{Outcome, Store};
+
+pub(super) struct MariaDb {
+    pool: AtPool,
+}
+
+impl MariaDb {
+    pub(super) async fn open(pool: AtPool) -> sqlx::Result<Self> {
+        sqlx::raw_sql(include_str!("../../migrations/mariadb/0001_accounts.sql"))
+            .execute(pool.plain())
+            .await?;
+        Ok(Self { pool })
+    }
+}
+
+#[tonic::async_trait]
+impl Store for MariaDb {
+    async fn take(&self, user: i64, cents: i64) -> sqlx::Result<Outcome> {
+        self.pool
+            .run(|tx| {
+                Box::pin(async move {
+                    let updated = sqlx::query(
+                        "UPDATE accounts SET balance = balance - ? \
+                         WHERE user_id = ? AND balance >= ?",
+                    )
+                    .bind(cents)
+                    .bind(user)
+                    .bind(cents)
+                    .execute(&mut *tx)
+                    .await?;
+                    let balance: Option<i64> =
+                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = ?")
+                            .bind(user)
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                    Ok(match balance {
+                        None => Outcome::UnknownUser,
+                        Some(balance) if updated.rows_affected() == 0 => {
+                            Outcome::NotEnough { balance }
+                        }
+                        Some(left) => Outcome::Taken { left },
+                    })
+                })
+            })
+            .await
+    }
+}
