@@ -1,37 +1,45 @@
-//! `at`: the same UPDATE on one PostgreSQL, plainly, as an AT branch and by hand.
+//! `at`: the same statements on one database, plainly, as AT branches and by hand.
 
 mod counted;
-mod database;
+mod figures;
 mod hot;
 mod local;
 mod proxy;
+mod server;
+mod store;
 mod ways;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
-use serde::Serialize;
+use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::{
     coordinator::Coordinator,
     quiet::Gate,
-    report::{self, Row, Sample, median, progress, rounded},
+    report::{self, Sample, median, progress},
 };
-use counted::PerBranch;
-use database::Database;
+use figures::{Figures, Samples};
 use hot::{Hot, Mode};
+use server::{Database, Kind};
+use store::Work;
 use ways::{Way, Ways};
 
-/// The most tasks that can be asked for; PostgreSQL has connections for three pools of them.
+/// The most tasks that can be asked for; the databases have connections for three pools of them.
 const MAX_CONCURRENCY: i64 = 64;
 
 /// What `at` measures.
 #[derive(Debug, Args)]
 #[command(after_help = EXPLANATION)]
 pub(crate) struct Options {
-    /// Tasks at once, each with a connection; one row for each number.
+    /// Databases, one after the other.
+    #[arg(long, value_delimiter = ',', default_values = ["postgres"])]
+    database: Vec<Kind>,
+    /// Workloads; all of them unless given.
+    #[arg(long, value_delimiter = ',', value_name = "WORKLOAD")]
+    workload: Vec<Workload>,
+    /// Tasks at once on random rows, each with a connection; one row for each number.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32],
           value_parser = clap::value_parser!(u32).range(1..=MAX_CONCURRENCY))]
     concurrency: Vec<u32>,
@@ -46,226 +54,230 @@ pub(crate) struct Options {
     wait_for_quiet: u64,
 }
 
-const EXPLANATION: &str = "\
-A throw-away PostgreSQL in the system's temporary folder, fsync on, autovacuum off (tables are
-vacuumed between measurements), a table of 10,000 rows, random rows. Database, coordinator and
-client share this machine. The four ways take turns; figures are medians of rounds. Rounds in which
-a measurement started on a noisy disk count only where there is no other.
+/// A part of what `at` measures, as `workload` in its rows calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    Random,
+    Rollback,
+    #[value(name = "hot_exclusive")]
+    HotExclusive,
+    #[value(name = "hot_escrow")]
+    HotEscrow,
+    #[value(name = "insert_1000")]
+    Insert1000,
+    #[value(name = "update_1000")]
+    Update1000,
+}
 
-  plain_per_s               BEGIN, UPDATE, COMMIT
+const EXPLANATION: &str = "\
+A throw-away database in the system's temporary folder, writes forced to disk, PostgreSQL's
+autovacuum off (tables are vacuumed between measurements), a table of 10,000 rows. Database,
+coordinator and client share this machine. The ways take turns; figures are medians of rounds. Rounds
+in which a measurement started on a noisy disk count only where there is no other.
+
+Workloads:
+  random                    one UPDATE of one random row
+  rollback                  the same, rolled back by the coordinator; its rows come again only when
+                            all others had their turn, so that no branch waits for an undo
+  hot_exclusive, hot_escrow 32 writers of one row, whose transactions stay open for open_ms after the
+                            local commit, as for a second branch; PostgreSQL only
+  insert_1000               one INSERT of 1,000 rows, in one task
+  update_1000               one UPDATE of 1,000 rows, in one task
+
+Figures; per second are transactions with one statement:
+  plain_per_s               BEGIN, the statement, COMMIT
   at_per_s                  the same inside a global transaction of its own: begin, the branch with
                             its images and undo record, registration, commit, and phase two: the
                             round ends when every undo row is deleted
   naive_per_s               by hand, each step its own trip: BEGIN, SELECT FOR UPDATE, UPDATE,
                             SELECT, INSERT of the undo record, COMMIT; the same registration,
                             commit and phase two at the same coordinator
+  rollback_per_s            as at_per_s, but rolled back: the round ends when every row is undone
   ratio                     at_per_s / plain_per_s
   ratio_to_naive            at_per_s / naive_per_s
   ratio_without_coordinator the AT branch with its registration answered in this process, phase two
                             included, / plain_per_s
-  round_trips_per_branch    between client and database in phase one, counted by a proxy; the last
-                            one is sqlx's: its pool tests every connection that is given back,
-                            those of plain transactions too
-  statements_per_branch     run by the database in phase one, counted by pg_stat_statements, BEGIN,
-                            SET and COMMIT included
-  hot_exclusive, hot_escrow at_per_s of 32 writers of one row, whose transactions stay open for
-                            open_ms after the local commit, as for a second branch
+  rollback_cost             at_per_s / rollback_per_s: a branch that is rolled back costs so many
+                            that commit
+  plain_round_trips, round_trips_per_branch
+                            between client and database, of a plain transaction and of a branch in
+                            phase one, counted by a proxy; the last one of each is sqlx's: its pool
+                            tests every connection that is given back
+  statements_per_branch     run by PostgreSQL in phase one, counted by pg_stat_statements, BEGIN, SET
+                            and COMMIT included
 Phase two adds one DELETE for up to 500 branches.";
 
-#[derive(Debug, Serialize)]
-struct Figures {
-    database: &'static str,
-    workload: &'static str,
-    concurrency: u32,
-    open_ms: u64,
-    plain_per_s: Option<f64>,
-    at_per_s: f64,
-    naive_per_s: Option<f64>,
-    ratio: Option<f64>,
-    ratio_to_naive: Option<f64>,
-    ratio_without_coordinator: Option<f64>,
-    round_trips_per_branch: Option<f64>,
-    statements_per_branch: Option<f64>,
-}
-
-impl Row for Figures {
-    fn head() -> Vec<&'static str> {
-        vec![
-            "database",
-            "workload",
-            "concurrency",
-            "open ms",
-            "plain/s",
-            "AT/s",
-            "naive/s",
-            "ratio",
-            "to naive",
-            "without coordinator",
-            "round trips",
-            "statements",
-        ]
+impl Options {
+    fn wants(&self, workload: Workload) -> bool {
+        self.workload.is_empty() || self.workload.contains(&workload)
     }
 
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.database.to_owned(),
-            self.workload.to_owned(),
-            self.concurrency.to_string(),
-            self.open_ms.to_string(),
-            whole(self.plain_per_s),
-            whole(Some(self.at_per_s)),
-            whole(self.naive_per_s),
-            fine(self.ratio),
-            fine(self.ratio_to_naive),
-            fine(self.ratio_without_coordinator),
-            fine(self.round_trips_per_branch),
-            fine(self.statements_per_branch),
-        ]
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds)
     }
 }
 
-fn whole(figure: Option<f64>) -> String {
-    figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.0}"))
-}
-
-fn fine(figure: Option<f64>) -> String {
-    figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.2}"))
+/// What all measurements need.
+struct Bench<'a> {
+    options: &'a Options,
+    database: Database,
+    coordinator: Coordinator,
+    gate: Gate,
 }
 
 /// Runs `at` and prints its table or JSON.
 ///
 /// # Errors
-/// When PostgreSQL or the coordinator does not come up, or a branch fails.
+/// When a database or the coordinator does not come up, or a branch fails.
 pub(crate) async fn run(options: &Options, accede: &Path, json: bool) -> anyhow::Result<()> {
     let folder = TempDir::with_prefix("accede-bench-")?;
     let patience = Duration::from_secs(options.wait_for_quiet);
     let mut gate = Gate::new(folder.path(), patience).await?;
-    let database = Database::start().await?;
-    let coordinator = Coordinator::start(accede).await?;
-    let per_branch = counted::count(&database).await?;
-    progress(format!(
-        "an AT branch takes {:.2} round trips and {:.2} statements",
-        per_branch.round_trips, per_branch.statements
-    ));
     let mut rows = Vec::new();
-    for &concurrency in &options.concurrency {
-        let ways = Ways::open(&database, &coordinator, concurrency)
-            .await
-            .with_context(|| coordinator.tail())?;
-        let ways = Arc::new(ways);
-        let samples = rounds(options, &ways, concurrency, &mut gate)
-            .await
-            .with_context(|| coordinator.tail())?;
-        ways.close().await?;
-        rows.push(figures(concurrency, &samples, per_branch));
+    for &kind in &options.database {
+        // A coordinator of its own: it binds the resource's name to the database.
+        let coordinator = Coordinator::start(accede).await?;
+        let mut bench = Bench {
+            options,
+            database: Database::start(kind).await?,
+            coordinator,
+            gate,
+        };
+        let measured = bench.all().await;
+        rows.extend(measured.with_context(|| bench.coordinator.tail())?);
+        bench.coordinator.stop().await?;
+        bench.database.stop().await?;
+        gate = bench.gate;
     }
-    rows.extend(hot_rows(options, &database, &coordinator, &mut gate).await?);
-    coordinator.stop().await?;
-    database.stop().await?;
     gate.summary();
     report::print(&rows, json)
 }
 
-/// One hot row, locked in both ways, with and without a while between local commit and decision.
-async fn hot_rows(
-    options: &Options,
-    database: &Database,
-    coordinator: &Coordinator,
-    gate: &mut Gate,
-) -> anyhow::Result<Vec<Figures>> {
-    let time = Duration::from_secs(options.seconds);
-    let mut samples = Vec::new();
-    for mode in Mode::ALL {
-        let hot = Hot::open(database, coordinator, mode)
-            .await
-            .with_context(|| coordinator.tail())?;
-        for open in hot::OPEN {
-            for round in 1..=options.rounds {
-                let noisy = gate.wait().await?;
-                let measured = hot.measure(open, time).await;
-                let value = measured.with_context(|| coordinator.tail())?;
-                progress(format!(
-                    "at, {}, open for {open:?}, round {round} of {}: {value:.0}/s",
-                    mode.workload(),
-                    options.rounds
-                ));
-                samples.push((mode, open, Sample { value, noisy }));
+impl Bench<'_> {
+    async fn all(&mut self) -> anyhow::Result<Vec<Figures>> {
+        let mut rows = self.random_rows().await?;
+        if self.database.kind == Kind::Postgres {
+            rows.extend(self.hot_rows().await?);
+        }
+        rows.extend(self.batches().await?);
+        Ok(rows)
+    }
+
+    /// Random rows, committed and rolled back, at every concurrency.
+    async fn random_rows(&mut self) -> anyhow::Result<Vec<Figures>> {
+        let random = self.options.wants(Workload::Random);
+        let rollback = self.options.wants(Workload::Rollback);
+        let mut ways = Vec::new();
+        if random {
+            ways.extend([Way::Plain, Way::At, Way::Naive, Way::WithoutCoordinator]);
+        } else if rollback {
+            ways.push(Way::At);
+        }
+        if rollback {
+            ways.push(Way::RolledBack);
+        }
+        if ways.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (kind, work) = (self.database.kind, Work::Random);
+        let counts = counted::count(&self.database, work).await?;
+        progress(format!("{}, {}: {counts:?}", kind.name(), work.name()));
+        let (mut committed, mut rolled_back) = (Vec::new(), Vec::new());
+        for &concurrency in &self.options.concurrency {
+            let samples = self.rounds(work, &ways, concurrency).await?;
+            if random {
+                let row = Figures::committed(kind, work, concurrency, &samples, counts);
+                committed.push(row);
+            }
+            if rollback {
+                rolled_back.push(Figures::rolled_back(kind, concurrency, &samples));
             }
         }
-        hot.close().await;
+        committed.extend(rolled_back);
+        Ok(committed)
     }
-    let each = Mode::ALL.into_iter();
-    let each = each.flat_map(|mode| hot::OPEN.into_iter().map(move |open| (mode, open)));
-    let rows = each.map(|(mode, open)| {
-        let its = samples.iter().filter(|(m, o, _)| (*m, *o) == (mode, open));
-        let at = median(its.map(|(_, _, sample)| *sample));
-        Figures {
-            database: "postgres",
-            workload: mode.workload(),
-            concurrency: hot::WRITERS,
-            open_ms: u64::try_from(open.as_millis()).unwrap_or(u64::MAX),
-            plain_per_s: None,
-            at_per_s: rounded(at),
-            naive_per_s: None,
-            ratio: None,
-            ratio_to_naive: None,
-            ratio_without_coordinator: None,
-            round_trips_per_branch: None,
-            statements_per_branch: None,
-        }
-    });
-    Ok(rows.collect())
-}
 
-async fn rounds(
-    options: &Options,
-    ways: &Arc<Ways>,
-    concurrency: u32,
-    gate: &mut Gate,
-) -> anyhow::Result<Vec<(Way, Sample)>> {
-    let time = Duration::from_secs(options.seconds);
-    let mut samples = Vec::new();
-    for round in 1..=options.rounds {
-        let mut values = Vec::new();
-        let mut noisy = false;
-        for way in Way::ALL {
-            noisy |= gate.wait().await?;
-            let value = ways.measure(way, concurrency, time).await?;
-            progress(format!(
-                "at, {concurrency} at once, round {round} of {}, {way:?}: {value:.0}/s",
-                options.rounds
-            ));
-            values.push((way, value));
+    /// Statements over many rows, in one task.
+    async fn batches(&mut self) -> anyhow::Result<Vec<Figures>> {
+        let ways = [Way::Plain, Way::At, Way::WithoutCoordinator];
+        let mut rows = Vec::new();
+        for (workload, work) in [
+            (Workload::Insert1000, Work::Insert1000),
+            (Workload::Update1000, Work::Update1000),
+        ] {
+            if self.options.wants(workload) {
+                let kind = self.database.kind;
+                let counts = counted::count(&self.database, work).await?;
+                progress(format!("{}, {}: {counts:?}", kind.name(), work.name()));
+                let samples = self.rounds(work, &ways, 1).await?;
+                rows.push(Figures::committed(kind, work, 1, &samples, counts));
+            }
         }
-        // Like is compared with like: a round counts as a whole or not at all.
-        samples.extend(
-            values
-                .into_iter()
-                .map(|(way, value)| (way, Sample { value, noisy })),
-        );
+        Ok(rows)
     }
-    Ok(samples)
-}
 
-fn figures(concurrency: u32, samples: &[(Way, Sample)], per_branch: PerBranch) -> Figures {
-    let of = |way| {
-        let its = samples.iter().filter(|(other, _)| *other == way);
-        median(its.map(|(_, sample)| *sample))
-    };
-    let (plain, at, naive) = (of(Way::Plain), of(Way::At), of(Way::Naive));
-    Figures {
-        database: "postgres",
-        workload: "random",
-        concurrency,
-        open_ms: 0,
-        plain_per_s: Some(rounded(plain)),
-        at_per_s: rounded(at),
-        naive_per_s: Some(rounded(naive)),
-        ratio: Some(rounded(at / plain)),
-        ratio_to_naive: Some(rounded(at / naive)),
-        ratio_without_coordinator: Some(rounded(of(Way::WithoutCoordinator) / plain)),
-        round_trips_per_branch: Some(rounded(per_branch.round_trips)),
-        statements_per_branch: Some(rounded(per_branch.statements)),
+    /// All rounds of these ways, which take turns.
+    async fn rounds(
+        &mut self,
+        work: Work,
+        ways: &[Way],
+        concurrency: u32,
+    ) -> anyhow::Result<Samples> {
+        let open = Ways::open(&self.database, &self.coordinator, concurrency).await?;
+        let open = Arc::new(open);
+        let mut samples = Vec::new();
+        for round in 1..=self.options.rounds {
+            let mut values = Vec::new();
+            let mut noisy = false;
+            for &way in ways {
+                noisy |= self.gate.wait().await?;
+                let time = self.options.time();
+                let value = open.measure(way, work, concurrency, time).await?;
+                progress(format!(
+                    "at, {}, {}, {concurrency} at once, round {round} of {}, {way:?}: {value:.0}/s",
+                    self.database.kind.name(),
+                    work.name(),
+                    self.options.rounds
+                ));
+                values.push((way, value));
+            }
+            // Like is compared with like: a round counts as a whole or not at all.
+            let round = values.into_iter();
+            samples.extend(round.map(|(way, value)| (way, Sample { value, noisy })));
+        }
+        open.close().await;
+        Ok(samples)
+    }
+
+    /// One hot row, locked in both ways, with and without a while between local commit and decision.
+    async fn hot_rows(&mut self) -> anyhow::Result<Vec<Figures>> {
+        let mut rows = Vec::new();
+        for (workload, mode) in [
+            (Workload::HotExclusive, Mode::Exclusive),
+            (Workload::HotEscrow, Mode::Escrow),
+        ] {
+            if !self.options.wants(workload) {
+                continue;
+            }
+            let hot = Hot::open(&self.database, &self.coordinator, mode).await?;
+            for open in hot::OPEN {
+                let mut samples = Vec::new();
+                for round in 1..=self.options.rounds {
+                    let noisy = self.gate.wait().await?;
+                    let value = hot.measure(open, self.options.time()).await?;
+                    progress(format!(
+                        "at, {}, open for {open:?}, round {round} of {}: {value:.0}/s",
+                        mode.workload(),
+                        self.options.rounds
+                    ));
+                    samples.push(Sample { value, noisy });
+                }
+                let open_ms = u64::try_from(open.as_millis()).unwrap_or(u64::MAX);
+                rows.push(Figures::hot(mode, open_ms, median(samples)));
+            }
+            hot.close().await;
+        }
+        Ok(rows)
     }
 }
 

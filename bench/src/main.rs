@@ -40,7 +40,7 @@ enum What {
     Core(core::Options),
     /// The coordinator: durable two-branch transactions through the wire.
     Tc(tc::Options),
-    /// AT branches beside plain and hand-made transactions on a throw-away PostgreSQL.
+    /// AT branches beside plain and hand-made transactions on a throw-away database.
     At(at::Options),
     /// The server that only answers; started by `tc`.
     #[command(hide = true)]

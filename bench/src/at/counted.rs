@@ -1,93 +1,129 @@
-//! What one AT branch sends to its database: counted, not estimated.
+//! What one statement sends to its database, plainly and as an AT branch: counted, not estimated.
 
 use std::time::Duration;
 
-use accede_rm_agent::AtPool;
 use anyhow::Context as _;
-use sqlx::{
-    Connection as _, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{
-    database::Database,
     proxy::Proxy,
-    ways::{branch, local_pool, xid},
+    server::{Database, Kind},
+    store::{self, Store, Work},
+    ways::xid,
 };
 
-/// Branches before counting: connections open, statements are prepared, tables are known.
+/// Statements before counting: connections open, statements are prepared, tables are known.
 const WARM_UP: u64 = 20;
-/// Branches that are counted.
-const BRANCHES: u64 = 200;
+/// Statements that are counted.
+const COUNTED: u64 = 200;
+/// The same of batches.
+const COUNTED_BATCHES: u64 = 20;
 /// How long a connection may take to be given back to its pool.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Ids start above those of the measurements.
+/// Ids start above those of the measurements; each count has some of its own.
 const FIRST_ID: u64 = 1 << 40;
 
-/// Averages for one branch in phase one.
+/// Averages for one transaction in phase one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PerBranch {
-    /// How often the client waited for the database.
+pub(super) struct Counts {
+    /// How often a plain transaction waits for the database.
+    pub(super) plain_round_trips: f64,
+    /// How often a branch waits for it.
     pub(super) round_trips: f64,
-    /// Statements that the database ran, `BEGIN` and `COMMIT` included.
-    pub(super) statements: f64,
+    /// Statements of a branch that the database ran, `BEGIN` and `COMMIT` included; nothing where
+    /// it does not count them.
+    pub(super) statements: Option<f64>,
 }
 
-/// Runs branches over one connection, through a proxy that counts trips, with the database's own
+/// Runs this work over one connection, through a proxy that counts trips, with PostgreSQL's own
 /// count of statements.
 ///
 /// # Errors
-/// When a branch fails, or the database has no `pg_stat_statements`.
-pub(super) async fn count(database: &Database) -> anyhow::Result<PerBranch> {
+/// When a transaction fails, or PostgreSQL has no `pg_stat_statements`.
+pub(super) async fn count(database: &Database, work: Work) -> anyhow::Result<Counts> {
     let proxy = Proxy::start(database.address.clone()).await?;
-    let options: PgConnectOptions = database.url.parse()?;
-    let counted = options
-        .clone()
-        .port(proxy.port)
-        .options([("pg_stat_statements.track", "top")]);
-    let phase_two = PgPoolOptions::new()
-        .max_connections(1)
-        .connect_lazy_with(options.clone());
-    let builder = AtPool::builder(&database.url).connect_options(counted);
-    let (pool, deleter) = local_pool(builder, phase_two, 1)?;
-    for number in 0..WARM_UP {
-        branch(&pool, xid(FIRST_ID + number)?, 1).await?;
+    let mut url = database.url_at(&format!("127.0.0.1:{}", proxy.port));
+    if database.kind == Kind::Postgres {
+        url += "?options[pg_stat_statements.track]=top";
     }
-    let mut admin = PgConnection::connect_with(&options).await?;
-    sqlx::raw_sql("SELECT pg_stat_statements_reset()")
-        .execute(&mut admin)
-        .await
-        .context("pg_stat_statements is not there: install PostgreSQL's contrib package")?;
-    settled(pool.plain()).await?;
-    let before = proxy.trips();
-    for number in WARM_UP..WARM_UP + BRANCHES {
-        branch(&pool, xid(FIRST_ID + number)?, 1).await?;
-    }
-    settled(pool.plain()).await?;
-    let trips = proxy.trips() - before;
-    let statements: i64 =
-        sqlx::query_scalar("SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements")
-            .fetch_one(&mut admin)
-            .await?;
-    pool.plain().close().await;
-    drop(pool);
-    // The registrar went with the pool: the task deletes what is left and ends.
+    let (store, deleter) = store::local(database.kind, &url, 1, &database.url())?;
+    let counted = match work {
+        Work::Random => COUNTED,
+        Work::Insert1000 | Work::Update1000 => COUNTED_BATCHES,
+    };
+    let plain = async |_: u64| store.plain(work.job()).await;
+    let branch = async |number: u64| {
+        let first = FIRST_ID * (1 + work as u64);
+        let xid = xid(first + number).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+        store.branch_in(xid, work.job()).await
+    };
+    let mut counter = Counter {
+        proxy,
+        statements: match database.kind {
+            Kind::Postgres => Some(PgConnection::connect(&database.url()).await?),
+            Kind::MariaDb => None,
+        },
+    };
+    let (plain_round_trips, _) = counter.count(store.as_ref(), counted, plain).await?;
+    let (round_trips, statements) = counter.count(store.as_ref(), counted, branch).await?;
+    store.close().await;
+    drop(store);
+    // The registrar went with the store: the task deletes what is left and ends.
     deleter.await?;
-    admin.close().await?;
-    Ok(PerBranch {
-        round_trips: trips as f64 / BRANCHES as f64,
-        statements: statements as f64 / BRANCHES as f64,
+    Ok(Counts {
+        plain_round_trips,
+        round_trips,
+        statements,
     })
 }
 
-/// Waits until the connection is back in its pool, which tests it first: that trip counts too.
-async fn settled(pool: &PgPool) -> anyhow::Result<()> {
-    let idle = async {
-        while pool.num_idle() == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+struct Counter {
+    proxy: Proxy,
+    /// To ask for the database's own count.
+    statements: Option<PgConnection>,
+}
+
+impl Counter {
+    /// Round trips and statements of each transaction, on average.
+    async fn count(
+        &mut self,
+        store: &dyn Store,
+        counted: u64,
+        one: impl AsyncFn(u64) -> sqlx::Result<()>,
+    ) -> anyhow::Result<(f64, Option<f64>)> {
+        for number in 0..WARM_UP {
+            one(number).await?;
         }
-    };
-    tokio::time::timeout(SETTLE, idle)
+        settle(store).await?;
+        let (trips, statements) = (self.proxy.trips(), self.statements().await?);
+        for number in WARM_UP..WARM_UP + counted {
+            one(number).await?;
+        }
+        settle(store).await?;
+        let each = |count: f64| count / counted as f64;
+        let trips = each((self.proxy.trips() - trips) as f64);
+        let after = self.statements().await?;
+        let statements = after.zip(statements).map(|(after, before)| after - before);
+        Ok((trips, statements.map(|count| each(count as f64))))
+    }
+
+    async fn statements(&mut self) -> anyhow::Result<Option<i64>> {
+        let Some(connection) = &mut self.statements else {
+            return Ok(None);
+        };
+        let sum: i64 =
+            sqlx::query_scalar("SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements")
+                .fetch_one(connection)
+                .await
+                .context("pg_stat_statements is not there: install PostgreSQL's contrib package")?;
+        Ok(Some(sum))
+    }
+}
+
+/// Waits until the connections are back in their pools, which test them first: that trip counts
+/// too.
+async fn settle(store: &dyn Store) -> anyhow::Result<()> {
+    tokio::time::timeout(SETTLE, store.settled())
         .await
-        .context("the connection was not given back to its pool")
+        .context("a connection was not given back to its pool")
 }

@@ -1,5 +1,5 @@
 //! One row that many writers want at the same time. Their transactions stay open for a while after
-//! the local commit, as for a second branch elsewhere.
+//! the local commit, as for a second branch elsewhere. On PostgreSQL, which has escrow.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{database::Database, ways::RESOURCE};
+use super::{server::Database, store::RESOURCE};
 use crate::{clock, coordinator::Coordinator};
 
 /// Writers.
@@ -35,9 +35,6 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// In the order in which they take turns.
-    pub(super) const ALL: [Self; 2] = [Self::Exclusive, Self::Escrow];
-
     /// As the workload is called.
     pub(super) fn workload(self) -> &'static str {
         match self {
@@ -64,7 +61,7 @@ impl Hot {
         coordinator: &Coordinator,
         mode: Mode,
     ) -> anyhow::Result<Self> {
-        let pool = AtPool::builder(&database.url).max_connections(WRITERS);
+        let pool = AtPool::builder(&database.url()).max_connections(WRITERS);
         let pool = match mode {
             Mode::Exclusive => pool,
             Mode::Escrow => pool.escrow_column("stock", "count", BOUNDS),

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use accede_proto::Xid;
 use accede_rm_agent::{Refused, Registered, Registrar, Registration};
 use futures_util::future::{BoxFuture, ready};
-use sqlx::PgPool;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::report::progress;
@@ -20,30 +19,25 @@ pub(super) struct LocalRegistrar {
     done: mpsc::UnboundedSender<(Xid, u32)>,
 }
 
+/// Deletes the undo rows of these branches.
+pub(super) type Finisher =
+    Box<dyn Fn(Vec<(Xid, u32)>) -> BoxFuture<'static, sqlx::Result<()>> + Send + Sync>;
+
 impl LocalRegistrar {
-    /// The registrar, and the task that deletes undo rows over `pool` until the registrar is gone.
-    pub(super) fn start(pool: PgPool) -> (Arc<Self>, JoinHandle<()>) {
+    /// The registrar, and the task that deletes undo rows until the registrar is gone.
+    pub(super) fn start(finisher: Finisher) -> (Arc<Self>, JoinHandle<()>) {
         let (done, queue) = mpsc::unbounded_channel();
-        (Arc::new(Self { done }), tokio::spawn(commit(queue, pool)))
+        (
+            Arc::new(Self { done }),
+            tokio::spawn(commit(queue, finisher)),
+        )
     }
 }
 
-async fn commit(mut queue: mpsc::UnboundedReceiver<(Xid, u32)>, pool: PgPool) {
+async fn commit(mut queue: mpsc::UnboundedReceiver<(Xid, u32)>, finisher: Finisher) {
     let mut branches = Vec::new();
     while queue.recv_many(&mut branches, COMMIT_BATCH).await > 0 {
-        let (xids, numbers): (Vec<i64>, Vec<i32>) = branches
-            .drain(..)
-            .map(|(xid, branch)| (xid.as_u64().cast_signed(), branch.cast_signed()))
-            .unzip();
-        let deleted = sqlx::query(
-            "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-             WHERE u.xid = k.xid AND u.branch_id = k.branch_id",
-        )
-        .bind(xids)
-        .bind(numbers)
-        .execute(&pool)
-        .await;
-        if let Err(error) = deleted {
+        if let Err(error) = finisher(std::mem::take(&mut branches)).await {
             // The rows stay, which the wait for an empty table reports.
             progress(format!("cannot delete undo rows: {error}"));
         }

@@ -1,4 +1,4 @@
-//! The same UPDATE in four ways.
+//! The same statement in several ways.
 
 use std::{
     sync::{
@@ -9,54 +9,43 @@ use std::{
 };
 
 use accede_proto::{Xid, XidParts};
-use accede_rm_agent::{AtPool, Registrar, Registration, RmAgent};
-use accede_tm_client::{Options, TransactionClient};
+use accede_rm_agent::{Registrar, RmAgent};
+use accede_tm_client::{GlobalTransaction, Options, TransactionClient};
 use anyhow::{Context as _, bail};
-use sqlx::{PgPool, Row as _, postgres::PgPoolOptions};
 use tokio::{task::JoinHandle, task::JoinSet, time::timeout};
 
 use super::{
-    database::{Database, ROWS},
-    local::LocalRegistrar,
+    server::Database,
+    store::{self, Job, Store, Work},
 };
 use crate::{clock, coordinator::Coordinator};
-
-/// The name of the database at the coordinator.
-pub(super) const RESOURCE: &str = "bench-db";
-const UPDATE: &str = "UPDATE stock SET count = count - 1 WHERE product = $1";
 
 /// How long sessions may take to open, and branches to be finished.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks whether undo rows are left.
 const LOOK: Duration = Duration::from_millis(3);
-/// How long the naive way waits for a row lock.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Statements of each task before a measurement.
+const WARM_UP: u32 = 20;
 
-/// How the UPDATE is run.
+/// How a statement is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// A plain local transaction.
+    /// In a plain local transaction.
     Plain,
-    /// An AT branch of a global transaction of its own, at the coordinator.
+    /// As an AT branch of a global transaction of its own, at the coordinator.
     At,
     /// By hand, each step its own trip, at the same coordinator.
     Naive,
-    /// An AT branch whose registration is answered in this process.
+    /// As an AT branch whose registration is answered in this process.
     WithoutCoordinator,
+    /// As [`At`](Self::At), but the transaction is rolled back.
+    RolledBack,
 }
 
-impl Way {
-    /// In the order in which they take turns.
-    pub(super) const ALL: [Self; 4] =
-        [Self::Plain, Self::At, Self::Naive, Self::WithoutCoordinator];
-}
-
-/// All that the four ways need, with as many connections as tasks.
+/// All that the ways need, with as many connections as tasks.
 pub(super) struct Ways {
-    plain: PgPool,
-    naive: PgPool,
-    at: AtPool,
-    local: AtPool,
+    store: Arc<dyn Store>,
+    local: Arc<dyn Store>,
     local_xids: AtomicU64,
     agent: RmAgent,
     registrar: Arc<dyn Registrar>,
@@ -74,26 +63,15 @@ impl Ways {
         coordinator: &Coordinator,
         connections: u32,
     ) -> anyhow::Result<Self> {
-        let url = database.url.as_str();
-        let pool = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .test_before_acquire(false)
-                .connect_lazy(url)
-        };
-        let (local, deleter) = local_pool(AtPool::builder(url), pool(1)?, connections)?;
-        let agent = RmAgent::builder("bench")
-            .coordinator(&coordinator.address)
-            .pool(RESOURCE, AtPool::builder(url).max_connections(connections))
-            .start()
-            .await?;
+        let url = database.url();
+        let (local, deleter) = store::local(database.kind, &url, connections, &url)?;
+        let (agent, store) =
+            store::with_agent(database.kind, &url, connections, coordinator).await?;
         let transactions = TransactionClient::builder(&coordinator.address)
             .name("bench")
             .build()?;
         let ways = Self {
-            plain: pool(connections)?,
-            naive: pool(connections)?,
-            at: agent.pool(RESOURCE)?,
+            store,
             local,
             local_xids: AtomicU64::new(0),
             registrar: agent.registrar(),
@@ -104,7 +82,7 @@ impl Ways {
         let ready = async {
             ways.transactions.ready().await?;
             // The agent attaches in the background; a branch waits for it.
-            ways.one(Way::At).await
+            ways.one(Way::At, Work::Random).await
         };
         timeout(PATIENCE, ready)
             .await
@@ -112,51 +90,50 @@ impl Ways {
         Ok(ways)
     }
 
-    /// Branches per second of one way, their phase two included.
+    /// Statements per second of one way, the phase two of their branches included.
     ///
     /// # Errors
-    /// The first branch that failed.
+    /// The first that failed.
     pub(super) async fn measure(
         self: &Arc<Self>,
         way: Way,
+        work: Work,
         tasks: u32,
         time: Duration,
     ) -> anyhow::Result<f64> {
         // Dead rows of the round before are not this one's.
-        for statement in ["VACUUM undo_log", "VACUUM stock", "CHECKPOINT"] {
-            sqlx::raw_sql(statement).execute(&self.plain).await?;
-        }
-        self.warm_up(way, tasks).await?;
+        self.store.tidy().await?;
+        self.warm_up(way, work, tasks).await?;
         let start = clock::now();
         let until = start + time;
         let mut running = JoinSet::new();
         for _ in 0..tasks {
             let ways = Arc::clone(self);
             running.spawn(async move {
-                let mut branches = 0_u64;
+                let mut count = 0_u64;
                 while clock::now() < until {
-                    ways.one(way).await?;
-                    branches += 1;
+                    ways.one(way, work).await?;
+                    count += 1;
                 }
-                anyhow::Ok(branches)
+                anyhow::Ok(count)
             });
         }
-        let mut branches = 0;
+        let mut count = 0;
         while let Some(ended) = running.join_next().await {
-            branches += ended??;
+            count += ended??;
         }
         self.all_finished().await?;
-        Ok(branches as f64 / (clock::now() - start).as_secs_f64())
+        Ok(count as f64 / (clock::now() - start).as_secs_f64())
     }
 
     /// Opens the connections and prepares the statements.
-    async fn warm_up(self: &Arc<Self>, way: Way, tasks: u32) -> anyhow::Result<()> {
+    async fn warm_up(self: &Arc<Self>, way: Way, work: Work, tasks: u32) -> anyhow::Result<()> {
         let mut running = JoinSet::new();
         for _ in 0..tasks {
             let ways = Arc::clone(self);
             running.spawn(async move {
-                for _ in 0..20 {
-                    ways.one(way).await?;
+                for _ in 0..WARM_UP {
+                    ways.one(way, work).await?;
                 }
                 anyhow::Ok(())
             });
@@ -167,144 +144,66 @@ impl Ways {
         self.all_finished().await
     }
 
-    /// Waits until phase two has deleted every undo row.
-    pub(super) async fn all_finished(&self) -> anyhow::Result<()> {
+    /// Waits until phase two has finished every branch.
+    async fn all_finished(&self) -> anyhow::Result<()> {
         let until = clock::now() + PATIENCE;
-        loop {
-            let left: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM undo_log)")
-                .fetch_one(&self.plain)
-                .await?;
-            if !left {
-                return Ok(());
-            }
+        while self.store.is_undo_left().await? {
             if clock::now() >= until {
                 bail!("phase two left undo rows behind for {PATIENCE:?}");
             }
             tokio::time::sleep(LOOK).await;
         }
+        Ok(())
     }
 
-    async fn one(&self, way: Way) -> anyhow::Result<()> {
-        let product = rand::random_range(1..=ROWS);
+    async fn one(&self, way: Way, work: Work) -> anyhow::Result<()> {
+        let job = match way {
+            // A row whose undo is still under way would have to be waited for.
+            Way::RolledBack => Job::change_another(),
+            _ => work.job(),
+        };
         match way {
-            Way::Plain => self.plain(product).await?,
-            Way::At => self.at(product).await?,
-            Way::Naive => self.naive(product).await?,
+            Way::Plain => self.store.plain(job).await?,
+            Way::At => {
+                let global = self.begin().await?;
+                global.scope(self.store.branch(job)).await?;
+                global.commit().await?;
+            }
+            Way::RolledBack => {
+                let global = self.begin().await?;
+                global.scope(self.store.branch(job)).await?;
+                global.roll_back("to be measured").await?;
+            }
+            Way::Naive => {
+                let Job::Change(product) = job else {
+                    bail!("by hand only one row is changed");
+                };
+                let global = self.begin().await?;
+                let registrar = self.registrar.as_ref();
+                let by_hand = self.store.by_hand(registrar, global.xid(), product);
+                by_hand.await?;
+                global.commit().await?;
+            }
             Way::WithoutCoordinator => {
                 let number = self.local_xids.fetch_add(1, Relaxed);
-                branch(&self.local, xid(number)?, product).await?;
+                self.local.branch_in(xid(number)?, job).await?;
             }
         }
         Ok(())
     }
 
-    async fn plain(&self, product: i64) -> sqlx::Result<()> {
-        let mut transaction = self.plain.begin().await?;
-        sqlx::query(UPDATE)
-            .bind(product)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
-    }
-
-    async fn at(&self, product: i64) -> anyhow::Result<()> {
-        let transaction = self.transactions.begin(Options::new("bench")).await?;
-        transaction
-            .scope(self.at.run(|branch| {
-                Box::pin(async move {
-                    sqlx::query(UPDATE).bind(product).execute(branch).await?;
-                    Ok::<_, sqlx::Error>(())
-                })
-            }))
-            .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    async fn naive(&self, product: i64) -> anyhow::Result<()> {
-        let global = self.transactions.begin(Options::new("bench")).await?;
-        let xid = global.xid();
-        let mut transaction = self.naive.begin().await?;
-        let before = sqlx::query("SELECT * FROM stock WHERE product = $1 FOR UPDATE")
-            .bind(product)
-            .fetch_one(&mut *transaction)
-            .await?;
-        sqlx::query(UPDATE)
-            .bind(product)
-            .execute(&mut *transaction)
-            .await?;
-        let after = sqlx::query("SELECT * FROM stock WHERE product = $1")
-            .bind(product)
-            .fetch_one(&mut *transaction)
-            .await?;
-        let images = serde_json::json!({
-            "table": "stock", "kind": "update", "before": image(&before)?, "after": image(&after)?,
-        });
-        let registration = Registration {
-            xid,
-            resource: RESOURCE.into(),
-            row_locks: vec![format!("stock:{product}").into_bytes().into()],
-            escrow_locks: Vec::new(),
-            wait_limit: LOCK_WAIT,
-        };
-        let registered = self.registrar.register(registration).await?;
-        sqlx::query(
-            "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created)
-             VALUES ($1, $2, $3, 0, now())",
-        )
-        .bind(xid.as_u64().cast_signed())
-        .bind(registered.branch.cast_signed())
-        .bind(images.to_string().into_bytes())
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        self.registrar.done(xid, registered.branch);
-        global.commit().await?;
-        Ok(())
+    async fn begin(&self) -> anyhow::Result<GlobalTransaction> {
+        Ok(self.transactions.begin(Options::new("bench")).await?)
     }
 
     /// Ends the sessions and closes the connections.
-    ///
-    /// # Errors
-    /// When the task that deletes undo rows failed.
-    pub(super) async fn close(self: Arc<Self>) -> anyhow::Result<()> {
+    pub(super) async fn close(self: Arc<Self>) {
         self.transactions.shutdown().await;
         self.agent.shutdown().await;
-        for pool in [
-            &self.plain,
-            &self.naive,
-            self.at.plain(),
-            self.local.plain(),
-        ] {
-            pool.close().await;
-        }
+        self.store.close().await;
+        self.local.close().await;
         self.deleter.abort();
-        Ok(())
     }
-}
-
-/// An AT pool whose branches are registered in this process, and the task that finishes them.
-pub(super) fn local_pool(
-    builder: accede_rm_agent::AtPoolBuilder,
-    phase_two: PgPool,
-    connections: u32,
-) -> anyhow::Result<(AtPool, JoinHandle<()>)> {
-    let (registrar, deleter) = LocalRegistrar::start(phase_two);
-    let pool = builder
-        .resource(RESOURCE)
-        .max_connections(connections)
-        .build(registrar)?;
-    Ok((pool, deleter))
-}
-
-/// One branch on its own.
-pub(super) async fn branch(pool: &AtPool, xid: Xid, product: i64) -> sqlx::Result<()> {
-    let mut branch = pool.begin_in(xid).await?;
-    sqlx::query(UPDATE)
-        .bind(product)
-        .execute(&mut branch)
-        .await?;
-    branch.commit().await
 }
 
 /// Ids that no coordinator knows.
@@ -315,15 +214,4 @@ pub(super) fn xid(number: u64) -> anyhow::Result<Xid> {
         worker: 0,
     };
     Xid::from_parts(parts).context("more ids than there are")
-}
-
-fn image(row: &sqlx::postgres::PgRow) -> sqlx::Result<serde_json::Value> {
-    let field = |name: &str, kind: &str, value: serde_json::Value| serde_json::json!({"name": name, "keyType": "NULL", "type": kind, "value": value});
-    Ok(serde_json::json!({"rows": [{"fields": [
-        field("product", "bigint", row.try_get::<i64, _>("product")?.into()),
-        field("name", "text", row.try_get::<&str, _>("name")?.into()),
-        field("count", "bigint", row.try_get::<i64, _>("count")?.into()),
-        field("reserved", "bigint", row.try_get::<i64, _>("reserved")?.into()),
-        field("note", "text", row.try_get::<Option<&str>, _>("note")?.into()),
-    ]}], "tableName": "stock"}))
 }

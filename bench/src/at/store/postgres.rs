@@ -1,0 +1,228 @@
+//! The statements on PostgreSQL.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use accede_proto::Xid;
+use accede_rm_agent::{AtPool, Registrar, RmAgent, RmAgentBuilder};
+use futures_util::future::BoxFuture;
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row as _, postgres::PgPoolOptions, postgres::PgRow};
+
+use super::{BATCH, Job, RESOURCE, Store};
+use crate::at::local::Finisher;
+
+const CHANGE: &str = "UPDATE stock SET count = count - 1 WHERE product = $1";
+const CHANGE_BATCH: &str =
+    "UPDATE stock SET count = count - 1 WHERE product >= $1 AND product < $2";
+static ADD_BATCH: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let mut sql = "INSERT INTO deliveries (id, product, count) VALUES ".to_owned();
+    for row in 0..BATCH {
+        let comma = if row == 0 { "" } else { ", " };
+        let first = row * 3 + 1;
+        // A String takes all that is written to it.
+        let _ = write!(sql, "{comma}(${first}, ${}, ${})", first + 1, first + 2);
+    }
+    sql.into()
+});
+
+pub(super) struct Postgres {
+    plain: PgPool,
+    at: AtPool,
+}
+
+pub(super) async fn with_agent(
+    agent: RmAgentBuilder,
+    url: &str,
+    connections: u32,
+) -> anyhow::Result<(RmAgent, Arc<dyn Store>)> {
+    let pool = AtPool::builder(url).max_connections(connections);
+    let agent = agent.pool(RESOURCE, pool).start().await?;
+    let store = Postgres {
+        plain: plain(url, connections)?,
+        at: agent.pool(RESOURCE)?,
+    };
+    Ok((agent, Arc::new(store)))
+}
+
+pub(super) fn local(
+    registrar: Arc<dyn Registrar>,
+    url: &str,
+    connections: u32,
+) -> anyhow::Result<Postgres> {
+    let pool = AtPool::builder(url).resource(RESOURCE);
+    Ok(Postgres {
+        plain: plain(url, connections)?,
+        at: pool.max_connections(connections).build(registrar)?,
+    })
+}
+
+fn plain(url: &str, connections: u32) -> sqlx::Result<PgPool> {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .test_before_acquire(false)
+        .connect_lazy(url)
+}
+
+/// Deletes the undo rows of branches that have ended well.
+pub(super) fn finisher(url: &str) -> sqlx::Result<Finisher> {
+    let pool = plain(url, 1)?;
+    Ok(Box::new(move |branches: Vec<(Xid, u32)>| {
+        let pool = pool.clone();
+        Box::pin(async move {
+            let (xids, numbers): (Vec<i64>, Vec<i32>) = branches
+                .into_iter()
+                .map(|(xid, branch)| (xid.as_u64().cast_signed(), branch.cast_signed()))
+                .unzip();
+            sqlx::query(
+                "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+                 WHERE u.xid = k.xid AND u.branch_id = k.branch_id",
+            )
+            .bind(xids)
+            .bind(numbers)
+            .execute(&pool)
+            .await
+            .map(drop)
+        })
+    }))
+}
+
+async fn run<'e>(job: Job, on: impl Executor<'e, Database = sqlx::Postgres>) -> sqlx::Result<()> {
+    let query = match job {
+        Job::Change(product) => sqlx::query(CHANGE).bind(product),
+        Job::ChangeBatch(products) => sqlx::query(CHANGE_BATCH)
+            .bind(products.start)
+            .bind(products.end),
+        Job::AddBatch(ids) => {
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(&ADD_BATCH)));
+            ids.fold(query, |query, id| query.bind(id).bind(id % 100).bind(1_i64))
+        }
+    };
+    query.execute(on).await.map(drop)
+}
+
+impl Store for Postgres {
+    fn plain(&self, job: Job) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move {
+            let mut transaction = self.plain.begin().await?;
+            run(job, &mut *transaction).await?;
+            transaction.commit().await
+        })
+    }
+
+    fn branch(&self, job: Job) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(
+            self.at
+                .run(move |branch| Box::pin(run(job.clone(), branch))),
+        )
+    }
+
+    fn branch_in(&self, xid: Xid, job: Job) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move {
+            let mut branch = self.at.begin_in(xid).await?;
+            run(job, &mut branch).await?;
+            branch.commit().await
+        })
+    }
+
+    fn by_hand<'a>(
+        &'a self,
+        registrar: &'a dyn Registrar,
+        xid: Xid,
+        product: i64,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let mut transaction = self.plain.begin().await?;
+            let before = sqlx::query("SELECT * FROM stock WHERE product = $1 FOR UPDATE")
+                .bind(product)
+                .fetch_one(&mut *transaction)
+                .await?;
+            run(Job::Change(product), &mut *transaction).await?;
+            let after = sqlx::query("SELECT * FROM stock WHERE product = $1")
+                .bind(product)
+                .fetch_one(&mut *transaction)
+                .await?;
+            let images = serde_json::json!({
+                "table": "stock", "kind": "update",
+                "before": image(&before)?, "after": image(&after)?,
+            });
+            let registered = registrar
+                .register(super::registration(xid, product))
+                .await?;
+            sqlx::query(
+                "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created)
+                 VALUES ($1, $2, $3, 0, now())",
+            )
+            .bind(xid.as_u64().cast_signed())
+            .bind(registered.branch.cast_signed())
+            .bind(images.to_string().into_bytes())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            registrar.done(xid, registered.branch);
+            Ok(())
+        })
+    }
+
+    fn tidy(&self) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move {
+            for statement in [
+                // What is left are the marks of branches that were undone.
+                "TRUNCATE undo_log, deliveries",
+                "VACUUM stock",
+                "CHECKPOINT",
+            ] {
+                sqlx::raw_sql(statement).execute(&self.plain).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_undo_left(&self) -> BoxFuture<'_, sqlx::Result<bool>> {
+        Box::pin(
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM undo_log WHERE log_status = 0)")
+                .fetch_one(&self.plain),
+        )
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            for pool in [&self.plain, self.at.plain()] {
+                while pool.num_idle() < pool.size() as usize {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.plain.close().await;
+            self.at.plain().close().await;
+        })
+    }
+}
+
+fn image(row: &PgRow) -> sqlx::Result<serde_json::Value> {
+    Ok(super::image([
+        (
+            "product",
+            "bigint",
+            row.try_get::<i64, _>("product")?.into(),
+        ),
+        ("name", "text", row.try_get::<&str, _>("name")?.into()),
+        ("count", "bigint", row.try_get::<i64, _>("count")?.into()),
+        (
+            "reserved",
+            "bigint",
+            row.try_get::<i64, _>("reserved")?.into(),
+        ),
+        (
+            "note",
+            "text",
+            row.try_get::<Option<&str>, _>("note")?.into(),
+        ),
+    ]))
+}
