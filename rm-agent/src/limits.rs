@@ -92,6 +92,14 @@ pub const CONNECT_PROBE: Duration = Duration::from_secs(2);
 /// busy pool so saves a round trip per transaction.
 pub const POOL_TEST_AFTER: Duration = Duration::from_secs(1);
 
+/// How many transactions in a row may have a connection before it visits its pool,
+/// which tests it and serves whoever waits there.
+pub const LOANS: u32 = 16;
+
+/// How long a connection is kept at hand for the next transaction; unused for longer,
+/// it goes back to its pool.
+pub const AT_HAND: Duration = Duration::from_millis(50);
+
 /// How long a connection attempt or the check at start may take.
 pub const START_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 

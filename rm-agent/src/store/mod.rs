@@ -1,5 +1,6 @@
 //! One folder per database, and what they share.
 
+mod connection;
 pub(crate) mod finish;
 mod lock_check;
 pub(crate) mod mariadb;

@@ -8,6 +8,7 @@ use sqlx::{
 };
 
 use super::{
+    connection::Lender,
     plan::{Allowed, Planner},
     pool::AtPool,
 };
@@ -31,6 +32,8 @@ fn phase_two_settings() -> String {
 pub struct AtPoolBuilder {
     options: Result<MySqlConnectOptions, String>,
     pool: MySqlPoolOptions,
+    /// The pool has the application's own settings.
+    own_pool: bool,
     phase_two_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
@@ -56,6 +59,7 @@ impl AtPoolBuilder {
                         Ok(true)
                     })
                 }),
+            own_pool: false,
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
@@ -83,8 +87,11 @@ impl AtPoolBuilder {
     }
 
     /// sqlx's own settings of the application's pool, in place of those made so far.
+    /// Each transaction then takes its connection from the pool and gives it back,
+    /// with whatever these settings do then, which is a round trip more.
     pub fn pool_options(mut self, options: MySqlPoolOptions) -> Self {
         self.pool = options;
+        self.own_pool = true;
         self
     }
 
@@ -179,12 +186,12 @@ impl AtPoolBuilder {
                 })
             })
             .connect_lazy_with(options.clone());
-        let pool = self.pool.connect_lazy_with(options);
+        let lender = Lender::new(self.pool.connect_lazy_with(options), !self.own_pool);
         let planner = Planner::new(self.allowed);
         Ok(AtPool::from_parts(
             resource,
             database,
-            (pool, phase_two),
+            (lender, phase_two),
             planner,
             registrar,
             self.lock_wait,

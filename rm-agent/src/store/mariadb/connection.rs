@@ -1,101 +1,18 @@
-//! A pool's connection that is never reused with a transaction left open.
+//! How connections to MariaDB are given back.
 
-use sqlx::{MySql, MySqlConnection, MySqlPool, pool::PoolConnection};
+use futures_util::future::BoxFuture;
+use sqlx::{MySql, MySqlConnection};
 
-use crate::limits;
+use crate::store::connection::{self, Lendable};
 
 /// Ends a transaction; what a branch set for itself goes back to the default.
 const ROLLBACK: &str = "ROLLBACK; SET SESSION innodb_lock_wait_timeout = DEFAULT";
 
-/// A connection on loan. Unless it was marked clean when it is dropped, it is
-/// closed instead of going back to the pool.
-#[derive(Debug)]
-pub(super) struct Held {
-    connection: Option<PoolConnection<MySql>>,
-    clean: bool,
-}
+pub(super) type Held = connection::Held<MySql>;
+pub(super) type Lender = connection::Lender<MySql>;
 
-impl Held {
-    pub(super) fn new(connection: PoolConnection<MySql>) -> Self {
-        Self {
-            connection: Some(connection),
-            clean: true,
-        }
-    }
-
-    /// The connection itself.
-    pub(super) fn get(&mut self) -> &mut MySqlConnection {
-        self.connection
-            .as_mut()
-            .expect("after `drop`, `abandon` or a failed `renew` nobody asks")
-    }
-
-    /// From now on there may be an open transaction.
-    pub(super) fn soil(&mut self) {
-        self.clean = false;
-    }
-
-    /// There certainly is no open transaction.
-    pub(super) fn clean(&mut self) {
-        self.clean = true;
-    }
-
-    /// Rolls back; on success the connection may be reused.
-    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        if !self.clean && self.connection.is_some() {
-            sqlx::raw_sql(ROLLBACK).execute(&mut *self.get()).await?;
-            self.clean();
-        }
-        Ok(())
-    }
-
-    /// Closes the connection, which proved to be broken, and takes another.
-    pub(super) async fn renew(&mut self, pool: &MySqlPool) -> Result<(), sqlx::Error> {
-        // First out, then in: it may be the pool's only one.
-        if let Some(broken) = self.connection.take() {
-            let _ = broken.close().await;
-        }
-        self.connection = Some(pool.acquire().await?);
-        self.clean = true;
-        Ok(())
-    }
-
-    /// Closes the connection, which rolls back.
-    pub(super) async fn close(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let _ = connection.close().await;
-        }
-    }
-
-    /// For destructors: rolls back in the background if there is a runtime,
-    /// else the connection is closed, which rolls back too.
-    pub(super) fn abandon(&mut self) {
-        if self.clean {
-            return;
-        }
-        let mut held = Self {
-            connection: self.connection.take(),
-            clean: false,
-        };
-        if held.connection.is_none() {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let rollback =
-                    tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
-                if !matches!(rollback.await, Ok(Ok(()))) {
-                    tracing::debug!("closing a connection whose rollback did not finish");
-                }
-            });
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let (Some(connection), false) = (&mut self.connection, self.clean) {
-            connection.close_on_drop();
-        }
+impl Lendable for MySql {
+    fn roll_back(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move { sqlx::raw_sql(ROLLBACK).execute(connection).await.map(drop) })
     }
 }

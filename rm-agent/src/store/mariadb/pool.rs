@@ -9,15 +9,13 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use sqlx::{
-    Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool, pool::PoolConnection,
-};
+use sqlx::{Connection as _, Executor as _, MySqlConnection, MySqlPool};
 
 use tokio::sync::Semaphore;
 
 use super::{
     builder::AtPoolBuilder,
-    connection::Held,
+    connection::{Held, Lender},
     executor::Statement,
     plan::{Plan, Planner},
     start_check,
@@ -63,7 +61,7 @@ pub struct AtPool {
 struct Inner {
     resource: Arc<str>,
     database: String,
-    pool: MySqlPool,
+    lender: Arc<Lender>,
     phase_two: MySqlPool,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
@@ -75,7 +73,7 @@ impl fmt::Debug for AtPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtPool")
             .field("resource", &self.inner.resource)
-            .field("pool", &self.inner.pool)
+            .field("pool", self.plain())
             .finish_non_exhaustive()
     }
 }
@@ -90,7 +88,7 @@ impl AtPool {
     pub(super) fn from_parts(
         resource: Arc<str>,
         database: String,
-        (pool, phase_two): (MySqlPool, MySqlPool),
+        (lender, phase_two): (Arc<Lender>, MySqlPool),
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
@@ -98,7 +96,7 @@ impl AtPool {
         let inner = Inner {
             resource,
             database,
-            pool,
+            lender,
             phase_two,
             planner,
             registrar,
@@ -120,7 +118,7 @@ impl AtPool {
     /// transaction (migrations, for example).
     #[must_use]
     pub fn plain(&self) -> &MySqlPool {
-        &self.inner.pool
+        self.inner.lender.pool()
     }
 
     /// The few connections that finish branches.
@@ -180,16 +178,13 @@ impl AtPool {
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(
-        &self,
-        context: Option<TransactionContext>,
-    ) -> Result<PoolConnection<MySql>, sqlx::Error> {
+    async fn acquire(&self, context: Option<TransactionContext>) -> Result<Held, sqlx::Error> {
         let acquired = match context {
             Some(context) => {
                 let watch = Watch::new(self, context.xid(), None);
-                watch.over(self.inner.pool.acquire()).await
+                watch.over(self.inner.lender.lend()).await
             }
-            None => self.inner.pool.acquire().await,
+            None => self.inner.lender.lend().await,
         };
         match acquired {
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
@@ -199,7 +194,7 @@ impl AtPool {
 
     /// The pool itself only says that time is up.
     async fn why_no_connection(&self) -> Error {
-        let pool = &self.inner.pool;
+        let pool = self.plain();
         let most = pool.options().get_max_connections();
         let reason = if pool.size() >= most {
             format!("all {most} are in use; end transactions sooner, or allow more of them")
@@ -224,11 +219,7 @@ impl AtPool {
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
         let connection = self.acquire(context).await?;
-        Ok(AtTransaction::new(
-            self.clone(),
-            Held::new(connection),
-            context,
-        ))
+        Ok(AtTransaction::new(self.clone(), connection, context))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -289,10 +280,10 @@ impl AtPool {
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
         let context = context::current();
         if context.is_none() {
-            return Ok(self.inner.pool.fetch_many(statement));
+            return Ok(self.plain().fetch_many(statement));
         }
         if self.reads_only(&statement, context).await? {
-            return Ok(self.inner.pool.fetch_many(statement));
+            return Ok(self.plain().fetch_many(statement));
         }
         let mut retry = Retry::new();
         loop {
@@ -314,7 +305,7 @@ impl AtPool {
             Some(plan) => plan,
             None => {
                 let mut connection = self.acquire(context).await?;
-                self.planner().plan(sql, &mut connection).await?
+                self.planner().plan(sql, connection.get()).await?
             }
         };
         Ok(matches!(*plan, Plan::Read))

@@ -8,6 +8,7 @@ use sqlx::{
 };
 
 use super::{
+    connection::Lender,
     plan::{Allowed, Planner},
     pool::AtPool,
 };
@@ -19,6 +20,8 @@ use crate::{at::escrow::Bounds, error::Error, limits, registrar::Registrar};
 pub struct AtPoolBuilder {
     options: Result<PgConnectOptions, String>,
     pool: PgPoolOptions,
+    /// The pool has the application's own settings.
+    own_pool: bool,
     phase_two_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
@@ -44,6 +47,7 @@ impl AtPoolBuilder {
                         Ok(true)
                     })
                 }),
+            own_pool: false,
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
@@ -71,8 +75,11 @@ impl AtPoolBuilder {
     }
 
     /// sqlx's own settings of the application's pool, in place of those made so far.
+    /// Each transaction then takes its connection from the pool and gives it back,
+    /// with whatever these settings do then, which is a round trip more.
     pub fn pool_options(mut self, options: PgPoolOptions) -> Self {
         self.pool = options;
+        self.own_pool = true;
         self
     }
 
@@ -192,11 +199,11 @@ impl AtPoolBuilder {
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
             .connect_lazy_with(phase_two_options);
-        let pool = self.pool.connect_lazy_with(options);
+        let lender = Lender::new(self.pool.connect_lazy_with(options), !self.own_pool);
         let planner = Planner::new(self.allowed);
         Ok(AtPool::from_parts(
             resource,
-            (pool, phase_two),
+            (lender, phase_two),
             planner,
             registrar,
             self.lock_wait,

@@ -1,91 +1,20 @@
-//! A pool's connection that is never reused with a transaction left open.
+//! How connections to PostgreSQL are given back.
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, Postgres};
 
-use crate::limits;
+use crate::store::connection::{self, Lendable};
 
-/// A connection on loan. Unless it was marked clean when it is dropped, it is
-/// closed instead of going back to the pool.
-#[derive(Debug)]
-pub(super) struct Held {
-    connection: Option<PoolConnection<Postgres>>,
-    clean: bool,
-}
+pub(super) type Held = connection::Held<Postgres>;
+pub(super) type Lender = connection::Lender<Postgres>;
 
-impl Held {
-    pub(super) fn new(connection: PoolConnection<Postgres>) -> Self {
-        Self {
-            connection: Some(connection),
-            clean: true,
-        }
-    }
-
-    /// The connection itself.
-    pub(super) fn get(&mut self) -> &mut PgConnection {
-        self.connection
-            .as_mut()
-            .expect("after `drop`, `abandon` or a failed `renew` nobody asks")
-    }
-
-    /// From now on there may be an open transaction.
-    pub(super) fn soil(&mut self) {
-        self.clean = false;
-    }
-
-    /// There certainly is no open transaction.
-    pub(super) fn clean(&mut self) {
-        self.clean = true;
-    }
-
-    /// Rolls back; on success the connection may be reused.
-    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        if !self.clean && self.connection.is_some() {
-            sqlx::raw_sql("ROLLBACK").execute(&mut *self.get()).await?;
-            self.clean();
-        }
-        Ok(())
-    }
-
-    /// Closes the connection, which proved to be broken, and takes another.
-    pub(super) async fn renew(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        // First out, then in: it may be the pool's only one.
-        if let Some(broken) = self.connection.take() {
-            let _ = broken.close().await;
-        }
-        self.connection = Some(pool.acquire().await?);
-        self.clean = true;
-        Ok(())
-    }
-
-    /// For destructors: rolls back in the background if there is a runtime,
-    /// else the connection is closed, which rolls back too.
-    pub(super) fn abandon(&mut self) {
-        if self.clean {
-            return;
-        }
-        let mut held = Self {
-            connection: self.connection.take(),
-            clean: false,
-        };
-        if held.connection.is_none() {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let rollback =
-                    tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
-                if !matches!(rollback.await, Ok(Ok(()))) {
-                    tracing::debug!("closing a connection whose rollback did not finish");
-                }
-            });
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let (Some(connection), false) = (&mut self.connection, self.clean) {
-            connection.close_on_drop();
-        }
+impl Lendable for Postgres {
+    fn roll_back(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            sqlx::raw_sql("ROLLBACK")
+                .execute(connection)
+                .await
+                .map(drop)
+        })
     }
 }

@@ -9,13 +9,13 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 
 use tokio::sync::Semaphore;
 
 use super::{
     builder::AtPoolBuilder,
-    connection::Held,
+    connection::{Held, Lender},
     executor::Statement,
     plan::{Plan, Planner},
     start_check,
@@ -59,7 +59,7 @@ pub struct AtPool {
 
 struct Inner {
     resource: Arc<str>,
-    pool: PgPool,
+    lender: Arc<Lender>,
     phase_two: PgPool,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
@@ -72,7 +72,7 @@ impl fmt::Debug for AtPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtPool")
             .field("resource", &self.inner.resource)
-            .field("pool", &self.inner.pool)
+            .field("pool", self.plain())
             .finish_non_exhaustive()
     }
 }
@@ -86,14 +86,14 @@ impl AtPool {
 
     pub(super) fn from_parts(
         resource: Arc<str>,
-        (pool, phase_two): (PgPool, PgPool),
+        (lender, phase_two): (Arc<Lender>, PgPool),
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
     ) -> Self {
         let inner = Inner {
             resource,
-            pool,
+            lender,
             phase_two,
             planner,
             registrar,
@@ -115,7 +115,7 @@ impl AtPool {
     /// transaction (migrations, for example).
     #[must_use]
     pub fn plain(&self) -> &PgPool {
-        &self.inner.pool
+        self.inner.lender.pool()
     }
 
     /// The few connections that finish branches.
@@ -170,16 +170,13 @@ impl AtPool {
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(
-        &self,
-        context: Option<TransactionContext>,
-    ) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    async fn acquire(&self, context: Option<TransactionContext>) -> Result<Held, sqlx::Error> {
         let acquired = match context {
             Some(context) => {
                 let watch = Watch::new(self, context.xid(), None);
-                watch.over(self.inner.pool.acquire()).await
+                watch.over(self.inner.lender.lend()).await
             }
-            None => self.inner.pool.acquire().await,
+            None => self.inner.lender.lend().await,
         };
         match acquired {
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
@@ -189,7 +186,7 @@ impl AtPool {
 
     /// The pool itself only says that time is up.
     async fn why_no_connection(&self) -> Error {
-        let pool = &self.inner.pool;
+        let pool = self.plain();
         let most = pool.options().get_max_connections();
         let reason = if pool.size() >= most {
             format!("all {most} are in use; end transactions sooner, or allow more of them")
@@ -214,11 +211,7 @@ impl AtPool {
         context: Option<TransactionContext>,
     ) -> Result<AtTransaction, sqlx::Error> {
         let connection = self.acquire(context).await?;
-        Ok(AtTransaction::new(
-            self.clone(),
-            Held::new(connection),
-            context,
-        ))
+        Ok(AtTransaction::new(self.clone(), connection, context))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -278,11 +271,11 @@ impl AtPool {
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
         let context = context::current();
         if context.is_none() {
-            return Ok(self.inner.pool.fetch_many(statement));
+            return Ok(self.plain().fetch_many(statement));
         }
         // Several statements in one text are one branch.
         if statement.pieces().is_none() && self.reads_only(&statement, context).await? {
-            return Ok(self.inner.pool.fetch_many(statement));
+            return Ok(self.plain().fetch_many(statement));
         }
         let mut retry = Retry::new();
         loop {
@@ -304,7 +297,7 @@ impl AtPool {
             Some(plan) => plan,
             None => {
                 let mut connection = self.acquire(context).await?;
-                self.planner().plan(sql, &mut connection).await?
+                self.planner().plan(sql, connection.get()).await?
             }
         };
         Ok(matches!(*plan, Plan::Read))

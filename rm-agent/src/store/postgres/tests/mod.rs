@@ -7,6 +7,7 @@ mod crashes;
 mod escrow;
 mod executor;
 mod images;
+mod lending;
 mod locking;
 mod merging;
 mod order;

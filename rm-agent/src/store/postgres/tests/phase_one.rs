@@ -117,7 +117,7 @@ async fn costs_three_trips_and_one_registration() {
     settled(&pool).await;
     trips.take();
     run(11).await;
-    // sqlx tests a connection when it comes back, after the caller has gone on.
+    // sqlx tests a connection when it comes back: here once nobody has used it for a while.
     let release = 1;
     settled(&pool).await;
     assert_eq!(trips.take(), 3 + release);
