@@ -101,8 +101,8 @@ Figures; per second are transactions with one statement:
                             that commit
   plain_round_trips, round_trips_per_branch
                             between client and database, of a plain transaction and of a branch in
-                            phase one, counted by a proxy; the last one of each is sqlx's: its pool
-                            tests every connection that is given back
+                            phase one, counted by a proxy; a plain transaction's last one is sqlx's,
+                            whose pool tests every connection that is given back
   statements_per_branch     run by PostgreSQL in phase one, counted by pg_stat_statements, BEGIN, SET
                             and COMMIT included
 Phase two adds one DELETE for up to 500 branches.";

@@ -11,6 +11,7 @@ use super::{
     store::{self, Store, Work},
     ways::xid,
 };
+use crate::report::{Sample, median};
 
 /// Statements before counting: connections open, statements are prepared, tables are known.
 const WARM_UP: u64 = 20;
@@ -23,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Ids start above those of the measurements; each count has some of its own.
 const FIRST_ID: u64 = 1 << 40;
 
-/// Averages for one transaction in phase one.
+/// What one transaction takes in phase one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
     /// How often a plain transaction waits for the database.
@@ -77,6 +78,13 @@ pub(super) async fn count(database: &Database, work: Work) -> anyhow::Result<Cou
     })
 }
 
+fn exact(value: f64) -> Sample {
+    Sample {
+        value,
+        noisy: false,
+    }
+}
+
 struct Counter {
     proxy: Proxy,
     /// To ask for the database's own count.
@@ -84,7 +92,8 @@ struct Counter {
 }
 
 impl Counter {
-    /// Round trips and statements of each transaction, on average.
+    /// Round trips and statements of a transaction: the median, as now and then a table's
+    /// description is read again and a connection visits its pool.
     async fn count(
         &mut self,
         store: &dyn Store,
@@ -95,16 +104,19 @@ impl Counter {
             one(number).await?;
         }
         settle(store).await?;
-        let (trips, statements) = (self.proxy.trips(), self.statements().await?);
+        let (mut trips, mut statements) = (Vec::new(), Vec::new());
+        let mut before = (self.proxy.trips(), self.statements().await?);
         for number in WARM_UP..WARM_UP + counted {
             one(number).await?;
+            let after = (self.proxy.trips(), self.statements().await?);
+            trips.push(exact((after.0 - before.0) as f64));
+            let both = after.1.zip(before.1);
+            statements.extend(both.map(|(after, before)| exact((after - before) as f64)));
+            before = after;
         }
-        settle(store).await?;
-        let each = |count: f64| count / counted as f64;
-        let trips = each((self.proxy.trips() - trips) as f64);
-        let after = self.statements().await?;
-        let statements = after.zip(statements).map(|(after, before)| after - before);
-        Ok((trips, statements.map(|count| each(count as f64))))
+        let counts_statements = !statements.is_empty();
+        let statements = counts_statements.then(|| median(statements));
+        Ok((median(trips), statements))
     }
 
     async fn statements(&mut self) -> anyhow::Result<Option<i64>> {
