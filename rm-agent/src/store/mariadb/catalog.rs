@@ -1,6 +1,6 @@
 //! Reads from MariaDB's catalog what AT must know about a table.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sqlx::{MySqlConnection, Row as _, mysql::MySqlRow};
 
@@ -290,31 +290,37 @@ fn weight_column(table: &mut Table, expression: &str) -> usize {
     })
 }
 
+/// Foreign keys of other tables that reference this one.
+///
+/// `information_schema` cannot look them up by the referenced table: it opens every
+/// table. Those of the system, with all their views, take by far the longest and
+/// reference nobody's; a join would open everything once more for each row.
 async fn read_references(
     connection: &mut MySqlConnection,
     table: &mut Table,
 ) -> Result<(), sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT k.CONSTRAINT_NAME, k.TABLE_SCHEMA, k.TABLE_NAME, k.COLUMN_NAME,
-                k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE
-         FROM information_schema.KEY_COLUMN_USAGE k
-         JOIN information_schema.REFERENTIAL_CONSTRAINTS r
-           ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME
-          AND r.TABLE_NAME = k.TABLE_NAME
-         WHERE k.REFERENCED_TABLE_SCHEMA = ? AND k.REFERENCED_TABLE_NAME = ?
-         ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION",
+        "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME
+         FROM information_schema.KEY_COLUMN_USAGE
+         WHERE REFERENCED_TABLE_SCHEMA = ? AND REFERENCED_TABLE_NAME = ?
+           AND TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')
+         ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION",
     )
     .bind(&*table.schema)
     .bind(&*table.name)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let rules = read_rules(connection, &table.name).await?;
     for row in &rows {
-        let (constraint, child) = (
-            required(row, 0)?,
-            quote_qualified(&required(row, 1)?, &required(row, 2)?),
-        );
+        let constraint = required(row, 0)?;
+        let child = quote_qualified(&required(row, 1)?, &required(row, 2)?);
         let (child_column, column) = (required(row, 3)?, required(row, 4)?);
-        let Some(position) = table.column(&column) else {
+        let rule = rules.get(&(child.clone(), constraint.clone()));
+        // Without a rule it was dropped since.
+        let (Some(position), Some(&(on_delete, on_update))) = (table.column(&column), rule) else {
             continue;
         };
         match table.incoming.last_mut() {
@@ -327,12 +333,36 @@ async fn read_references(
                 child: child.as_str().into(),
                 child_columns: vec![child_column.as_str().into()],
                 columns: vec![position],
-                on_delete: action(&required(row, 5)?),
-                on_update: action(&required(row, 6)?),
+                on_delete,
+                on_update,
             }),
         }
     }
     Ok(())
+}
+
+/// What the foreign keys that reference tables of this name do ON DELETE and ON UPDATE,
+/// by the referencing table and the key's name.
+async fn read_rules(
+    connection: &mut MySqlConnection,
+    referenced: &str,
+) -> Result<BTreeMap<(String, String), (ReferentialAction, ReferentialAction)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE
+         FROM information_schema.REFERENTIAL_CONSTRAINTS
+         WHERE REFERENCED_TABLE_NAME = ?
+           AND CONSTRAINT_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')",
+    )
+    .bind(referenced)
+    .fetch_all(connection)
+    .await?;
+    let mut rules = BTreeMap::new();
+    for row in &rows {
+        let child = quote_qualified(&required(row, 0)?, &required(row, 1)?);
+        let actions = (action(&required(row, 3)?), action(&required(row, 4)?));
+        rules.insert((child, required(row, 2)?), actions);
+    }
+    Ok(rules)
 }
 
 fn action(rule: &str) -> ReferentialAction {

@@ -1,6 +1,7 @@
 //! Round trips to the database, counted by a proxy.
 
-use super::{AtPool, Fixture, proxy, xid};
+use super::{super::catalog::read_table, AtPool, Fixture, proxy, xid};
+use crate::at::statement::TableName;
 
 /// What a transaction of this one statement costs: plainly, and as a branch.
 async fn trips(f: &Fixture, setup: &str, sql: &'static str) -> (usize, usize) {
@@ -52,4 +53,37 @@ async fn a_branch_needs_at_most_two_round_trips_more() {
     ] {
         assert_eq!(trips(&f, setup, sql).await, (plain, branch), "{sql}");
     }
+}
+
+/// Each rollback reads the description anew, so it must be cheap.
+#[tokio::test]
+async fn a_table_is_described_without_a_look_at_the_tables_of_the_system() {
+    let f = Fixture::new(
+        "CREATE TABLE parent (id INT PRIMARY KEY, code INT UNIQUE);
+         CREATE TABLE child (id INT PRIMARY KEY, p INT, c INT,
+           FOREIGN KEY (p) REFERENCES parent (id) ON DELETE SET NULL,
+           FOREIGN KEY (c) REFERENCES parent (code) ON UPDATE CASCADE);",
+    )
+    .await;
+    let mut connection = f.pool.plain().acquire().await.expect("one is free");
+    let name = TableName {
+        schema: None,
+        name: "parent".to_owned(),
+    };
+    let mut used = Vec::new();
+    for _ in 0..2 {
+        let (_, made): (String, String) =
+            sqlx::query_as("SHOW SESSION STATUS LIKE 'Created_tmp_tables'")
+                .fetch_one(&mut *connection)
+                .await
+                .expect("it is counted");
+        used.push(made.parse::<i64>().expect("a number"));
+        let found = read_table(&mut connection, &name, 0)
+            .await
+            .expect("it can be read");
+        assert_eq!(found.expect("it is there").table.incoming.len(), 2);
+    }
+    // Every view of the system that is opened makes some.
+    let made = used[1] - used[0];
+    assert!(made < 30, "{made} temporary tables");
 }
