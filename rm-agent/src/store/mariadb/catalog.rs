@@ -318,11 +318,13 @@ async fn read_references(
         let constraint = required(row, 0)?;
         let child = quote_qualified(&required(row, 1)?, &required(row, 2)?);
         let (child_column, column) = (required(row, 3)?, required(row, 4)?);
-        let rule = rules.get(&(child.clone(), constraint.clone()));
-        // Without a rule it was dropped since.
-        let (Some(position), Some(&(on_delete, on_update))) = (table.column(&column), rule) else {
+        let Some(position) = table.column(&column) else {
             continue;
         };
+        // Without a rule it was dropped since, or may not be seen.
+        let unknown = ReferentialAction::Change("an action that is not known");
+        let rule = rules.get(&(child.clone(), constraint.clone()));
+        let &(on_delete, on_update) = rule.unwrap_or(&(unknown, unknown));
         match table.incoming.last_mut() {
             Some(last) if *last.constraint == *constraint && *last.child == *child => {
                 last.columns.push(position);
