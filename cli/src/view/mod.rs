@@ -13,7 +13,10 @@ use accede_proto::v1::{Decision, Mode, RepairVerb, RollBackReason, Status, roll_
 
 /// A transaction id as people see it.
 pub(crate) fn xid(bits: u64) -> String {
-    format!("{bits:016x}")
+    match bits {
+        0 => "a local transaction".to_owned(),
+        bits => format!("{bits:016x}"),
+    }
 }
 
 /// Bytes of an id as hex digits.

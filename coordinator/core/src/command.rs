@@ -168,7 +168,7 @@ pub struct RegisterBranch {
 /// Waits until no other transaction holds the rows, without taking them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckLocks {
-    /// The transaction that reads.
+    /// The transaction that reads; [`Xid::outside`] for a local one outside of any.
     pub xid: Xid,
     /// Names this request and its repeats.
     pub request: RequestId,

@@ -25,6 +25,30 @@ impl Xid {
         }
     }
 
+    /// Stands for a local transaction outside of any global one while it asks about row locks.
+    /// Its top bit is set, so no transaction has it; the same request always gets the same.
+    #[must_use]
+    pub const fn outside(request: RequestId) -> Self {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        const TOP_BIT: NonZeroU64 = NonZeroU64::MIN.saturating_add((1 << 63) - 1);
+        let request = request.sequence.wrapping_mul(ODD) ^ request.process.0;
+        Self(TOP_BIT.saturating_add(request & !TOP_BIT.get()))
+    }
+
+    /// Whether it stands for a local transaction outside of any global one.
+    #[must_use]
+    pub const fn is_outside(self) -> bool {
+        self.get() >> 63 != 0
+    }
+
+    /// Reads the 64-bit form of a transaction or of what stands for a local one.
+    pub(crate) const fn of_asker(bits: u64) -> Option<Self> {
+        match NonZeroU64::new(bits) {
+            Some(bits) => Some(Self(bits)),
+            None => None,
+        }
+    }
+
     /// The 64-bit form.
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -46,13 +70,16 @@ impl Xid {
 
 impl fmt::Display for Xid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_outside() {
+            return f.write_str("a local transaction");
+        }
         write!(f, "{:016x}", self.0)
     }
 }
 
 impl fmt::Debug for Xid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Xid({self})")
+        write!(f, "Xid({:016x})", self.0)
     }
 }
 

@@ -94,7 +94,8 @@ impl State {
         let next_ticket = r.varint()?;
         state.derive()?;
         for (id, ticket) in r.list(get_ticket)? {
-            let known = state.transactions.contains(ticket.wanted.xid());
+            let xid = ticket.wanted.xid();
+            let known = xid.is_outside() || state.transactions.contains(xid);
             let fresh = state.locks.ticket(id).is_none() && id.0 < next_ticket;
             sound(known && fresh, "waiting request")?;
             state.arm(ticket.until, Timer::LockWait(id))?;

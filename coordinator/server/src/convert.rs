@@ -23,6 +23,19 @@ pub(crate) fn xid(bits: u64) -> Checked<Xid> {
     })
 }
 
+/// An XID for a reader; 0 stands for a local transaction outside of any global one.
+pub(crate) fn on_wire(xid: Xid) -> u64 {
+    if xid.is_outside() { 0 } else { xid.get() }
+}
+
+/// Reads who asks about row locks: 0 stands for a local transaction outside of any global one.
+fn asker(bits: u64, request: core::RequestId) -> Checked<Xid> {
+    match bits {
+        0 => Ok(Xid::outside(request)),
+        bits => xid(bits),
+    }
+}
+
 /// Reads a process's random number.
 pub(crate) fn process(number: u64) -> Checked<ProcessId> {
     if number == 0 {
@@ -174,9 +187,10 @@ pub(crate) fn check_locks(
     wire: &v1::CheckRowLocks,
     resource: Resource,
 ) -> Checked<core::CheckLocks> {
+    let request = request_id(wire.request)?;
     Ok(core::CheckLocks {
-        xid: xid(wire.xid)?,
-        request: request_id(wire.request)?,
+        xid: asker(wire.xid, request)?,
+        request,
         resource,
         locks: row_locks::keys(&wire.row_locks)?,
         shared: wire.shared,
@@ -193,9 +207,10 @@ pub(crate) fn done(wire: v1::BranchDone) -> Checked<core::BranchDone> {
 }
 
 pub(crate) fn withdrawn(wire: &v1::BranchWithdrawn) -> Checked<core::WithdrawBranch> {
+    let request = request_id(wire.request)?;
     Ok(core::WithdrawBranch {
-        xid: xid(wire.xid)?,
-        request: request_id(wire.request)?,
+        xid: asker(wire.xid, request)?,
+        request,
     })
 }
 

@@ -7,6 +7,7 @@ use prost::Message as _;
 use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
+    convert,
     limits::{RETRY_AFTER_LIMIT_MS, RETRY_AFTER_MS},
     trouble::{Answer, Trouble},
 };
@@ -95,7 +96,10 @@ pub(crate) fn of_rejection(
 ) -> Refusal {
     let it = xid.map_or_else(
         || "the request".to_owned(),
-        |xid| format!("transaction {xid}"),
+        |xid| match xid.is_outside() {
+            true => xid.to_string(),
+            false => format!("transaction {xid}"),
+        },
     );
     let resource = resource.unwrap_or("the resource");
     let (code, message) = match rejection {
@@ -201,12 +205,16 @@ pub(crate) fn of_rejection(
             ),
         ),
         Rejection::Deadlock { cycle } => (Code::Deadlock, deadlock(&it, cycle)),
-        Rejection::LockWaitTimedOut { holder } => (
-            Code::LockWaitTimedOut,
-            format!(
-                "{it}: a row is locked by transaction {holder} and was not free within the wait limit; roll back locally and try again"
-            ),
-        ),
+        Rejection::LockWaitTimedOut { holder } => {
+            let who = match holder.is_outside() {
+                true => "wanted by a local transaction before".to_owned(),
+                false => format!("locked by transaction {holder}"),
+            };
+            let text = format!(
+                "{it}: a row is {who} and was not free within the wait limit; roll back locally and try again"
+            );
+            (Code::LockWaitTimedOut, text)
+        }
         Rejection::BranchUnknown => (Code::BranchState, format!("{it} has no such branch")),
         Rejection::BranchState(state) => (
             Code::BranchState,
@@ -258,8 +266,8 @@ fn holder(rejection: &Rejection) -> u64 {
     match rejection {
         Rejection::HolderRollingBack { holder }
         | Rejection::HolderBlocked { holder }
-        | Rejection::LockWaitTimedOut { holder } => holder.get(),
-        Rejection::Deadlock { cycle } => cycle.get(1).map_or(0, |xid| xid.get()),
+        | Rejection::LockWaitTimedOut { holder } => convert::on_wire(*holder),
+        Rejection::Deadlock { cycle } => cycle.get(1).copied().map_or(0, convert::on_wire),
         _ => 0,
     }
 }

@@ -8,7 +8,10 @@ use accede_core::{
 use accede_proto::v1;
 use bytes::Bytes;
 
-use crate::{convert::Checked, refusal};
+use crate::{
+    convert::{self, Checked},
+    refusal,
+};
 
 /// All row locks of a register, sorted by key.
 ///
@@ -105,7 +108,7 @@ pub(crate) fn status(row: &RowLockStatus, now: Timestamp) -> v1::RowLockStatus {
     let waiting = row.waiting.iter().map(|waiter| {
         let (mode, columns) = mode(&waiter.mode);
         v1::RowLockWaiter {
-            xid: waiter.xid.get(),
+            xid: convert::on_wire(waiter.xid),
             waiting_for_ms: now.since(waiter.since),
             gives_up_in_ms: waiter.until.since(now),
             holds_local_locks: waiter.holds_local_locks,

@@ -186,7 +186,7 @@ pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
             branch: get_branch_id(r)?,
         }),
         tag::WITHDRAW_BRANCH => Command::WithdrawBranch(WithdrawBranch {
-            xid: get_xid(r)?,
+            xid: get_asker(r)?,
             request: get_request(r)?,
         }),
         tag::DOOM_BRANCH => Command::DoomBranch(DoomBranch {
@@ -314,7 +314,7 @@ fn put_check_locks(w: &mut Writer, check: &CheckLocks) {
 }
 
 fn get_check_locks(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
-    let xid = get_xid(r)?;
+    let xid = get_asker(r)?;
     let request = get_request(r)?;
     let known = CHECK_HOLDS_LOCAL_LOCKS | CHECK_SHARED;
     let flags = get_flags(r, "set of check flags", known)?;
@@ -425,6 +425,13 @@ pub(crate) fn put_xid(w: &mut Writer, xid: Xid) {
 
 pub(crate) fn get_xid(r: &mut Reader<'_>) -> Result<Xid, DecodeError> {
     Xid::new(r.fixed()?).ok_or(DecodeError::OutOfRange {
+        what: "transaction id",
+    })
+}
+
+/// A transaction, or what stands for a local one outside of any.
+pub(crate) fn get_asker(r: &mut Reader<'_>) -> Result<Xid, DecodeError> {
+    Xid::of_asker(r.fixed()?).ok_or(DecodeError::OutOfRange {
         what: "transaction id",
     })
 }

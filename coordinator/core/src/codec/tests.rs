@@ -11,6 +11,11 @@ fn xid() -> impl Strategy<Value = Xid> {
     (1..=u64::MAX >> 1).prop_filter_map("not zero", Xid::new)
 }
 
+/// A transaction, or what stands for a local one.
+fn asker() -> impl Strategy<Value = Xid> {
+    prop_oneof![xid(), request().prop_map(Xid::outside)]
+}
+
 fn request() -> impl Strategy<Value = RequestId> {
     (any::<u64>(), any::<u64>()).prop_map(|(process, sequence)| RequestId {
         process: ProcessId(process),
@@ -134,7 +139,13 @@ fn lock_commands() -> impl Strategy<Value = Command> {
         locks(),
         any::<(u32, bool)>(),
     );
-    let check = (xid(), request(), text(), keys(), any::<(u32, bool, bool)>());
+    let check = (
+        asker(),
+        request(),
+        text(),
+        keys(),
+        any::<(u32, bool, bool)>(),
+    );
     prop_oneof![
         register.prop_map(
             |(xid, request, agent, resource, locks, (wait_limit_ms, local))| {
@@ -171,7 +182,7 @@ fn branch_commands() -> impl Strategy<Value = Command> {
     let branch = || any::<u32>().prop_map(BranchId);
     prop_oneof![
         (xid(), branch()).prop_map(|(xid, branch)| Command::BranchDone(BranchDone { xid, branch })),
-        (xid(), request())
+        (asker(), request())
             .prop_map(|(xid, request)| Command::WithdrawBranch(WithdrawBranch { xid, request })),
         (xid(), branch(), text()).prop_map(|(xid, branch, detail)| Command::DoomBranch(
             DoomBranch {

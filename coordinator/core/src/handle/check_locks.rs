@@ -1,5 +1,5 @@
 //! Waits until no other transaction holds some rows, without taking them. The caller's local locks
-//! keep them free from then on.
+//! keep them free from then on. It may be a local transaction outside of any global one, too.
 
 use super::size;
 use crate::{

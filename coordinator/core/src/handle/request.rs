@@ -21,7 +21,7 @@ use crate::{
     row_lock::{Ticket, TicketId, Wanted},
     state::Parked,
     status::{BranchStatus, Status},
-    transaction::{Answer, Branch, Request},
+    transaction::{Answer, Branch, Request, Transaction},
 };
 
 impl Context<'_> {
@@ -29,6 +29,9 @@ impl Context<'_> {
     pub(super) fn want(&mut self, wanted: Wanted) -> Reply {
         let (xid, request) = (wanted.xid(), wanted.request());
         let content = digest(&wanted);
+        if xid.is_outside() {
+            return self.want_outside(wanted, content);
+        }
         if let Some(repeat) = self.repeated(xid, request, content) {
             return repeat;
         }
@@ -56,6 +59,45 @@ impl Context<'_> {
             answer,
         });
         reply
+    }
+
+    /// The reply to a check outside of any transaction. Nothing is remembered of it: a repeat joins
+    /// the first as long as that waits, and else looks anew.
+    fn want_outside(&mut self, wanted: Wanted, content: u64) -> Reply {
+        let (xid, request) = (wanted.xid(), wanted.request());
+        if let Some(ticket) = self.ticket_outside(xid, request) {
+            let same = self.state.locks.ticket(ticket).map(|t| digest(&t.wanted)) == Some(content);
+            return match same {
+                true => Reply::Waiting(Waiter::Request(xid, request)),
+                false => Reply::Refused(Rejection::DifferentContent),
+            };
+        }
+        if !self.state.databases.contains_key(wanted.resource()) {
+            return Reply::Refused(Rejection::ResourceUnknown);
+        }
+        match self.take_or_queue(wanted) {
+            Ok(answer) => self.reply_for(xid, request, &answer),
+            Err(Shed::Unrecorded(rejection) | Shed::Recorded(rejection)) => {
+                Reply::Refused(rejection)
+            }
+        }
+    }
+
+    fn ticket_outside(&self, xid: Xid, request: RequestId) -> Option<TicketId> {
+        let locks = &self.state.locks;
+        let is_it = |id: &TicketId| {
+            let ticket = locks.ticket(*id);
+            ticket.is_some_and(|ticket| ticket.wanted.request() == request)
+        };
+        locks.tickets_of(xid).find(is_it)
+    }
+
+    /// A check outside of any transaction is given up.
+    pub(super) fn withdraw_outside(&mut self, xid: Xid, request: RequestId) -> Reply {
+        if let Some(ticket) = self.ticket_outside(xid, request) {
+            self.withdraw_ticket(ticket);
+        }
+        Reply::Ok
     }
 
     fn repeated(&self, xid: Xid, request: RequestId, content: u64) -> Option<Reply> {
@@ -184,11 +226,12 @@ impl Context<'_> {
             return None;
         }
         let xid = wanted.xid();
-        let transaction = self.state.transactions.get(xid)?;
+        let transaction = self.state.transactions.get(xid);
+        let holds =
+            |t: &Transaction| t.parent.is_some() || t.branches.iter().any(|b| !b.locks.is_empty());
         // Nobody can wait for a transaction that holds and queues for nothing and is not nested.
-        let waited_for = transaction.parent.is_some()
-            || transaction.branches.iter().any(|b| !b.locks.is_empty())
-            || self.state.locks.tickets_of(xid).next().is_some();
+        let waited_for =
+            transaction.is_some_and(holds) || self.state.locks.tickets_of(xid).next().is_some();
         if !waited_for {
             return None;
         }
@@ -314,8 +357,8 @@ impl Context<'_> {
 
     /// A waiting request of an undecided transaction that is part of a circle.
     fn waits_in_circle(&self, xid: Xid) -> Option<(TicketId, Vec<Xid>)> {
-        let transaction = self.state.transactions.get(xid)?;
-        if transaction.status != Status::Active {
+        let transaction = self.state.transactions.get(xid);
+        if !xid.is_outside() && transaction?.status != Status::Active {
             return None;
         }
         self.state.locks.tickets_of(xid).find_map(|id| {
@@ -334,7 +377,9 @@ impl Context<'_> {
 
     fn answer(&mut self, xid: Xid, request: RequestId, answer: Answer) {
         let reply = self.reply_for(xid, request, &answer);
-        if let Some(record) = self.indexed(xid).request_mut(request) {
+        if !xid.is_outside()
+            && let Some(record) = self.indexed(xid).request_mut(request)
+        {
             record.answer = answer;
         }
         let waiter = Waiter::Request(xid, request);

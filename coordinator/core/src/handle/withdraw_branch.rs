@@ -14,6 +14,9 @@ use crate::{
 impl Context<'_> {
     pub(crate) fn withdraw_branch(&mut self, command: &WithdrawBranch) -> Reply {
         let xid = command.xid;
+        if xid.is_outside() {
+            return self.withdraw_outside(xid, command.request);
+        }
         match self.state.whereabouts(xid) {
             Whereabouts::Forgotten => return Reply::Ok,
             // The request itself may still be under way: it must find this when its turn comes.

@@ -5,8 +5,8 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use super::FIRST_VERSION;
 use crate::{
     codec::{
-        DecodeError, Reader, Writer, get_branch_id, get_command, get_problem, get_process,
-        get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_problem,
+        DecodeError, Reader, Writer, get_asker, get_branch_id, get_command, get_problem,
+        get_process, get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_problem,
         put_repair_verb, put_request, put_row_lock, put_xid,
     },
     command::{Command, Mode},
@@ -354,10 +354,10 @@ fn get_rejection(r: &mut Reader<'_>) -> Get<Rejection> {
             holder: get_xid(r)?,
         },
         4 => Rejection::Deadlock {
-            cycle: r.list(get_xid)?,
+            cycle: r.list(get_asker)?,
         },
         5 => Rejection::LockWaitTimedOut {
-            holder: get_xid(r)?,
+            holder: get_asker(r)?,
         },
         6 => Rejection::AlreadyDecided(get_decision(r)?),
         7 => Rejection::HolderBlocked {

@@ -6,6 +6,7 @@
 mod blocked;
 mod commit;
 mod locks;
+mod outside;
 mod phase_two;
 mod random;
 mod repair;
@@ -186,6 +187,20 @@ impl World {
         registration
     }
 
+    /// A check by a local transaction outside of any global one, which holds local locks.
+    pub(super) fn check_outside(&mut self, keys: &[&str]) -> CheckLocks {
+        let request = self.request();
+        CheckLocks {
+            xid: Xid::outside(request),
+            request,
+            resource: "a".into(),
+            locks: keys.iter().map(|k| LockKey::from(k.as_bytes())).collect(),
+            shared: false,
+            wait_limit_ms: 1_000,
+            holds_local_locks: true,
+        }
+    }
+
     /// Registers and expects to wait; returns who waits.
     pub(super) fn queue(&mut self, xid: Xid, resource: &str, keys: &[&str]) -> RegisterBranch {
         let registration = self.registration(xid, resource, keys);
@@ -342,9 +357,11 @@ pub(super) fn check_always(state: &State) {
             !state.locks.is_free(&ticket.wanted, Some(id)),
             "nobody waits for nothing"
         );
-        let transaction = state
-            .transaction(ticket.wanted.xid())
-            .expect("waiters are known");
+        let xid = ticket.wanted.xid();
+        if xid.is_outside() {
+            continue;
+        }
+        let transaction = state.transaction(xid).expect("waiters are known");
         assert_eq!(
             transaction.status(),
             Status::Active,

@@ -1,7 +1,7 @@
 //! Random worlds: whatever is sent in whatever order, what must always hold holds, and a replica
 //! restored from a snapshot in the middle ends in the same state.
 
-use std::vec;
+use std::{collections::BTreeSet, vec};
 
 use proptest::prelude::*;
 
@@ -140,11 +140,20 @@ impl Run {
                 self.world.apply(Command::RegisterBranch(registration));
             }
             Step::Check { of, keys } => {
+                let request = self.world.request();
+                let xid = match keys % 5 {
+                    0 => Xid::outside(request),
+                    _ => self.pick(of),
+                };
                 let check = CheckLocks {
-                    xid: self.pick(of),
-                    request: self.world.request(),
+                    xid,
+                    request,
                     resource: "a".into(),
-                    locks: alloc::vec![LockKey::from(&[b'1' + keys % 4][..])],
+                    locks: (0..=of % 3)
+                        .map(|i| LockKey::from(&[b'1' + (keys + i as u8) % 4][..]))
+                        .collect::<BTreeSet<_>>()
+                        .into_iter()
+                        .collect(),
                     shared: keys % 3 == 0,
                     wait_limit_ms: 200,
                     holds_local_locks: keys > 7,
@@ -156,13 +165,15 @@ impl Run {
                 self.world.done(xid, BranchId(branch));
             }
             Step::Withdraw { of, request } => {
-                let withdraw = WithdrawBranch {
-                    xid: self.pick(of),
-                    request: RequestId {
-                        process: AGENT,
-                        sequence: request,
-                    },
+                let request = RequestId {
+                    process: AGENT,
+                    sequence: request,
                 };
+                let xid = match request.sequence % 3 {
+                    0 => Xid::outside(request),
+                    _ => self.pick(of),
+                };
+                let withdraw = WithdrawBranch { xid, request };
                 self.world.apply(Command::WithdrawBranch(withdraw));
             }
             Step::Doom { of, branch } => {

@@ -188,7 +188,12 @@ impl OperatorDoor {
                 .map(|request| v1::WaitingRequest {
                     resource: (*request.resource).to_owned(),
                     row_locks: u32::try_from(request.row_locks).unwrap_or(u32::MAX),
-                    blocked_by: request.blocked_by.iter().map(|xid| xid.get()).collect(),
+                    blocked_by: request
+                        .blocked_by
+                        .iter()
+                        .copied()
+                        .map(convert::on_wire)
+                        .collect(),
                     waiting_for_ms: now.since(request.since),
                     gives_up_in_ms: request.until.since(now),
                 })

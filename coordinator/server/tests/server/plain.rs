@@ -37,6 +37,13 @@ async fn a_transaction_by_unary_calls() {
             row_locks: request.row_locks.clone(),
             ..Default::default()
         };
+        // A local transaction outside of any asks about the same rows.
+        let outside = v1::CheckRowLocks {
+            xid: 0,
+            holds_local_locks: true,
+            ..check.clone()
+        };
+        branches.check_locks(outside.clone()).await.expect("free");
         branches.check_locks(check).await.expect("free");
         let branch = branches
             .register(request)
@@ -44,6 +51,15 @@ async fn a_transaction_by_unary_calls() {
             .expect("joined")
             .into_inner()
             .branch;
+        let held = branches.check_locks(outside.clone()).await;
+        let held = held.expect_err("another transaction's");
+        assert_eq!(held.code(), tonic::Code::Aborted);
+        let withdrawal = v1::BranchWithdrawn {
+            xid: 0,
+            request: outside.request,
+            resource: outside.resource,
+        };
+        branches.withdraw(withdrawal).await.expect("noted");
         branches
             .done(v1::BranchDone { xid, branch })
             .await
