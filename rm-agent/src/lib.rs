@@ -12,6 +12,7 @@ mod at;
 mod clock;
 mod context;
 mod error;
+mod global_lock;
 pub mod limits;
 mod registrar;
 #[cfg(feature = "schema")]
@@ -31,8 +32,10 @@ pub use agent::{
 };
 pub use at::lock_name::describe_row_lock;
 pub use error::{Error, is_retryable};
+pub use global_lock::{global_lock, global_lock_within};
 pub use registrar::{
     ColumnDelta, EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration,
+    RowCheck,
 };
 pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
 

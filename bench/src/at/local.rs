@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use accede_proto::Xid;
-use accede_rm_agent::{Refused, Registered, Registrar, Registration};
+use accede_rm_agent::{Refused, Registered, Registrar, Registration, RowCheck};
 use futures_util::future::{BoxFuture, ready};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -54,7 +54,7 @@ impl Registrar for LocalRegistrar {
         Box::pin(ready(Ok(registered)))
     }
 
-    fn check_locks(&self, _: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+    fn check_locks(&self, _: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(ready(Ok(())))
     }
 

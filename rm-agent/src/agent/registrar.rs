@@ -34,8 +34,13 @@ use super::{
 };
 use crate::{
     clock,
-    registrar::{EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration},
+    registrar::{
+        EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration, RowCheck,
+    },
 };
+
+/// Stands on the wire for a local transaction outside of any global one.
+const OUTSIDE: u64 = 0;
 
 type Slot = DeliverySlot<BranchFrames>;
 
@@ -63,7 +68,7 @@ struct Branch {
 }
 
 /// Tells the coordinator that a request is given up, unless it is disarmed.
-struct Withdrawal(Option<(Xid, Branch)>);
+struct Withdrawal(Option<(Option<Xid>, Branch)>);
 
 impl Withdrawal {
     fn disarm(mut self) -> Option<Branch> {
@@ -80,9 +85,9 @@ impl Drop for Withdrawal {
 }
 
 impl Branch {
-    fn withdraw(self, xid: Xid) {
+    fn withdraw(self, xid: Option<Xid>) {
         let body = Ask::Withdrawn(BranchWithdrawn {
-            xid: xid.as_u64(),
+            xid: xid.map_or(OUTSIDE, Xid::as_u64),
             request: Some(self.request),
             resource: self.resource.as_ref().to_owned(),
         });
@@ -90,11 +95,11 @@ impl Branch {
     }
 }
 
-fn deliver(slot: Slot, body: Ask, xid: Xid) {
+fn deliver(slot: Slot, body: Ask, xid: Option<Xid>) {
     if let Err(error) = slot.deliver(body) {
         // Without the message the coordinator never counts the branch as done:
         // the transaction rolls back, at its deadline at the latest.
-        tracing::warn!(%xid, %error, "cannot tell the coordinator how a branch ended");
+        tracing::warn!(?xid, %error, "cannot tell the coordinator how a branch ended");
     }
 }
 
@@ -167,21 +172,23 @@ impl SessionRegistrar {
     /// Admits a request and makes its call, all within its patience.
     async fn ask(
         &self,
-        registration: &Registration,
+        xid: Option<Xid>,
+        resource: &Arc<str>,
+        wait_limit: Duration,
         body: impl FnOnce(RequestId, u32) -> Ask,
     ) -> Result<(Answer, Withdrawal), Refused> {
-        let patience = registration.wait_limit.saturating_add(ANSWER_MARGIN);
+        let patience = wait_limit.saturating_add(ANSWER_MARGIN);
         let started = clock::now();
-        let (session, slot) = timeout(patience, self.admit(&registration.resource))
+        let (session, slot) = timeout(patience, self.admit(resource))
             .await
-            .map_err(|_| self.not_attached(&registration.resource, patience))??;
+            .map_err(|_| self.not_attached(resource, patience))??;
         let request = self.next_request();
         let withdrawal = Withdrawal(Some((
-            registration.xid,
+            xid,
             Branch {
                 slot,
                 request,
-                resource: Arc::clone(&registration.resource),
+                resource: Arc::clone(resource),
             },
         )));
         let remaining = patience.saturating_sub(clock::now().saturating_duration_since(started));
@@ -238,22 +245,27 @@ impl SessionRegistrar {
     }
 
     async fn register_branch(&self, registration: Registration) -> Result<Registered, Refused> {
-        let xid = registration.xid;
+        let (xid, resource) = (registration.xid, &registration.resource);
         let (answer, withdrawal) = self
-            .ask(&registration, |request, wait_limit_ms| {
-                Ask::Register(RegisterBranch {
-                    xid: xid.as_u64(),
-                    request: Some(request),
-                    resource: registration.resource.as_ref().to_owned(),
-                    mode: Mode::At.into(),
-                    row_locks: row_locks(&registration.row_locks),
-                    escrow_row_locks: registration.escrow_locks.iter().map(escrow).collect(),
-                    wait_limit_ms,
-                    holds_local_locks: true,
-                    agent: self.agent,
-                    ..Default::default()
-                })
-            })
+            .ask(
+                Some(xid),
+                resource,
+                registration.wait_limit,
+                |request, wait_limit_ms| {
+                    Ask::Register(RegisterBranch {
+                        xid: xid.as_u64(),
+                        request: Some(request),
+                        resource: resource.as_ref().to_owned(),
+                        mode: Mode::At.into(),
+                        row_locks: row_locks(&registration.row_locks),
+                        escrow_row_locks: registration.escrow_locks.iter().map(escrow).collect(),
+                        wait_limit_ms,
+                        holds_local_locks: true,
+                        agent: self.agent,
+                        ..Default::default()
+                    })
+                },
+            )
             .await?;
         let Answer::Registered(registered) = answer else {
             return Err(unexpected(&answer));
@@ -274,19 +286,24 @@ impl SessionRegistrar {
         })
     }
 
-    async fn check(&self, check: Registration) -> Result<(), Refused> {
+    async fn check(&self, check: RowCheck) -> Result<(), Refused> {
         let (answer, withdrawal) = self
-            .ask(&check, |request, wait_limit_ms| {
-                Ask::CheckLocks(CheckRowLocks {
-                    xid: check.xid.as_u64(),
-                    request: Some(request),
-                    resource: check.resource.as_ref().to_owned(),
-                    row_locks: row_locks(&check.row_locks),
-                    wait_limit_ms,
-                    holds_local_locks: true,
-                    ..Default::default()
-                })
-            })
+            .ask(
+                check.xid,
+                &check.resource,
+                check.wait_limit,
+                |request, wait_limit_ms| {
+                    Ask::CheckLocks(CheckRowLocks {
+                        xid: check.xid.map_or(OUTSIDE, Xid::as_u64),
+                        request: Some(request),
+                        resource: check.resource.as_ref().to_owned(),
+                        row_locks: row_locks(&check.row_locks),
+                        wait_limit_ms,
+                        holds_local_locks: true,
+                        ..Default::default()
+                    })
+                },
+            )
             .await?;
         let Answer::LocksFree(_) = answer else {
             return Err(unexpected(&answer));
@@ -314,7 +331,7 @@ impl Registrar for SessionRegistrar {
         Box::pin(self.register_branch(registration))
     }
 
-    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+    fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(self.check(check))
     }
 
@@ -325,13 +342,13 @@ impl Registrar for SessionRegistrar {
                 xid: xid_bits,
                 branch,
             });
-            deliver(taken.slot, body, xid);
+            deliver(taken.slot, body, Some(xid));
         }
     }
 
     fn withdrawn(&self, xid: Xid, branch: u32) {
         if let Some(taken) = self.take(xid, branch) {
-            taken.withdraw(xid);
+            taken.withdraw(Some(xid));
         }
     }
 
@@ -360,7 +377,7 @@ impl Registrar for SessionRegistrar {
                 branch,
                 detail,
             });
-            deliver(taken.slot, body, xid);
+            deliver(taken.slot, body, Some(xid));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Changes {
     /// How to take changes back, the last one last, while there is a mark.
     journal: Vec<Entry>,
     marks: usize,
+    /// Images are not kept: what changed will not be undone.
+    locks_only: bool,
 }
 
 /// A moment to which the changes can be taken back.
@@ -59,6 +61,15 @@ struct TableChanges {
 }
 
 impl Changes {
+    /// Takes down which row locks the changes touch, and no images: for a local transaction outside
+    /// of any global one.
+    pub(crate) fn locks_only() -> Self {
+        Self {
+            locks_only: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds one row's change by one statement, after whose last row comes
     /// [`end_statement`](Self::end_statement). `adds_only`: the statement only adds to columns
     /// in escrow. On an error the branch must roll back.
@@ -75,9 +86,12 @@ impl Changes {
         let mut escrow = false;
         if let (Some(before), Some(after)) = (&before, &after) {
             check_update(table, before, after)?;
-            escrow = adds_only && adds_within_bounds(table, before, after)?;
+            escrow = adds_only && !self.locks_only && adds_within_bounds(table, before, after)?;
         }
         self.lock(table, before.as_ref(), after.as_ref());
+        if self.locks_only {
+            return self.check_size();
+        }
         let images = before.iter().chain(&after);
         self.bytes += images.map(RowImage::size).sum::<usize>();
         if let (Some(old), Some(new)) = (&before, &after)

@@ -34,6 +34,21 @@ pub struct Registration {
     pub wait_limit: Duration,
 }
 
+/// A local transaction that wants to know whether global ones may still undo rows which it holds
+/// local locks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowCheck {
+    /// The transaction that it belongs to, whose own locks do not matter. `None`: it belongs to
+    /// none.
+    pub xid: Option<Xid>,
+    /// The database, by the operator's name.
+    pub resource: Arc<str>,
+    /// The rows, sorted, no key twice.
+    pub row_locks: Vec<LockKey>,
+    /// How long the request may wait for their holders.
+    pub wait_limit: Duration,
+}
+
 /// A row that several transactions may add to at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EscrowLock {
@@ -82,7 +97,7 @@ pub trait Registrar: Send + Sync + 'static {
 
     /// Waits until no other transaction holds the rows, without taking them.
     /// The caller holds their local locks.
-    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>>;
+    fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>>;
 
     /// The local commit is durable. Never blocks; sent again after a reconnect.
     fn done(&self, xid: Xid, branch: u32);

@@ -1,4 +1,4 @@
-//! Asks the coordinator about rows that a SELECT has locked.
+//! Asks the coordinator about rows that a local transaction has locked or changed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,13 +8,14 @@ use crate::{
     at::statement::Wait,
     error::Error,
     limits,
-    registrar::{LockKey, RefusalCode, Refused, Registrar, Registration},
+    registrar::{LockKey, RefusalCode, Refused, Registrar, RowCheck},
 };
 
 pub(super) struct LockCheck<'a> {
     pub(super) registrar: &'a Arc<dyn Registrar>,
     pub(super) resource: &'a str,
-    pub(super) xid: Xid,
+    /// `None`: a local transaction outside of any asks.
+    pub(super) xid: Option<Xid>,
     /// How long a request may wait now.
     pub(super) wait_limit: &'a (dyn Fn() -> Duration + Sync),
     pub(super) wait: Wait,
@@ -45,13 +46,15 @@ impl LockCheck<'_> {
         Ok(held)
     }
 
-    async fn ask(&self, keys: BTreeSet<LockKey>) -> Result<(), Error> {
+    /// Asks about these rows.
+    pub(super) async fn ask(&self, keys: impl IntoIterator<Item = LockKey>) -> Result<(), Error> {
+        let keys: Vec<LockKey> = keys.into_iter().collect();
         if keys.is_empty() {
             return Ok(());
         }
         if keys.len() > limits::MAX_ROW_LOCKS {
             return Err(Error::TooLarge {
-                what: format!("the number of rows locked by FOR UPDATE, {}", keys.len()),
+                what: format!("the number of rows to look at, {}", keys.len()),
                 limit: limits::MAX_ROW_LOCKS,
             });
         }
@@ -59,11 +62,10 @@ impl LockCheck<'_> {
             Wait::Block => (self.wait_limit)(),
             Wait::Fail | Wait::Skip => Duration::ZERO,
         };
-        let check = Registration {
+        let check = RowCheck {
             xid: self.xid,
             resource: self.resource.into(),
-            row_locks: keys.into_iter().collect(),
-            escrow_locks: Vec::new(),
+            row_locks: keys,
             wait_limit,
         };
         Ok(self.registrar.check_locks(check).await?)

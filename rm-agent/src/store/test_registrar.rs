@@ -10,18 +10,22 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration};
+use crate::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration, RowCheck};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Registered(Xid, u32, usize),
     Checked(Xid, usize),
+    /// A check of a local transaction outside of any.
+    CheckedOutside(usize),
     /// A check that would not have waited.
     CheckedAtOnce(Xid, usize),
     Done(Xid, u32),
     Withdrawn(Xid, u32),
     Doomed(Xid, u32),
     Dropped(Xid),
+    /// The check of a local transaction outside of any was given up.
+    DroppedOutside,
     Blocked(Xid),
 }
 
@@ -43,6 +47,7 @@ pub(super) struct TestRegistrar {
     decided: Mutex<BTreeSet<Xid>>,
     /// The newest registration. Locks in escrow exclude nobody here.
     last: Mutex<Option<Registration>>,
+    last_check: Mutex<Option<RowCheck>>,
     pub(super) waiting: Notify,
 }
 
@@ -75,6 +80,10 @@ impl TestRegistrar {
         self.last.lock().clone()
     }
 
+    pub(super) fn last_check(&self) -> Option<RowCheck> {
+        self.last_check.lock().clone()
+    }
+
     pub(super) fn release(&self) {
         self.locks.lock().clear();
     }
@@ -96,6 +105,7 @@ impl TestRegistrar {
             self.free(xid, branch);
         }
         let of = |event: &Event| match event {
+            Event::CheckedOutside(_) | Event::DroppedOutside => None,
             Event::Registered(of, ..)
             | Event::Checked(of, _)
             | Event::CheckedAtOnce(of, _)
@@ -103,9 +113,9 @@ impl TestRegistrar {
             | Event::Withdrawn(of, _)
             | Event::Doomed(of, _)
             | Event::Dropped(of)
-            | Event::Blocked(of) => *of,
+            | Event::Blocked(of) => Some(*of),
         };
-        self.events.lock().retain(|event| of(event) != xid);
+        self.events.lock().retain(|event| of(event) != Some(xid));
         self.branches.lock().remove(&xid);
     }
 
@@ -139,7 +149,7 @@ impl TestRegistrar {
         self.events.lock().push(event);
     }
 
-    async fn refusal(&self, xid: Xid) -> Result<Duration, Refused> {
+    async fn refusal(&self, xid: Option<Xid>) -> Result<Duration, Refused> {
         let answer = self.answers.lock().pop_front();
         match answer {
             None => Ok(Duration::from_secs(60)),
@@ -154,11 +164,12 @@ impl TestRegistrar {
     }
 }
 
-struct OnDrop<'a>(&'a TestRegistrar, Xid);
+struct OnDrop<'a>(&'a TestRegistrar, Option<Xid>);
 
 impl Drop for OnDrop<'_> {
     fn drop(&mut self) {
-        self.0.push(Event::Dropped(self.1));
+        self.0
+            .push(self.1.map_or(Event::DroppedOutside, Event::Dropped));
     }
 }
 
@@ -167,7 +178,7 @@ impl Registrar for TestRegistrar {
         Box::pin(async move {
             let xid = registration.xid;
             *self.last.lock() = Some(registration.clone());
-            let give_up = self.refusal(xid).await?;
+            let give_up = self.refusal(Some(xid)).await?;
             let mut locks = self.locks.lock();
             if self.decided.lock().contains(&xid) {
                 return Err(Refused::new(RefusalCode::AlreadyDecided, "decided"));
@@ -199,20 +210,21 @@ impl Registrar for TestRegistrar {
         })
     }
 
-    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+    fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(async move {
+            let rows = check.row_locks.len();
+            *self.last_check.lock() = Some(check.clone());
             self.refusal(check.xid).await?;
-            let checked = if check.wait_limit.is_zero() {
-                Event::CheckedAtOnce
-            } else {
-                Event::Checked
-            };
-            self.push(checked(check.xid, check.row_locks.len()));
+            self.push(match check.xid {
+                Some(xid) if check.wait_limit.is_zero() => Event::CheckedAtOnce(xid, rows),
+                Some(xid) => Event::Checked(xid, rows),
+                None => Event::CheckedOutside(rows),
+            });
             let locks = self.locks.lock();
             let held = check
                 .row_locks
                 .iter()
-                .any(|key| locks.get(key).is_some_and(|held| held.0 != check.xid));
+                .any(|key| locks.get(key).is_some_and(|held| Some(held.0) != check.xid));
             if held {
                 return Err(Refused::new(RefusalCode::LockWaitTimedOut, "held"));
             }

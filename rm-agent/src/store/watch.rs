@@ -31,13 +31,15 @@ pub(super) trait Watched: Clone + Send + Sync {
 #[derive(Clone, Debug)]
 pub(super) struct Watch<P> {
     pool: P,
-    xid: Xid,
+    /// `None`: a local transaction outside of any. Nobody waits for it at the coordinator, so
+    /// nobody is told.
+    xid: Option<Xid>,
     /// The process of the branch's connection in the database, once it has begun there.
     backend: Option<i64>,
 }
 
 impl<P: Watched> Watch<P> {
-    pub(super) fn new(pool: &P, xid: Xid, backend: Option<i64>) -> Self {
+    pub(super) fn new(pool: &P, xid: Option<Xid>, backend: Option<i64>) -> Self {
         Self {
             pool: pool.clone(),
             xid,
@@ -47,6 +49,9 @@ impl<P: Watched> Watch<P> {
 
     /// Runs `work` to its end.
     pub(super) async fn over<T>(&self, work: impl Future<Output = T>) -> T {
+        let Some(xid) = self.xid else {
+            return work.await;
+        };
         let mut work = std::pin::pin!(work);
         tokio::select! {
             biased;
@@ -63,7 +68,7 @@ impl<P: Watched> Watch<P> {
             tokio::select! {
                 biased;
                 output = &mut work => return output,
-                () = self.look() => {}
+                () = self.look(xid) => {}
             }
         }
     }
@@ -80,10 +85,10 @@ impl<P: Watched> Watch<P> {
         stream::unfold((self, steps), next).boxed()
     }
 
-    async fn look(&self) {
+    async fn look(&self, xid: Xid) {
         if self.stands_still().await {
-            tracing::debug!(xid = %self.xid, resource = self.pool.resource(), "stands still");
-            self.pool.registrar().blocked(self.xid);
+            tracing::debug!(%xid, resource = self.pool.resource(), "stands still");
+            self.pool.registrar().blocked(xid);
         }
     }
 

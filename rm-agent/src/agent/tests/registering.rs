@@ -6,7 +6,7 @@ use accede_proto::v1::{
 use tokio::task::JoinHandle;
 
 use super::{coordinator::refusal, *};
-use crate::registrar::{RefusalCode, Refused, Registrar as _, Registration};
+use crate::registrar::{RefusalCode, Refused, Registrar as _, Registration, RowCheck};
 
 fn registration(number: u64, wait_limit: Duration) -> Registration {
     Registration {
@@ -15,6 +15,15 @@ fn registration(number: u64, wait_limit: Duration) -> Registration {
         row_locks: vec![Arc::from(&b"row 1"[..]), Arc::from(&b"row 2"[..])],
         escrow_locks: Vec::new(),
         wait_limit,
+    }
+}
+
+fn row_check(number: Option<u64>) -> RowCheck {
+    RowCheck {
+        xid: number.map(xid),
+        resource: "stock-db".into(),
+        row_locks: registration(1, SOON).row_locks,
+        wait_limit: SOON,
     }
 }
 
@@ -263,11 +272,11 @@ async fn without_a_coordinator_or_database_the_refusal_says_why() {
 #[tokio::test]
 async fn lock_checks_are_asked_and_withdrawn_like_registrations() {
     let (agent, mut connection, _) = attached(quick(), session_limits()).await;
-    let check = |number| {
+    let check = |number: Option<u64>| {
         let registrar = Arc::clone(&agent.registrar);
-        tokio::spawn(async move { registrar.check_locks(registration(number, SOON)).await })
+        tokio::spawn(async move { registrar.check_locks(row_check(number)).await })
     };
-    let checking = check(5);
+    let checking = check(Some(5));
     let request = connection.next().await;
     assert!(matches!(&request.body, Some(Ask::CheckLocks(check)) if check.row_locks.len() == 2));
     connection
@@ -275,7 +284,7 @@ async fn lock_checks_are_asked_and_withdrawn_like_registrations() {
         .await;
     soon(checking).await.expect("ran").expect("free");
 
-    let checking = check(6);
+    let checking = check(None);
     let request = connection.next().await;
     checking.abort();
     let (_, withdrawal) = withdrawn(&mut connection).await;
@@ -283,9 +292,11 @@ async fn lock_checks_are_asked_and_withdrawn_like_registrations() {
         panic!("expected a check, got {request:?}");
     };
     assert_eq!(withdrawal.request, asked.request);
+    // Outside of any transaction.
+    assert_eq!((withdrawal.xid, asked.xid), (0, 0));
 
     // An answer of the wrong kind is no permission.
-    let checking = check(7);
+    let checking = check(Some(7));
     let request = connection.next().await;
     grant(&connection, request.tag, 1).await;
     soon(checking)

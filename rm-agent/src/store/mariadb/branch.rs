@@ -11,6 +11,7 @@ use super::{error_number, session::Session};
 use crate::{
     at::{mysql::quote_qualified, undo::Changes},
     clock,
+    context::Kind,
     error::Error,
     limits,
     registrar::Registered,
@@ -19,7 +20,8 @@ use crate::{
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) xid: Xid,
+    /// `None`: a local transaction outside of any, which only looks at row locks.
+    pub(super) xid: Option<Xid>,
     pub(super) started: Instant,
     pub(super) patience: Duration,
     /// What the database said, and when its answer was received.
@@ -28,6 +30,22 @@ pub(super) struct Branch {
 }
 
 impl Branch {
+    /// Nothing if the local transaction runs untouched.
+    pub(super) fn new(kind: Kind, lock_wait: Duration) -> Option<Self> {
+        let changes = match kind {
+            Kind::Plain => return None,
+            Kind::Checked(_) => Changes::locks_only(),
+            Kind::Branch(_) => Changes::default(),
+        };
+        Some(Self {
+            xid: kind.xid(),
+            started: clock::now(),
+            patience: kind.patience(lock_wait),
+            begun: None,
+            changes,
+        })
+    }
+
     /// The session's number in the database, once it has begun there.
     pub(super) fn backend(&self) -> Option<i64> {
         self.begun.as_ref().and_then(|(session, _)| session.backend)
@@ -48,6 +66,7 @@ impl Branch {
     /// counted from when the branch began.
     pub(super) fn commit_message(
         &self,
+        xid: Xid,
         database: &str,
         registered: Registered,
         sent: Instant,
@@ -65,7 +84,7 @@ impl Branch {
             "INSERT INTO {} (xid, branch_id, rollback_info, log_status, log_created) \
              VALUES ({}, {}, X'",
             quote_qualified(database, "undo_log"),
-            self.xid.as_u64(),
+            xid.as_u64(),
             registered.branch,
         );
         for byte in record {
@@ -83,23 +102,23 @@ impl Branch {
         );
         message
     }
+}
 
-    /// What a failed commit message means. `certain`: the local transaction did not
-    /// commit.
-    pub(super) fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
-        if !certain {
-            return Error::CommitUnknown {
-                xid: self.xid,
-                reason: error.to_string(),
-            };
-        }
-        match error_number(&error) {
-            Some(1048) => Error::GaveUp { xid: self.xid },
-            Some(1062) => Error::RolledBackMeanwhile { xid: self.xid },
-            _ => Error::Database {
-                doing: "committing the branch",
-                source: error,
-            },
-        }
+/// What a failed commit message means. `certain`: the local transaction did not
+/// commit.
+pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error {
+    if !certain {
+        return Error::CommitUnknown {
+            xid,
+            reason: error.to_string(),
+        };
+    }
+    match error_number(&error) {
+        Some(1048) => Error::GaveUp { xid },
+        Some(1062) => Error::RolledBackMeanwhile { xid },
+        _ => Error::Database {
+            doing: "committing the branch",
+            source: error,
+        },
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use accede_link::context::TransactionContext;
 use accede_proto::Xid;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
@@ -14,17 +13,26 @@ use sqlx::{
 };
 
 use super::{
-    branch::Branch, connection::Held, error_number, executor::Statement, plan::Plan, pool::AtPool,
+    branch::{Branch, commit_error},
+    connection::Held,
+    error_number,
+    executor::Statement,
+    plan::Plan,
+    pool::AtPool,
     run, session,
 };
 use crate::{
-    at::{codec, undo::Changes},
+    at::{codec, statement::Wait},
     clock,
+    context::Kind,
     error::{Error, is_retryable},
     limits,
     registrar::Registration,
-    store::{outcome::Outcome, watch::Watch},
+    store::{lock_check::LockCheck, outcome::Outcome, watch::Watch},
 };
+
+/// Commits what began as a branch and wrote no undo record.
+const COMMIT_BRANCH: &str = "COMMIT; SET SESSION innodb_lock_wait_timeout = DEFAULT";
 
 /// What a statement yields.
 pub(super) type Step = Either<MySqlQueryResult, MySqlRow>;
@@ -76,19 +84,8 @@ impl Drop for AtTransaction {
 }
 
 impl AtTransaction {
-    pub(super) fn new(pool: AtPool, held: Held, context: Option<TransactionContext>) -> Self {
-        let branch = context.map(|context| {
-            let patience = pool.lock_wait();
-            Branch {
-                xid: context.xid(),
-                started: clock::now(),
-                patience: context
-                    .remaining()
-                    .map_or(patience, |left| left.min(patience)),
-                begun: None,
-                changes: Changes::default(),
-            }
-        });
+    pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
+        let branch = Branch::new(kind, pool.lock_wait());
         Self {
             pool,
             held,
@@ -101,7 +98,7 @@ impl AtTransaction {
     /// The global transaction that this one is a branch of, if it is one.
     #[must_use]
     pub fn xid(&self) -> Option<Xid> {
-        self.branch.as_ref().map(|branch| branch.xid)
+        self.branch.as_ref().and_then(|branch| branch.xid)
     }
 
     /// Commits. A branch that changed rows is registered first, its undo record
@@ -144,9 +141,12 @@ impl AtTransaction {
         }
         let result = match self.branch.take() {
             None => self.end_locally("COMMIT").await,
-            // An undo record is written only for a change that remains.
-            Some(branch) if branch.changes.is_empty() => self.end_locally("COMMIT").await,
-            Some(branch) => self.commit_branch(branch).await.map_err(sqlx::Error::from),
+            Some(branch) => match branch.xid {
+                None => self.commit_checked(&branch).await,
+                // An undo record is written only for a change that remains.
+                Some(_) if branch.changes.is_empty() => self.end_locally(COMMIT_BRANCH).await,
+                Some(xid) => self.commit_branch(xid, branch).await.map_err(Into::into),
+            },
         };
         if let Err(error) = &result {
             self.retryable = is_retryable(error);
@@ -169,9 +169,27 @@ impl AtTransaction {
         Ok(())
     }
 
+    /// Commits once no global transaction may undo what was written here, for that would undo this
+    /// as well.
+    async fn commit_checked(&mut self, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (row_locks, _) = branch.changes.locks();
+        let check = LockCheck {
+            registrar: self.pool.registrar(),
+            resource: self.pool.resource(),
+            xid: None,
+            wait_limit: &|| branch.wait_limit(),
+            wait: Wait::Block,
+        };
+        if let Err(error) = check.ask(row_locks).await {
+            let _ = self.held.roll_back().await;
+            return Err(error.into());
+        }
+        self.end_locally(COMMIT_BRANCH).await
+    }
+
     /// Register, write the undo record, commit: rule by rule so that a cancelled
     /// or failed step leaves the coordinator knowing the truth.
-    async fn commit_branch(&mut self, mut branch: Branch) -> Result<(), Error> {
+    async fn commit_branch(&mut self, xid: Xid, mut branch: Branch) -> Result<(), Error> {
         let (row_locks, escrow_locks) = branch.changes.locks();
         let record = branch.changes.take_record().encode();
         if record.len() > limits::MAX_UNDO_BYTES {
@@ -182,7 +200,7 @@ impl AtTransaction {
         }
         let record = codec::pack(record);
         let registration = Registration {
-            xid: branch.xid,
+            xid,
             resource: self.pool.resource().into(),
             row_locks,
             escrow_locks,
@@ -197,12 +215,12 @@ impl AtTransaction {
                 return Err(refused.into());
             }
         };
-        let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
-        let message = branch.commit_message(self.pool.database(), registered, sent, &record);
+        let mut outcome = Outcome::new(registrar, xid, registered.branch);
+        let message = branch.commit_message(xid, self.pool.database(), registered, sent, &record);
         outcome.sent = true;
         let backend = branch.backend();
         let committing = send_commit(self.held.get(), message);
-        let watch = Watch::new(&self.pool, branch.xid, backend);
+        let watch = Watch::new(&self.pool, Some(xid), backend);
         match watch.over(committing).await {
             Ok(()) => {
                 self.held.clean();
@@ -210,7 +228,7 @@ impl AtTransaction {
                 Ok(())
             }
             Err((error, certain)) => {
-                let error = branch.commit_error(error, certain);
+                let error = commit_error(xid, error, certain);
                 if certain {
                     outcome.withdrawn();
                     let _ = self.held.roll_back().await;

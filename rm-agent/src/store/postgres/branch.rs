@@ -10,6 +10,7 @@ use accede_proto::Xid;
 use crate::{
     at::undo::Changes,
     clock,
+    context::Kind,
     error::{Error, sql_state},
     limits,
     registrar::Registered,
@@ -18,7 +19,8 @@ use crate::{
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) xid: Xid,
+    /// `None`: a local transaction outside of any, which only looks at row locks.
+    pub(super) xid: Option<Xid>,
     pub(super) started: Instant,
     pub(super) patience: Duration,
     /// When the answer to BEGIN was received.
@@ -29,6 +31,23 @@ pub(super) struct Branch {
 }
 
 impl Branch {
+    /// Nothing if the local transaction runs untouched.
+    pub(super) fn new(kind: Kind, lock_wait: Duration) -> Option<Self> {
+        let changes = match kind {
+            Kind::Plain => return None,
+            Kind::Checked(_) => Changes::locks_only(),
+            Kind::Branch(_) => Changes::default(),
+        };
+        Some(Self {
+            xid: kind.xid(),
+            started: clock::now(),
+            patience: kind.patience(lock_wait),
+            begun: None,
+            backend: None,
+            changes,
+        })
+    }
+
     /// What is left of the branch's patience.
     pub(super) fn remaining(&self) -> Duration {
         self.patience
@@ -46,6 +65,7 @@ impl Branch {
     /// session's setting.
     pub(super) fn commit_message(
         &self,
+        xid: Xid,
         registered: Registered,
         sent: Instant,
         record: &[u8],
@@ -59,7 +79,7 @@ impl Branch {
             message,
             "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
              VALUES ({}, {}, '\\x",
-            self.xid.as_u64(),
+            xid.as_u64(),
             registered.branch,
         );
         for byte in record {
@@ -76,25 +96,26 @@ impl Branch {
         );
         message
     }
+}
 
-    pub(super) fn commit_error(&self, error: sqlx::Error, certain: bool) -> Error {
-        if !certain {
-            return Error::CommitUnknown {
-                xid: self.xid,
-                reason: error.to_string(),
-            };
-        }
-        let from_undo_log = error
-            .as_database_error()
-            .is_some_and(|database| database.table() == Some("undo_log"));
-        match sql_state(&error).as_deref() {
-            Some("23502") if from_undo_log => Error::GaveUp { xid: self.xid },
-            Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid: self.xid },
-            _ => Error::Database {
-                doing: "committing the branch",
-                source: error,
-            },
-        }
+/// What a failed commit message of a branch means. `certain`: it did not commit.
+pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error {
+    if !certain {
+        return Error::CommitUnknown {
+            xid,
+            reason: error.to_string(),
+        };
+    }
+    let from_undo_log = error
+        .as_database_error()
+        .is_some_and(|database| database.table() == Some("undo_log"));
+    match sql_state(&error).as_deref() {
+        Some("23502") if from_undo_log => Error::GaveUp { xid },
+        Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid },
+        _ => Error::Database {
+            doing: "committing the branch",
+            source: error,
+        },
     }
 }
 

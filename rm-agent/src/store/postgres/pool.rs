@@ -22,7 +22,7 @@ use super::{
     transaction::{AtTransaction, Step},
 };
 use crate::{
-    context,
+    context::Kind,
     error::Error,
     limits,
     registrar::Registrar,
@@ -145,12 +145,13 @@ impl AtPool {
     }
 
     /// Opens a transaction: a branch of the global transaction that the running
-    /// task works for, or a plain local one if it works for none.
+    /// task works for, or a plain local one if it works for none; one that looks at row
+    /// locks in a scope of [`global_lock`](crate::global_lock).
     ///
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(context::current()).await
+        self.begin_with(Kind::of_task()).await
     }
 
     /// Opens a branch of the global transaction `xid`, whatever the task works for.
@@ -158,7 +159,19 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Some(TransactionContext::new(xid))).await
+        self.begin_with(Kind::Branch(TransactionContext::new(xid)))
+            .await
+    }
+
+    /// Opens a local transaction outside of any global one that respects those: before it
+    /// commits, and before rows of `SELECT … FOR UPDATE` are seen, no global transaction may
+    /// undo the rows any more. What [`global_lock`](crate::global_lock) is for a whole task.
+    /// Inside a global transaction it is a branch like any other.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
+    pub async fn begin_checked(&self) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_with(Kind::checked()).await
     }
 
     /// Opens a plain local transaction, whatever the task works for.
@@ -166,19 +179,13 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_plain(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(None).await
+        self.begin_with(Kind::Plain).await
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(&self, context: Option<TransactionContext>) -> Result<Held, sqlx::Error> {
-        let acquired = match context {
-            Some(context) => {
-                let watch = Watch::new(self, context.xid(), None);
-                watch.over(self.inner.lender.lend()).await
-            }
-            None => self.inner.lender.lend().await,
-        };
-        match acquired {
+    async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
+        let watch = Watch::new(self, kind.xid(), None);
+        match watch.over(self.inner.lender.lend()).await {
             Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
             result => result,
         }
@@ -206,12 +213,9 @@ impl AtPool {
         }
     }
 
-    async fn begin_with(
-        &self,
-        context: Option<TransactionContext>,
-    ) -> Result<AtTransaction, sqlx::Error> {
-        let connection = self.acquire(context).await?;
-        Ok(AtTransaction::new(self.clone(), connection, context))
+    async fn begin_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {
+        let connection = self.acquire(kind).await?;
+        Ok(AtTransaction::new(self.clone(), connection, kind))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -269,17 +273,17 @@ impl AtPool {
         &'c self,
         statement: Statement,
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
-        let context = context::current();
-        if context.is_none() {
+        let kind = Kind::of_task();
+        if matches!(kind, Kind::Plain) {
             return Ok(self.plain().fetch_many(statement));
         }
         // Several statements in one text are one branch.
-        if statement.pieces().is_none() && self.reads_only(&statement, context).await? {
+        if statement.pieces().is_none() && self.reads_only(&statement, kind).await? {
             return Ok(self.plain().fetch_many(statement));
         }
         let mut retry = Retry::new();
         loop {
-            match self.run_alone(statement.clone(), context).await {
+            match self.run_alone(statement.clone(), kind).await {
                 Ok(steps) => return Ok(stream::iter(steps.into_iter().map(Ok)).boxed()),
                 Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
                 Err(error) => return Err(error),
@@ -287,28 +291,20 @@ impl AtPool {
         }
     }
 
-    async fn reads_only(
-        &self,
-        statement: &Statement,
-        context: Option<TransactionContext>,
-    ) -> Result<bool, sqlx::Error> {
+    async fn reads_only(&self, statement: &Statement, kind: Kind) -> Result<bool, sqlx::Error> {
         let sql = statement.sql.as_str();
         let plan = match self.planner().remembered(sql) {
             Some(plan) => plan,
             None => {
-                let mut connection = self.acquire(context).await?;
+                let mut connection = self.acquire(kind).await?;
                 self.planner().plan(sql, connection.get()).await?
             }
         };
         Ok(matches!(*plan, Plan::Read))
     }
 
-    async fn run_alone(
-        &self,
-        statement: Statement,
-        context: Option<TransactionContext>,
-    ) -> Result<Vec<Step>, sqlx::Error> {
-        let mut transaction = self.begin_with(context).await?;
+    async fn run_alone(&self, statement: Statement, kind: Kind) -> Result<Vec<Step>, sqlx::Error> {
+        let mut transaction = self.begin_with(kind).await?;
         let result = match transaction.start(statement).await {
             Ok(steps) => steps.try_collect().await,
             Err(error) => Err(error),

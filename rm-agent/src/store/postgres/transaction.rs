@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use accede_link::context::TransactionContext;
 use accede_proto::Xid;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
@@ -14,7 +13,7 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, rolled_back_for_sure},
+    branch::{Branch, commit_error, rolled_back_for_sure},
     connection::Held,
     executor::Statement,
     locking::LockingStatement,
@@ -24,12 +23,13 @@ use super::{
     savepoint::{self, Savepoints},
 };
 use crate::{
-    at::{codec, savepoint::SavepointCommand, undo::Changes},
+    at::{codec, savepoint::SavepointCommand, statement::Wait, undo::Changes},
     clock,
+    context::Kind,
     error::{Error, is_retryable, sql_state},
     limits,
     registrar::Registration,
-    store::{outcome::Outcome, watch::Watch},
+    store::{lock_check::LockCheck, outcome::Outcome, watch::Watch},
 };
 
 /// What a statement yields.
@@ -83,20 +83,8 @@ impl Drop for AtTransaction {
 }
 
 impl AtTransaction {
-    pub(super) fn new(pool: AtPool, held: Held, context: Option<TransactionContext>) -> Self {
-        let branch = context.map(|context| {
-            let patience = pool.lock_wait();
-            Branch {
-                xid: context.xid(),
-                started: clock::now(),
-                patience: context
-                    .remaining()
-                    .map_or(patience, |left| left.min(patience)),
-                begun: None,
-                backend: None,
-                changes: Changes::default(),
-            }
-        });
+    pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
+        let branch = Branch::new(kind, pool.lock_wait());
         Self {
             pool,
             held,
@@ -110,7 +98,7 @@ impl AtTransaction {
     /// The global transaction that this one is a branch of, if it is one.
     #[must_use]
     pub fn xid(&self) -> Option<Xid> {
-        self.branch.as_ref().map(|branch| branch.xid)
+        self.branch.as_ref().and_then(|branch| branch.xid)
     }
 
     /// Commits. A branch that changed rows is registered first, its undo record
@@ -158,9 +146,12 @@ impl AtTransaction {
         }
         let result = match self.branch.take() {
             None => self.end_locally("COMMIT").await,
-            // An undo record is written only for a change that remains.
-            Some(branch) if branch.changes.is_empty() => self.end_locally("COMMIT").await,
-            Some(branch) => self.commit_branch(branch).await.map_err(sqlx::Error::from),
+            Some(branch) => match branch.xid {
+                None => self.commit_checked(&branch).await,
+                // An undo record is written only for a change that remains.
+                Some(_) if branch.changes.is_empty() => self.end_locally("COMMIT").await,
+                Some(xid) => self.commit_branch(xid, branch).await.map_err(Into::into),
+            },
         };
         if let Err(error) = &result {
             self.retryable = is_retryable(error);
@@ -183,9 +174,27 @@ impl AtTransaction {
         Ok(())
     }
 
+    /// Commits once no global transaction may undo what was written here, for that would undo this
+    /// as well.
+    async fn commit_checked(&mut self, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (row_locks, _) = branch.changes.locks();
+        let check = LockCheck {
+            registrar: self.pool.registrar(),
+            resource: self.pool.resource(),
+            xid: None,
+            wait_limit: &|| branch.wait_limit(),
+            wait: Wait::Block,
+        };
+        if let Err(error) = check.ask(row_locks).await {
+            let _ = self.held.roll_back().await;
+            return Err(error.into());
+        }
+        self.end_locally("COMMIT").await
+    }
+
     /// Register, write the undo record, commit: rule by rule so that a cancelled
     /// or failed step leaves the coordinator knowing the truth.
-    async fn commit_branch(&mut self, mut branch: Branch) -> Result<(), Error> {
+    async fn commit_branch(&mut self, xid: Xid, mut branch: Branch) -> Result<(), Error> {
         let locks = branch.changes.locks();
         let record = branch.changes.take_record().encode();
         if record.len() > limits::MAX_UNDO_BYTES {
@@ -197,7 +206,7 @@ impl AtTransaction {
         let (row_locks, escrow_locks) = locks;
         let record = codec::pack(record);
         let registration = Registration {
-            xid: branch.xid,
+            xid,
             resource: self.pool.resource().into(),
             row_locks,
             escrow_locks,
@@ -212,11 +221,11 @@ impl AtTransaction {
                 return Err(refused.into());
             }
         };
-        let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
-        let message = branch.commit_message(registered, sent, &record);
+        let mut outcome = Outcome::new(registrar, xid, registered.branch);
+        let message = branch.commit_message(xid, registered, sent, &record);
         outcome.sent = true;
         let commit = sqlx::raw_sql(sqlx::AssertSqlSafe(message)).execute(self.held.get());
-        let committed = Watch::new(&self.pool, branch.xid, branch.backend)
+        let committed = Watch::new(&self.pool, Some(xid), branch.backend)
             .over(commit)
             .await;
         match committed {
@@ -227,7 +236,7 @@ impl AtTransaction {
             }
             Err(error) => {
                 let certain = rolled_back_for_sure(&error);
-                let error = branch.commit_error(error, certain);
+                let error = commit_error(xid, error, certain);
                 if certain {
                     outcome.withdrawn();
                     let _ = self.held.roll_back().await;

@@ -2,6 +2,7 @@
 
 mod agent;
 mod blocked;
+mod global_lock;
 mod phase_one;
 mod proof;
 mod refusals;

@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     BranchKey, Fixture, PhaseTwoError, TestRegistrar, UndoPolicy, phase_two, registrar::Event, xid,
 };
-use crate::{AtPool, Error, Refused, Registered, Registrar, Registration};
+use crate::{AtPool, Error, Refused, Registered, Registrar, Registration, RowCheck};
 
 const ACCOUNTS: i64 = 60;
 const WRITERS: u64 = 4;
@@ -75,7 +75,7 @@ impl Registrar for Mortal {
         }
     }
 
-    fn check_locks(&self, check: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+    fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {
         self.inner.check_locks(check)
     }
 

@@ -6,6 +6,7 @@ mod concurrent;
 mod crashes;
 mod escrow;
 mod executor;
+mod global_lock;
 mod images;
 mod lending;
 mod locking;
