@@ -8,6 +8,7 @@
 //! `ACCEDE_TEST_SEED` where to begin, `ACCEDE_TEST_PROOF` into which folder the
 //! result is written.
 
+mod escrow;
 mod kinds;
 
 mod schema;
