@@ -12,6 +12,7 @@ pub(crate) mod lock_name;
 mod locking;
 pub(crate) mod merge;
 pub(crate) mod mysql;
+mod narrow;
 pub(crate) mod rewrite;
 pub(crate) mod savepoint;
 pub(crate) mod statement;

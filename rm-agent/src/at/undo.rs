@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    codec::{UndoRecord, UndoRow},
     escrow::{self, Bounds, Delta},
     image::RowImage,
-    lock_key,
+    lock_key, narrow,
     table::{ReferentialAction, Table},
 };
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct Changes {
     marks: usize,
     /// Images are not kept: what changed will not be undone.
     locks_only: bool,
+    /// Columns that did not change are left out of the record.
+    narrow: bool,
 }
 
 /// A moment to which the changes can be taken back.
@@ -68,6 +70,12 @@ impl Changes {
             locks_only: true,
             ..Self::default()
         }
+    }
+
+    /// Leaves columns that did not change out of the record, if so told.
+    pub(crate) fn narrow(mut self, narrow: bool) -> Self {
+        self.narrow = narrow;
+        self
     }
 
     /// Adds one row's change by one statement, after whose last row comes
@@ -292,30 +300,13 @@ impl Changes {
 
     /// The undo record. Takes the images out.
     pub(crate) fn take_record(&mut self) -> UndoRecord {
-        let tables = std::mem::take(&mut self.tables);
-        let tables = tables
-            .into_iter()
-            .filter(|t| !t.rows.is_empty())
-            .map(|changes| UndoTable {
-                schema: Arc::clone(&changes.table.schema),
-                name: Arc::clone(&changes.table.name),
-                key: changes.table.key.clone(),
-                columns: changes
-                    .table
-                    .columns
-                    .iter()
-                    .map(|column| UndoColumn {
-                        name: Arc::clone(&column.name),
-                        type_oid: column.type_oid,
-                        text_type: column.as_text.then(|| Arc::clone(&column.type_name)),
-                        generated: column.generated,
-                        merges: column.merges,
-                    })
-                    .collect(),
-                rows: changes.rows.into_values().collect(),
-            });
+        let tables = std::mem::take(&mut self.tables).into_iter();
+        let parts = tables.flat_map(|changes| {
+            let rows = changes.rows.into_values().collect();
+            narrow::record(&changes.table, rows, self.narrow)
+        });
         UndoRecord {
-            tables: tables.collect(),
+            tables: parts.collect(),
         }
     }
 }

@@ -1,7 +1,10 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::at::table::{Column, Equality, IncomingKey};
+use crate::at::{
+    codec::UndoTable,
+    table::{Column, Equality, IncomingKey},
+};
 
 fn table() -> Arc<Table> {
     let column = |name: &str| Column {
@@ -139,4 +142,47 @@ fn is_bounded() {
             ..
         })
     ));
+}
+
+#[test]
+fn a_narrow_record_holds_keys_unique_and_changed_columns() {
+    let mut table = Table::clone(&table());
+    table.unique.push(crate::at::table::UniqueIndex {
+        name: "u".into(),
+        columns: vec![2],
+        nulls_are_equal: false,
+    });
+    let table = Arc::new(table);
+    let record = |narrow| {
+        let mut changes = Changes::default().narrow(narrow);
+        let mut record = |before, after| {
+            changes
+                .record(&table, before, after, false)
+                .expect("undoable")
+        };
+        record(row([1, 1, 0, 5]), row([1, 2, 0, 5]));
+        record(row([1, 2, 0, 5]), row([1, 3, 0, 5]));
+        record(None, row([2, 0, 1, 0]));
+        changes.take_record()
+    };
+    let names = |part: &UndoTable| {
+        let names = part.columns.iter().map(|column| column.name.to_string());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let whole = record(false);
+    assert_eq!(whole.tables.len(), 1);
+    let narrow = record(true);
+    let [other, changed] = &narrow.tables[..] else {
+        panic!("{narrow:?}")
+    };
+    assert_eq!(names(other), "id value identity referenced");
+    assert_eq!(names(changed), "id value identity");
+    let three = |values: [u8; 3]| {
+        let values = values.map(|v| Some(Bytes::copy_from_slice(&[v])));
+        let values = values.to_vec();
+        Some(RowImage { values })
+    };
+    let change = &changed.rows[0];
+    assert_eq!(change.before, three([1, 1, 0]));
+    assert_eq!(change.after, three([1, 3, 0]));
 }

@@ -7,6 +7,7 @@ use std::{
 
 use accede_proto::Xid;
 
+use super::pool::AtPool;
 use crate::{
     at::undo::Changes,
     clock,
@@ -32,16 +33,16 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Nothing if the local transaction runs untouched.
-    pub(super) fn new(kind: Kind, lock_wait: Duration) -> Option<Self> {
+    pub(super) fn new(kind: Kind, pool: &AtPool) -> Option<Self> {
         let changes = match kind {
             Kind::Plain => return None,
             Kind::Checked(_) => Changes::locks_only(),
-            Kind::Branch(_) => Changes::default(),
+            Kind::Branch(_) => Changes::default().narrow(!pool.full_images()),
         };
         Some(Self {
             xid: kind.xid(),
             started: clock::now(),
-            patience: kind.patience(lock_wait),
+            patience: kind.patience(pool.lock_wait()),
             begun: None,
             backend: None,
             changes,

@@ -25,6 +25,7 @@ pub struct AtPoolBuilder {
     phase_two_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
+    full_images: bool,
     allowed: Allowed,
 }
 
@@ -51,6 +52,7 @@ impl AtPoolBuilder {
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
+            full_images: false,
             allowed: Allowed::default(),
         }
     }
@@ -133,6 +135,16 @@ impl AtPoolBuilder {
         self
     }
 
+    /// Records every column of the rows that a branch changes, in place of those that it
+    /// changed and those of keys and unique indexes. Then an undo finds any change that others
+    /// made to such a row, also to columns that the branch left alone, and is stuck; and a
+    /// row that others deleted can be brought back by a repair. Undo records grow by what
+    /// the rows hold.
+    pub fn full_images(mut self) -> Self {
+        self.full_images = true;
+        self
+    }
+
     /// Lets several transactions add to this integer column of `table` (or
     /// `schema.table`) at the same time, as to the stock of a product that everybody
     /// buys: none waits for the end of the others, as long as the column stays in
@@ -207,6 +219,7 @@ impl AtPoolBuilder {
             planner,
             registrar,
             self.lock_wait,
+            self.full_images,
         ))
     }
 

@@ -64,6 +64,7 @@ struct Inner {
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
+    full_images: bool,
     /// Turns at asking the database whether a statement waits.
     questions: Semaphore,
 }
@@ -90,6 +91,7 @@ impl AtPool {
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
+        full_images: bool,
     ) -> Self {
         let inner = Inner {
             resource,
@@ -98,6 +100,7 @@ impl AtPool {
             planner,
             registrar,
             lock_wait,
+            full_images,
             questions: Semaphore::new(1),
         };
         Self {
@@ -133,6 +136,11 @@ impl AtPool {
 
     pub(super) fn lock_wait(&self) -> Duration {
         self.inner.lock_wait
+    }
+
+    /// Whether undo records hold columns that did not change.
+    pub(super) fn full_images(&self) -> bool {
+        self.inner.full_images
     }
 
     /// Checks that the database can be reached and has this library's tables.

@@ -5,7 +5,7 @@
 //! or a foreign key whose row is not back yet. Then it all begins anew, with each
 //! row tried again until what is in its way has gone.
 
-use sqlx::{Executor as _, PgConnection};
+use sqlx::{Executor as _, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     PhaseTwoError,
@@ -123,6 +123,9 @@ async fn park_one(
     Ok(false)
 }
 
+/// A row as an undo made it, and the text of its columns that the images do not have.
+type Restored = (RowImage, Option<String>);
+
 impl CurrentTable {
     async fn apply(
         &self,
@@ -134,11 +137,15 @@ impl CurrentTable {
             (None, None) => return Ok(()),
             (Some(current), None) => return self.delete(connection, current).await,
             (Some(current), Some(before)) => self.update(connection, current, before).await?,
-            (None, Some(before)) => self.insert(connection, before).await?,
+            (None, Some(before)) => self.insert(connection, step, before).await?,
         };
         let as_wanted = match (&restored, &step.target) {
-            (Some(got), Some(wanted)) => is_undone(&self.undo.columns, wanted, got),
-            (got, wanted) => got == wanted,
+            (Some((got, rest)), Some(wanted)) => {
+                let was = step.rest.as_ref().map(|rest| &rest.columns);
+                let touched = matches!((was, rest), (Some(was), Some(now)) if was != now);
+                !touched && is_undone(&self.undo.columns, wanted, got)
+            }
+            _ => false,
         };
         if as_wanted || forced {
             return Ok(());
@@ -156,7 +163,7 @@ impl CurrentTable {
         connection: &mut PgConnection,
         current: &RowImage,
         before: &RowImage,
-    ) -> Result<Option<RowImage>, Failure> {
+    ) -> Result<Option<Restored>, Failure> {
         let mut bound = Bound { values: Vec::new() };
         let mut assignments = Vec::new();
         for (position, column) in self.undo.columns.iter().enumerate() {
@@ -166,24 +173,38 @@ impl CurrentTable {
             }
         }
         if assignments.is_empty() {
-            return Ok(Some(current.clone()));
+            return Ok(Some((current.clone(), None)));
         }
         let condition = self.key_condition(&mut bound, current);
         let sql = format!(
-            "UPDATE {} SET {} WHERE {condition} RETURNING {}",
+            "UPDATE {} SET {} WHERE {condition} RETURNING {}, {}",
             self.name,
             assignments.join(", "),
             self.image_output(),
+            self.rest_output(),
         );
         let row = bound.query(sql).fetch_optional(connection).await?;
-        Ok(row.map(|row| self.image(&row)).transpose()?)
+        Ok(row.map(|row| self.restored(&row)).transpose()?)
+    }
+
+    fn restored(&self, row: &PgRow) -> Result<Restored, PhaseTwoError> {
+        Ok((self.image(row)?, row.try_get(1)?))
     }
 
     async fn insert(
         &self,
         connection: &mut PgConnection,
+        step: &Step,
         before: &RowImage,
-    ) -> Result<Option<RowImage>, Failure> {
+    ) -> Result<Option<Restored>, Failure> {
+        if self.is_lost(step) {
+            return Err(PhaseTwoError::stuck(format!(
+                "a row of {} that the branch changed is gone, and the undo record holds only some \
+                 of its columns; restore it by hand, then repair with accept",
+                self.name
+            ))
+            .into());
+        }
         let mut bound = Bound { values: Vec::new() };
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for (position, column) in self.undo.columns.iter().enumerate() {
@@ -192,15 +213,35 @@ impl CurrentTable {
                 values.push(bound.add(column, &before.values[position]));
             }
         }
+        let number = bound.values.len() + 1;
+        if step.rest.is_some() {
+            // It had left for a moment, and comes back with all that it held.
+            for name in self.unrecorded().map(quote) {
+                values.push(format!("(accede_row).{name}"));
+                names.push(name);
+            }
+        }
+        let from = match step.rest {
+            Some(_) => format!(
+                " FROM (SELECT ${number}::text::{} AS accede_row) x",
+                self.name
+            ),
+            None => String::new(),
+        };
         let sql = format!(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}) RETURNING {}",
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {}{from} RETURNING {}, {}",
             self.name,
             names.join(", "),
             values.join(", "),
             self.image_output(),
+            self.rest_output(),
         );
-        let row = bound.query(sql).fetch_optional(connection).await?;
-        Ok(row.map(|row| self.image(&row)).transpose()?)
+        let mut query = bound.query(sql);
+        if let Some(rest) = &step.rest {
+            query = query.bind(rest.row.clone());
+        }
+        let row = query.fetch_optional(connection).await?;
+        Ok(row.map(|row| self.restored(&row)).transpose()?)
     }
 
     /// The row is locked, so no new row can come to reference it meanwhile.

@@ -46,6 +46,9 @@ pub(super) async fn stuck(
             texts(connection, table, now).await?,
         );
         describe(&mut difference, table, &texts);
+        if table.is_lost(step) {
+            difference.push_str("  columns that the branch did not change are lost with the row\n");
+        }
         if mismatch.has_new_values {
             difference.push_str("  columns added since then hold values that would be lost\n");
         }
@@ -58,6 +61,10 @@ pub(super) async fn stuck(
     in_order.sort_by_key(|step| std::cmp::Reverse(step.row.order));
     for step in in_order {
         let table = &tables[step.table];
+        if table.is_lost(step) {
+            repair.clear();
+            break;
+        }
         let before = texts(connection, table, step.target.as_ref()).await?;
         let now = texts(connection, table, step.current.as_ref()).await?;
         repair_one(&mut repair, table, before.as_ref(), now.as_ref());

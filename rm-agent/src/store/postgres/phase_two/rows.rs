@@ -26,8 +26,8 @@ pub(super) struct CurrentTable {
     pub(super) name: String,
     /// Each image column's type with its modifier, as a cast may name it.
     pub(super) type_names: Vec<String>,
-    /// Columns that the images do not have, and the value that rows got from
-    /// `ADD COLUMN … DEFAULT`.
+    /// Columns that the images do not have, because they came later or because the branch did
+    /// not change them, and the value that rows got from `ADD COLUMN … DEFAULT`.
     added: Vec<(String, Option<String>)>,
     pub(super) cascades: Vec<Cascade>,
 }
@@ -49,6 +49,15 @@ pub(super) struct Step {
     pub(super) target: Option<RowImage>,
     /// The row whose key is equal, but written differently.
     equal: Option<RowImage>,
+    pub(super) rest: Option<Rest>,
+}
+
+/// What the images do not show of a row that others must find as it was.
+pub(super) struct Rest {
+    /// Its columns that the images do not have, as text.
+    pub(super) columns: String,
+    /// The whole row, as text.
+    pub(super) row: String,
 }
 
 /// What was found under a key.
@@ -58,6 +67,7 @@ struct Found {
     /// Columns that came after the branch hold values of their own.
     has_new_values: bool,
     equal: Option<RowImage>,
+    rest: Option<Rest>,
 }
 
 /// A key that was only written differently (5.0 became 5) was recorded as a row that
@@ -104,6 +114,7 @@ pub(super) async fn undo(
                 current,
                 has_new_values,
                 equal,
+                rest,
             } = table.lock(connection, &row).await?;
             // Who only added did not leave the row in any certain state.
             if current == row.before && !row.escrow {
@@ -137,6 +148,7 @@ pub(super) async fn undo(
                 current,
                 target,
                 equal,
+                rest,
             });
         }
         tables.push(table);
@@ -246,6 +258,27 @@ impl CurrentTable {
         format!("ROW({})", columns.join(", "))
     }
 
+    /// The columns that the images do not have, without computed ones; NULL if there are none.
+    pub(super) fn rest_output(&self) -> String {
+        if self.added.is_empty() {
+            return "NULL::text".to_owned();
+        }
+        let columns: Vec<String> = self.unrecorded().map(quote).collect();
+        format!("ROW({})::text", columns.join(", "))
+    }
+
+    /// Whether a row that the branch changed is gone, and cannot be made again: its record holds
+    /// only some of its columns.
+    pub(super) fn is_lost(&self, step: &Step) -> bool {
+        let changed = step.row.before.is_some() && step.row.after.is_some();
+        changed && step.current.is_none() && step.rest.is_none() && !self.added.is_empty()
+    }
+
+    /// Their names.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = &str> {
+        self.added.iter().map(|(name, _)| name.as_str())
+    }
+
     pub(super) fn key_condition<'a>(
         &'a self,
         bound: &mut Bound<'a>,
@@ -276,8 +309,12 @@ impl CurrentTable {
         let mut bound = Bound { values: Vec::new() };
         let condition = self.key_condition(&mut bound, image);
         let mut number = bound.values.len();
-        let own: Vec<String> = self
-            .added
+        // Only what came later can be lost, with a row that the branch inserted.
+        let later = match row.before {
+            None => self.added.as_slice(),
+            Some(_) => &[],
+        };
+        let own: Vec<String> = later
             .iter()
             .map(|(column, _)| {
                 number += 1;
@@ -285,12 +322,14 @@ impl CurrentTable {
             })
             .collect();
         let mut query = bound.query(format!(
-            "SELECT {}, false{} FROM {} WHERE {condition} FOR UPDATE",
+            "SELECT {}, false{}, {}, accede_row::text FROM {} AS accede_row \
+             WHERE {condition} FOR UPDATE",
             self.image_output(),
             own.concat(),
+            self.rest_output(),
             self.name,
         ));
-        for (_, missing) in &self.added {
+        for (_, missing) in later {
             query = query.bind(missing);
         }
         match query.fetch_optional(connection).await? {
@@ -305,6 +344,15 @@ impl CurrentTable {
                         current: Some(current),
                         has_new_values: row.try_get(1)?,
                         equal: None,
+                        rest: row
+                            .try_get::<Option<String>, _>(2)?
+                            .map(|columns| {
+                                Ok::<_, sqlx::Error>(Rest {
+                                    columns,
+                                    row: row.try_get(3)?,
+                                })
+                            })
+                            .transpose()?,
                     })
                 } else {
                     Ok(Found {

@@ -83,6 +83,8 @@ async fn images_hold_at(level: &str) {
         .resource("test-db")
         .connect_options(options.options([("default_transaction_isolation", level)]))
         .max_connections(WRITERS as u32)
+        // The test looks at columns that not every statement changes.
+        .full_images()
         .build(f.registrar.clone())
         .expect("a pool");
     let start = versions(&f).await;

@@ -11,6 +11,7 @@ mod images;
 mod lending;
 mod locking;
 mod merging;
+mod narrow;
 mod order;
 mod phase_one;
 mod proof;
