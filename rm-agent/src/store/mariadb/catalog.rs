@@ -1,6 +1,9 @@
 //! Reads from MariaDB's catalog what AT must know about a table.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sqlx::{MySqlConnection, Row as _, mysql::MySqlRow};
 
@@ -149,14 +152,12 @@ async fn read_columns(
     table: &mut Table,
     info: &mut TableInfo,
 ) -> Result<Vec<Known>, sqlx::Error> {
+    let in_unique_indexes = columns_in_unique_indexes(connection, table).await?;
     let rows = sqlx::query(
-        "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.CHARACTER_SET_NAME,
-                c.COLLATION_NAME, c.EXTRA, c.COLUMN_DEFAULT,
-                CAST(EXISTS (SELECT * FROM information_schema.STATISTICS s
-                        WHERE s.TABLE_SCHEMA = c.TABLE_SCHEMA AND s.TABLE_NAME = c.TABLE_NAME
-                          AND s.COLUMN_NAME = c.COLUMN_NAME AND s.NON_UNIQUE = 0) AS SIGNED)
-         FROM information_schema.COLUMNS c
-         WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
+        "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME,
+                EXTRA, COLUMN_DEFAULT
+         FROM information_schema.COLUMNS
+         WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
     )
     .bind(&*table.schema)
     .bind(&*table.name)
@@ -167,12 +168,12 @@ async fn read_columns(
         let name = required(row, 0)?;
         let (data_type, column_type) = (required(row, 1)?, required(row, 2)?);
         let extra = required(row, 5)?.to_ascii_uppercase();
-        let in_index: i64 = row.try_get(7)?;
+        let is_in_index = in_unique_indexes.contains(&name);
         if !extra.contains("INVISIBLE") {
             info.visible.push(name.clone());
         }
         // It may read differently each time, and nothing depends on it.
-        if extra.contains("VIRTUAL GENERATED") && in_index == 0 {
+        if extra.contains("VIRTUAL GENERATED") && !is_in_index {
             continue;
         }
         let Some(class) = Class::of(&data_type, &column_type) else {
@@ -205,6 +206,22 @@ async fn read_columns(
         ));
     }
     Ok(known)
+}
+
+/// Read on its own: a sub-query for each column would open every table of the server.
+async fn columns_in_unique_indexes(
+    connection: &mut MySqlConnection,
+    table: &Table,
+) -> Result<BTreeSet<String>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT COLUMN_NAME FROM information_schema.STATISTICS
+         WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0",
+    )
+    .bind(&*table.schema)
+    .bind(&*table.name)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| required(row, 0)).collect()
 }
 
 fn column(
