@@ -242,7 +242,8 @@ pub(crate) enum Schema {
         after_help = "Example:\n  accede schema create postgres://app:secret@localhost:5432/stock"
     )]
     Create {
-        /// The database: postgres://user:password@host:port/database, or mysql://… for MariaDB.
+        /// The database: postgres://user:password@host:port/database, mysql://… for MariaDB,
+        /// or sqlite:///path/to/file.db.
         url: String,
     },
     /// Check that the tables are there and as this version needs them.
@@ -250,7 +251,8 @@ pub(crate) enum Schema {
         after_help = "Example:\n  accede schema check postgres://app:secret@localhost:5432/stock"
     )]
     Check {
-        /// The database: postgres://user:password@host:port/database, or mysql://… for MariaDB.
+        /// The database: postgres://user:password@host:port/database, mysql://… for MariaDB,
+        /// or sqlite:///path/to/file.db.
         url: String,
     },
     /// Print the SQL that `create` runs, for a migration of your own.

@@ -213,13 +213,14 @@ impl From<Error> for sqlx::Error {
 
 /// Whether a local transaction that ended in this error, rolled back and run
 /// again, may succeed: a passing refusal of the coordinator, a serialization
-/// failure or a deadlock inside the database.
+/// failure or a deadlock inside the database, somebody else's write lock in SQLite.
 #[must_use]
 pub fn is_retryable(error: &sqlx::Error) -> bool {
     if let Some(own) = Error::from_sqlx(error) {
         return own.is_retryable();
     }
     matches!(sql_state(error).as_deref(), Some("40001" | "40P01"))
+        || crate::store::sqlite::is_busy(error)
 }
 
 pub(crate) fn sql_state(error: &sqlx::Error) -> Option<String> {

@@ -1,5 +1,5 @@
 //! The resource manager's side of Accede, beside the data: AT transactions over
-//! PostgreSQL and MariaDB through sqlx.
+//! PostgreSQL, MariaDB and SQLite through sqlx.
 //!
 //! [`AtPool`] takes the place of sqlx's `PgPool`. A statement that runs while
 //! the task works for a global transaction becomes part of a *branch*: its rows'
@@ -42,4 +42,9 @@ pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
 /// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
 pub mod mariadb {
     pub use crate::store::mariadb::{AtPool, AtPoolBuilder, AtTransaction};
+}
+
+/// AT on SQLite: what stands at the top of this crate for PostgreSQL.
+pub mod sqlite {
+    pub use crate::store::sqlite::{AtPool, AtPoolBuilder, AtTransaction};
 }

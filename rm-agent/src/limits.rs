@@ -122,6 +122,10 @@ pub const PHASE_TWO_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most undo rows that one statement deletes or one sweep reads.
 pub const PHASE_TWO_BATCH: usize = 1_000;
 
+/// How long SQLite itself waits for the database's write lock before it is asked again. Meanwhile
+/// nothing can end the wait; above it, a branch or a rollback waits in steps of this.
+pub const BUSY_STEP: Duration = Duration::from_millis(50);
+
 /// The longest difference or repair statement that is reported, in bytes.
 pub const MAX_REPORT_BYTES: usize = 16 * 1024;
 
@@ -135,5 +139,6 @@ const _: () = {
     // One question is over before the next one is due.
     assert!(BLOCKED_QUESTION.as_millis() < BLOCKED_AGAIN.as_millis());
     assert!(BLOCKED_AFTER.as_millis() < LOCK_WAIT.as_millis());
+    assert!(BUSY_STEP.as_millis() < BLOCKED_AFTER.as_millis());
     assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1);
 };

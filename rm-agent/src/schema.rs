@@ -1,16 +1,17 @@
 //! Creates and checks the tables that Accede keeps beside the data.
 //!
-//! The URL's scheme picks the database: `postgres://` (or `postgresql://`), or
-//! `mysql://` (or `mariadb://`) for MariaDB.
+//! The URL's scheme picks the database: `postgres://` (or `postgresql://`), `mysql://` (or
+//! `mariadb://`) for MariaDB, or `sqlite://`, whose file is created if it is missing.
 
 use crate::{
     error::Error,
-    store::{mariadb::schema as mariadb, postgres::schema as postgres},
+    store::{mariadb::schema as mariadb, postgres::schema as postgres, sqlite::schema as sqlite},
 };
 
 enum Kind {
     Postgres,
     MariaDb,
+    Sqlite,
 }
 
 fn kind(url: &str) -> Result<Kind, Error> {
@@ -18,9 +19,10 @@ fn kind(url: &str) -> Result<Kind, Error> {
     match scheme {
         "postgres" | "postgresql" => Ok(Kind::Postgres),
         "mysql" | "mariadb" => Ok(Kind::MariaDb),
+        "sqlite" => Ok(Kind::Sqlite),
         _ => Err(Error::Configuration(format!(
             "there is no support for databases of the scheme {scheme:?}; use \
-             postgres://user:password@host:port/database or mysql://…"
+             postgres://user:password@host:port/database, mysql://… or sqlite:///path/to/file.db"
         ))),
     }
 }
@@ -33,6 +35,7 @@ pub async fn create(url: &str) -> Result<(), Error> {
     match kind(url)? {
         Kind::Postgres => postgres::create(url).await,
         Kind::MariaDb => mariadb::create(url).await,
+        Kind::Sqlite => sqlite::create(url).await,
     }
 }
 
@@ -44,6 +47,7 @@ pub async fn check(url: &str) -> Result<(), Error> {
     match kind(url)? {
         Kind::Postgres => postgres::check(url).await,
         Kind::MariaDb => mariadb::check(url).await,
+        Kind::Sqlite => sqlite::check(url).await,
     }
 }
 
@@ -55,5 +59,6 @@ pub fn print(url: &str) -> Result<&'static str, Error> {
     Ok(match kind(url)? {
         Kind::Postgres => postgres::print(),
         Kind::MariaDb => mariadb::print(),
+        Kind::Sqlite => sqlite::print(),
     })
 }

@@ -11,14 +11,16 @@ use super::{
     mariadb::MariaDb,
     postgres::Postgres,
     running::{Prepared, Served},
+    sqlite::Sqlite,
 };
-use crate::{AtPool, AtPoolBuilder, Error, Registrar, mariadb};
+use crate::{AtPool, AtPoolBuilder, Error, Registrar, mariadb, sqlite};
 
 /// A database to serve.
 #[derive(Debug)]
 enum Described {
     Postgres(Box<AtPoolBuilder>),
     MariaDb(Box<mariadb::AtPoolBuilder>),
+    Sqlite(Box<sqlite::AtPoolBuilder>),
 }
 
 /// Collects what an [`RmAgent`] needs: its name, where coordinators are, which
@@ -81,6 +83,21 @@ impl RmAgentBuilder {
         self
     }
 
+    /// Adds a SQLite database under the operator's name for it, by its URL
+    /// (`sqlite:///path/to/file.db`). The name must be the same in all services that use
+    /// the database.
+    pub fn sqlite(self, resource: &str, url: &str) -> Self {
+        self.sqlite_pool(resource, sqlite::AtPool::builder(url))
+    }
+
+    /// Adds a SQLite database whose pool has settings of its own; its resource name is
+    /// set here.
+    pub fn sqlite_pool(mut self, resource: &str, pool: sqlite::AtPoolBuilder) -> Self {
+        let described = Described::Sqlite(Box::new(pool));
+        self.databases.push((resource.to_owned(), described));
+        self
+    }
+
     /// Changes bounds and times.
     pub fn limits(mut self, limits: AgentLimits) -> Self {
         self.limits = limits;
@@ -124,6 +141,12 @@ impl RmAgentBuilder {
                     let connections = pool.phase_two().options().get_max_connections();
                     pools.mariadb.insert(name, pool.clone());
                     (Arc::new(MariaDb::new(pool)), connections)
+                }
+                Described::Sqlite(builder) => {
+                    let pool = builder.resource(&name).build(registrar)?;
+                    let connections = pool.phase_two().options().get_max_connections();
+                    pools.sqlite.insert(name, pool.clone());
+                    (Arc::new(Sqlite::new(pool)), connections)
                 }
             };
             served.push(Served {

@@ -16,6 +16,7 @@ mod registrar;
 mod resource;
 mod role;
 mod running;
+mod sqlite;
 mod status;
 mod sweeper;
 #[cfg(test)]
@@ -66,6 +67,7 @@ struct Inner {
 struct Pools {
     postgres: BTreeMap<String, AtPool>,
     mariadb: BTreeMap<String, crate::mariadb::AtPool>,
+    sqlite: BTreeMap<String, crate::sqlite::AtPool>,
 }
 
 impl Pools {
@@ -74,6 +76,7 @@ impl Pools {
             .postgres
             .keys()
             .chain(self.mariadb.keys())
+            .chain(self.sqlite.keys())
             .map(String::as_str)
             .collect();
         Error::Configuration(format!(
@@ -121,6 +124,16 @@ impl RmAgent {
         let pools = &self.inner.pools;
         let found = pools.mariadb.get(resource).cloned();
         found.ok_or_else(|| pools.unknown("MariaDB ", resource))
+    }
+
+    /// The pool of a SQLite database, by the operator's name for it.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the agent was not given this database.
+    pub fn sqlite_pool(&self, resource: &str) -> Result<crate::sqlite::AtPool, Error> {
+        let pools = &self.inner.pools;
+        let found = pools.sqlite.get(resource).cloned();
+        found.ok_or_else(|| pools.unknown("SQLite ", resource))
     }
 
     /// What registers this agent's branches with the coordinator. The pools use

@@ -15,6 +15,7 @@ pub(crate) mod mysql;
 mod narrow;
 pub(crate) mod rewrite;
 pub(crate) mod savepoint;
+pub(crate) mod sqlite;
 pub(crate) mod statement;
 pub(crate) mod table;
 pub(crate) mod undo;

@@ -1,0 +1,80 @@
+//! Phase two on SQLite.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+
+use super::database::{
+    BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
+};
+use crate::store::sqlite::{AtPool, phase_two};
+
+/// A SQLite database, through the small pool that finishes branches.
+pub(super) struct Sqlite(AtPool);
+
+impl Sqlite {
+    pub(super) fn new(pool: AtPool) -> Self {
+        Self(pool)
+    }
+
+    fn pool(&self) -> &SqlitePool {
+        self.0.phase_two()
+    }
+}
+
+impl Database for Sqlite {
+    fn check(&self) -> BoxFuture<'_, Result<Meta, CheckError>> {
+        Box::pin(async move {
+            // A pool only says that it timed out; a connection of its own says why.
+            let options = self.pool().connect_options();
+            let probe = SqliteConnection::connect_with(&options)
+                .await
+                .map_err(|error| CheckError::Unavailable(error.to_string()))?;
+            // It has served its purpose, whether or not it closes well.
+            drop(probe.close().await);
+            self.0.check().await.map_err(sort)?;
+            phase_two::read_meta(self.pool()).await.map_err(sort)
+        })
+    }
+
+    fn claim(&self, cluster: [u8; 16]) -> BoxFuture<'_, Result<(), CheckError>> {
+        Box::pin(async move {
+            phase_two::claim_cluster(self.pool(), cluster)
+                .await
+                .map_err(sort)
+        })
+    }
+
+    fn delete_undo<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::delete_undo(self.pool(), branches))
+    }
+
+    fn roll_back(
+        &self,
+        branch: BranchKey,
+        was_done: bool,
+        policy: UndoPolicy,
+    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::roll_back(&self.0, branch, was_done, policy))
+    }
+
+    fn leftovers(
+        &self,
+        older_than: Duration,
+        after: Option<BranchKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Leftover>, PhaseTwoError>> {
+        Box::pin(phase_two::leftovers(self.pool(), older_than, after, limit))
+    }
+
+    fn purge_markers<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::purge_markers(self.pool(), branches))
+    }
+}

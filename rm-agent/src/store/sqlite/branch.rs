@@ -1,0 +1,71 @@
+//! What a branch knows beside its open local transaction.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use accede_proto::Xid;
+
+use super::{FOREIGN_KEY, NOT_NULL, NOT_UNIQUE, catalog::Catalog, error_number, session::Session};
+use crate::{clock, error::Error, limits};
+
+/// What a branch keeps beside its open local transaction.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) xid: Xid,
+    pub(super) started: Instant,
+    pub(super) patience: Duration,
+    pub(super) begun: Option<Begun>,
+}
+
+/// What the database said, and when its answer was received.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) session: Session,
+    pub(super) at: Instant,
+    pub(super) catalog: Arc<Catalog>,
+}
+
+impl Branch {
+    /// What is left of the branch's patience.
+    pub(super) fn remaining(&self) -> Duration {
+        self.patience
+            .saturating_sub(clock::now().saturating_duration_since(self.started))
+    }
+
+    pub(super) fn wait_limit(&self) -> Duration {
+        self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
+    }
+
+    /// What a refused undo record means.
+    pub(super) fn undo_error(&self, error: sqlx::Error) -> Error {
+        match error_number(&error) {
+            Some(NOT_NULL) => Error::GaveUp { xid: self.xid },
+            Some(number) if NOT_UNIQUE.contains(&number) => {
+                Error::RolledBackMeanwhile { xid: self.xid }
+            }
+            _ => Error::Database {
+                doing: "writing the undo record",
+                source: error,
+            },
+        }
+    }
+
+    /// What a failed COMMIT means, and whether the local transaction certainly did not
+    /// commit.
+    pub(super) fn commit_error(&self, error: sqlx::Error) -> (Error, bool) {
+        if error_number(&error) == Some(FOREIGN_KEY) {
+            let error = Error::Database {
+                doing: "committing the branch",
+                source: error,
+            };
+            return (error, true);
+        }
+        let unknown = Error::CommitUnknown {
+            xid: self.xid,
+            reason: error.to_string(),
+        };
+        (unknown, false)
+    }
+}
