@@ -50,7 +50,7 @@ impl Database for Sqlite {
         &'a self,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(phase_two::delete_undo(self.pool(), branches))
+        Box::pin(phase_two::delete_undo(&self.0, branches))
     }
 
     fn roll_back(
@@ -75,6 +75,6 @@ impl Database for Sqlite {
         &'a self,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(phase_two::purge_markers(self.pool(), branches))
+        Box::pin(phase_two::purge_markers(&self.0, branches))
     }
 }

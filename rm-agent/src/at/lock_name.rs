@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::lock_key::{ANY_VALUE, BYTES, HASHED, NULL, VERSION};
+use super::{
+    lock_key::{ANY_VALUE, BYTES, HASHED, NULL, VERSION},
+    sqlite::value as sqlite,
+};
 
 /// Bytes of a key or a value that is not understood of which more is not shown.
 const MOST_SHOWN: usize = 24;
@@ -69,6 +72,7 @@ fn value(left: &mut &[u8]) -> Option<String> {
 }
 
 /// The types that keys mostly have; their numbers are fixed in PostgreSQL's catalog (pg_type.dat).
+/// A value in SQLite says itself what it is.
 fn of_type(type_oid: u32, bytes: &[u8]) -> Option<String> {
     Some(match type_oid {
         16 => (bytes == [1]).to_string(),
@@ -77,6 +81,7 @@ fn of_type(type_oid: u32, bytes: &[u8]) -> Option<String> {
         23 => i32::from_be_bytes(bytes.try_into().ok()?).to_string(),
         25 | 1042 | 1043 => format!("'{}'", std::str::from_utf8(bytes).ok()?.escape_debug()),
         2950 => uuid::Uuid::from_bytes(bytes.try_into().ok()?).to_string(),
+        sqlite::TYPE => sqlite::Datum::of_bytes(bytes)?.literal(),
         _ => return None,
     })
 }
@@ -136,6 +141,9 @@ mod tests {
                 "ab".repeat(16)
             )
         );
+        let in_sqlite = sqlite::Datum::Text(b"it's").encode().expect("not NULL");
+        let in_sqlite = key("", &[&typed(BYTES, sqlite::TYPE, &in_sqlite)]);
+        assert_eq!(describe_row_lock(&in_sqlite), "public.stock ('it''s')");
         // A type without a reading of its own.
         let date = key("", &[&typed(BYTES, 1082, &[0, 0, 1, 2])]);
         assert_eq!(describe_row_lock(&date), "public.stock (0x00000102)");

@@ -4,7 +4,7 @@ use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 
-use super::{plan::Allowed, pool::AtPool};
+use super::{phase_two::references::SETTINGS, plan::Allowed, pool::AtPool};
 use crate::{error::Error, limits, registrar::Registrar};
 
 /// What this library's own connections are like: commits are durable, and the database
@@ -30,9 +30,12 @@ pub struct AtPoolBuilder {
 
 impl AtPoolBuilder {
     pub(super) fn from_url(url: &str) -> Self {
-        // The URL may hold a password; it is not repeated.
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| format!("the database URL cannot be used: {error}"));
+        // Without a scheme the driver would take anything for a file.
+        let options = match url.starts_with("sqlite:") {
+            true => SqliteConnectOptions::from_str(url).map_err(|error| error.to_string()),
+            false => Err("it does not begin with sqlite:".to_owned()),
+        };
+        let options = options.map_err(|why| format!("the database URL cannot be used: {why}"));
         Self {
             options,
             pool: SqlitePoolOptions::new()
@@ -148,6 +151,9 @@ impl AtPoolBuilder {
         let phase_two = SqlitePoolOptions::new()
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move { sqlx::raw_sql(SETTINGS).execute(connection).await.map(drop) })
+            })
             .connect_lazy_with(own(&options));
         let branches = self.pool.clone().connect_lazy_with(own(&options));
         let pool = self.pool.connect_lazy_with(options);

@@ -23,12 +23,14 @@ pub(super) const LOG: &str = "accede_log";
 pub(super) const LOG_LIMIT: &str = "accede_rows";
 /// A row that an INSERT made: its key.
 pub(super) const INSERTED: i64 = 0;
-/// A row that a DELETE removed: all of it.
+/// A row that a DELETE is about to remove: all of it.
 pub(super) const DELETED: i64 = 1;
-/// A row before an UPDATE: all of it.
+/// A row that an UPDATE is about to change: all of it.
 pub(super) const UPDATED: i64 = 2;
-/// The same row after it: its key.
+/// The key that it will have then.
 pub(super) const MADE: i64 = 3;
+/// The row that has this key, if it is another one, and has to go: all of it.
+pub(super) const MET: i64 = 4;
 
 /// What a connection notes.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +44,7 @@ pub(super) struct Capture {
 }
 
 fn trigger_name(version: i64, root: i64, event: &str) -> String {
-    format!("accede_{version}_{root}_{event}")
+    format!("accede_{version}_{root}_{}", event.replace(' ', "_"))
 }
 
 fn parse_name(name: &str) -> Option<(i64, i64)> {
@@ -88,25 +90,34 @@ impl Capture {
             script = format!(
                 "CREATE TEMP TABLE {LOG} (seq INTEGER PRIMARY KEY \
                  CONSTRAINT {LOG_LIMIT} CHECK (seq <= {}), t, k, {});\n",
-                // An update writes two.
-                2 * limits::MAX_ROWS_PER_BRANCH,
+                // An update writes two or three.
+                3 * limits::MAX_ROWS_PER_BRANCH,
                 columns.join(", ")
             );
         }
+        // Before the change: a foreign key of the table to itself may change the same row
+        // again before the triggers come that run after it.
         for (event, notes) in [
-            ("INSERT", vec![note(table, INSERTED, "NEW", &table.key)]),
-            ("DELETE", vec![note(table, DELETED, "OLD", &all(table))]),
             (
-                "UPDATE",
+                "AFTER INSERT",
+                vec![note(table, INSERTED, "NEW", &table.key)],
+            ),
+            (
+                "BEFORE DELETE",
+                vec![note(table, DELETED, "OLD", &all(table))],
+            ),
+            (
+                "BEFORE UPDATE",
                 vec![
                     note(table, UPDATED, "OLD", &all(table)),
+                    note_met(table),
                     note(table, MADE, "NEW", &table.key),
                 ],
             ),
         ] {
             let name = trigger_name(catalog.version, table.root, event);
             script.push_str(&format!(
-                "CREATE TEMP TRIGGER {} AFTER {event} ON {} BEGIN {} END;\n",
+                "CREATE TEMP TRIGGER {} {event} ON {} BEGIN {} END;\n",
                 quote(&name),
                 quote_qualified(super::catalog::SCHEMA, &table.name),
                 notes.concat()
@@ -131,17 +142,46 @@ fn all(table: &TableInfo) -> Vec<usize> {
     (0..table.columns.len()).collect()
 }
 
+/// Begins to write so many columns.
+fn insert(columns: usize) -> String {
+    let targets: Vec<String> = (0..columns).map(|c| format!("c{c}")).collect();
+    format!("INSERT INTO {LOG} (t, k, {})", targets.join(", "))
+}
+
 /// Writes these columns of a row.
 fn note(table: &TableInfo, kind: i64, reference: &str, columns: &[usize]) -> String {
-    let targets: Vec<String> = (0..columns.len()).map(|c| format!("c{c}")).collect();
     let values: Vec<String> = columns
         .iter()
         .map(|&position| format!("{reference}.{}", rows::name(table, position)))
         .collect();
     format!(
-        "INSERT INTO {LOG} (t, k, {}) VALUES ({}, {kind}, {}); ",
-        targets.join(", "),
+        "{} VALUES ({}, {kind}, {}); ",
+        insert(columns.len()),
         table.root,
         values.join(", ")
+    )
+}
+
+/// Writes the row that has the key which another one is about to get.
+fn note_met(table: &TableInfo) -> String {
+    let (mut same, mut differs) = (Vec::new(), Vec::new());
+    for (&position, collation) in table.key.iter().zip(&table.collations) {
+        let name = rows::name(table, position);
+        let collate = if table.without_rowid {
+            format!(" COLLATE {}", collation.name())
+        } else {
+            String::new()
+        };
+        same.push(format!("r.{name}{collate} = NEW.{name}"));
+        differs.push(format!("NEW.{name}{collate} IS NOT OLD.{name}"));
+    }
+    format!(
+        "{} SELECT {}, {MET}, {} FROM {} r WHERE ({}) AND {}; ",
+        insert(table.columns.len()),
+        table.root,
+        rows::columns(table, "r."),
+        table.qualified(),
+        differs.join(" OR "),
+        same.join(" AND ")
     )
 }

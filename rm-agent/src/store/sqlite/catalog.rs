@@ -101,10 +101,21 @@ pub(super) struct Incoming {
     pub(super) child_columns: Vec<String>,
     /// Positions of the referenced columns in the image.
     pub(super) columns: Vec<usize>,
+    /// How they are compared.
+    pub(super) collations: Vec<Collation>,
     /// A delete changes the referencing rows.
     pub(super) delete_changes: bool,
-    /// An update changes the referencing rows.
-    pub(super) update_changes: bool,
+}
+
+/// A foreign key of this table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    /// The referenced table, qualified and quoted.
+    pub(super) parent: String,
+    /// The referenced columns, quoted, in the order of `columns`.
+    pub(super) parent_columns: Vec<String>,
+    /// Positions of the referencing columns in the image.
+    pub(super) columns: Vec<usize>,
 }
 
 /// One table.
@@ -131,6 +142,7 @@ pub(super) struct TableInfo {
     /// A unique index holds some rows only, and which ones an image does not tell.
     has_partial: bool,
     pub(super) incoming: Vec<Incoming>,
+    pub(super) outgoing: Vec<Outgoing>,
     pub(super) triggers: Vec<Trigger>,
     /// Its constraints may remove rows that are in the way of others.
     pub(super) replaces: bool,
@@ -144,6 +156,14 @@ impl TableInfo {
         quote_qualified(SCHEMA, &self.name)
     }
 
+    /// Whether a row that is removed may change others of the table. SQLite itself leaves
+    /// references without their rows where REPLACE meets that.
+    pub(super) fn cascades_to_itself(&self) -> bool {
+        let name = self.qualified();
+        let mut incoming = self.incoming.iter();
+        incoming.any(|reference| reference.delete_changes && reference.child == name)
+    }
+
     /// The same with some of its columns only, which hold the key, for reading and
     /// writing its rows.
     pub(super) fn with_columns(
@@ -151,6 +171,7 @@ impl TableInfo {
         positions: &[usize],
         key: Vec<usize>,
         incoming: Vec<Incoming>,
+        outgoing: Vec<Outgoing>,
     ) -> Self {
         let columns = positions
             .iter()
@@ -167,10 +188,26 @@ impl TableInfo {
             sources: Vec::new(),
             has_partial: false,
             incoming,
+            outgoing,
             triggers: self.triggers.clone(),
             replaces: self.replaces,
             obstacle: None,
         }
+    }
+
+    /// How the columns of a unique index, or of the key, are compared.
+    fn collations_of(&self, columns: &[usize]) -> Vec<Collation> {
+        let indexes = self.locks.unique.iter().map(|index| &index.columns);
+        let found = indexes.chain([&self.locks.key]).find(|index| {
+            let of_index = |column: &usize| index.iter().any(|&i| self.sources[i].0 == *column);
+            index.len() == columns.len() && columns.iter().all(of_index)
+        });
+        let collation = |column: &usize| {
+            let mut sources = found.into_iter().flatten().map(|&i| self.sources[i]);
+            let source = sources.find(|(source, _)| source == column);
+            source.map_or(Collation::Binary, |(_, collation)| collation)
+        };
+        columns.iter().map(collation).collect()
     }
 
     /// All that a unique index holds for equal, the same for each row.

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::{
-    capture::{DELETED, INSERTED, LOG, MADE, UPDATED},
+    capture::{DELETED, INSERTED, LOG, MET, UPDATED},
     catalog::{Catalog, SCHEMA, TableInfo},
     plan::Allowed,
     rows,
@@ -113,7 +113,7 @@ async fn read_notes(
         let kind: i64 = note.try_get(2).map_err(failed())?;
         let table = catalog.by_root(root).ok_or_else(|| unknown(root))?;
         net.noted += 1;
-        if kind != MADE {
+        if matches!(kind, INSERTED | DELETED | UPDATED) {
             net.events += 1;
         }
         let order = u32::try_from(net.events).unwrap_or(u32::MAX);
@@ -121,7 +121,7 @@ async fn read_notes(
             return Err(too_many_rows());
         }
         let before = match kind {
-            DELETED | UPDATED => {
+            DELETED | UPDATED | MET => {
                 let values = rows::values(&note, 3, table.columns.len()).map_err(failed())?;
                 Some(RowImage { values })
             }
@@ -131,11 +131,11 @@ async fn read_notes(
             Some(image) => table.key_of(image),
             None => rows::values(&note, 3, table.key.len()).map_err(failed())?,
         };
-        bytes += before.as_ref().map_or(0, RowImage::size);
-        check_bytes(bytes)?;
         let rows = tables.entry(table.root).or_default();
         match rows.entry(table.identity(&key)) {
             std::collections::btree_map::Entry::Vacant(entry) => {
+                bytes += before.as_ref().map_or(0, RowImage::size);
+                check_bytes(bytes)?;
                 entry.insert(Changed { order, before });
             }
             std::collections::btree_map::Entry::Occupied(mut entry) => {
@@ -172,7 +172,8 @@ async fn read_now(
     connection: &mut SqliteConnection,
     table: &TableInfo,
 ) -> Result<BTreeMap<Vec<u8>, RowImage>, sqlx::Error> {
-    let kinds = [DELETED, UPDATED].map(|kind| kind.to_string()).join(", ");
+    let kinds = [DELETED, UPDATED, MET].map(|kind| kind.to_string());
+    let kinds = kinds.join(", ");
     // Whole rows have their key where its columns are, keys alone at the beginning.
     let keys = |columns: Vec<usize>, condition: String| {
         let columns: Vec<String> = columns

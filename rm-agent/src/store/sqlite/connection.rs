@@ -2,11 +2,8 @@
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 
+use super::turns::Turn;
 use crate::limits;
-
-/// Ends a transaction. Fails if the database has ended it by itself already; then the connection is
-/// closed.
-const ROLLBACK: &str = "ROLLBACK";
 
 /// A connection on loan. Unless it was marked clean when it is dropped, it is
 /// closed instead of going back to the pool.
@@ -16,6 +13,8 @@ pub(super) struct Held {
     clean: bool,
     /// A setting is not as it was.
     spoilt: bool,
+    /// As long as a transaction may be open that writes.
+    turn: Option<Turn>,
 }
 
 impl Held {
@@ -24,6 +23,7 @@ impl Held {
             connection: Some(connection),
             clean: true,
             spoilt: false,
+            turn: None,
         }
     }
 
@@ -42,6 +42,12 @@ impl Held {
     /// There certainly is no open transaction.
     pub(super) fn clean(&mut self) {
         self.clean = true;
+        self.turn = None;
+    }
+
+    /// Keeps a turn until the transaction has ended.
+    pub(super) fn keep(&mut self, turn: Turn) {
+        self.turn = Some(turn);
     }
 
     /// Says whether a setting of the connection is not as it was. Such a one is closed
@@ -50,17 +56,18 @@ impl Held {
         self.spoilt = spoilt;
     }
 
-    /// Rolls back; on success the connection may be reused.
-    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        if self.spoilt {
-            self.close().await;
-            return Ok(());
+    /// Rolls back; on success the connection may be reused. If the database has ended
+    /// the transaction by itself, as ON CONFLICT ROLLBACK makes it do, the connection is
+    /// closed: whatever it was, it is over.
+    pub(super) async fn roll_back(&mut self) {
+        if self.clean || self.connection.is_none() {
+            return;
         }
-        if !self.clean && self.connection.is_some() {
-            sqlx::raw_sql(ROLLBACK).execute(&mut *self.get()).await?;
+        if !self.spoilt && sqlx::raw_sql("ROLLBACK").execute(self.get()).await.is_ok() {
             self.clean();
+        } else {
+            self.close().await;
         }
-        Ok(())
     }
 
     /// Closes the connection, which rolls back, and takes another.
@@ -69,6 +76,7 @@ impl Held {
         if let Some(broken) = self.connection.take() {
             let _ = broken.close().await;
         }
+        self.turn = None;
         self.connection = Some(pool.acquire().await?);
         self.clean = true;
         self.spoilt = false;
@@ -80,6 +88,7 @@ impl Held {
         if let Some(connection) = self.connection.take() {
             let _ = connection.close().await;
         }
+        self.turn = None;
     }
 
     /// For destructors: rolls back in the background if there is a runtime,
@@ -92,6 +101,7 @@ impl Held {
             connection: self.connection.take(),
             clean: false,
             spoilt: self.spoilt,
+            turn: self.turn.take(),
         };
         if held.connection.is_none() {
             return;
@@ -100,7 +110,7 @@ impl Held {
             runtime.spawn(async move {
                 let rollback =
                     tokio::time::timeout(limits::DROP_ROLLBACK_TIMEOUT, held.roll_back());
-                if !matches!(rollback.await, Ok(Ok(()))) {
+                if rollback.await.is_err() {
                     tracing::debug!("closing a connection whose rollback did not finish");
                 }
             });

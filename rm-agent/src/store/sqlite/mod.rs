@@ -18,11 +18,13 @@ pub(crate) mod phase_two;
 mod plan;
 mod pool;
 mod rows;
+mod savepoint;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
 mod session;
 mod start_check;
 mod transaction;
+mod turns;
 
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;

@@ -5,17 +5,18 @@
 //! lets one of them work and shows the other what was done.
 
 mod apply;
+pub(super) mod references;
 mod report;
 mod rows;
 mod sweep;
 
 use std::time::Duration;
 
-use sqlx::{Row as _, SqlitePool};
+use sqlx::Row as _;
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
 
-use super::{CONSTRAINT, connection::Held, error_number, is_busy, pool::AtPool, session};
+use super::{CONSTRAINT, connection::Held, error_number, pool::AtPool, session};
 use crate::{
     at::codec::UndoRecord,
     clock, limits,
@@ -28,9 +29,9 @@ const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 /// What the database said, as phase two takes it.
 fn failure(error: &sqlx::Error) -> PhaseTwoError {
     let reason = error.to_string();
-    if is_busy(error) {
+    if session::is_locked(error) {
         return PhaseTwoError::Failed {
-            reason: "another connection has the database's write lock; it will be tried again"
+            reason: "another transaction has the database's write lock; it will be tried again"
                 .to_owned(),
         };
     }
@@ -55,8 +56,12 @@ fn failure(error: &sqlx::Error) -> PhaseTwoError {
 }
 
 /// Opens a transaction that may write.
-async fn begin(pool: &SqlitePool) -> Result<Held, PhaseTwoError> {
-    let connection = pool.acquire().await.map_err(|error| failure(&error))?;
+async fn begin(pool: &AtPool) -> Result<Held, PhaseTwoError> {
+    let connection = pool
+        .phase_two()
+        .acquire()
+        .await
+        .map_err(|error| failure(&error))?;
     let mut held = Held::new(connection);
     let started = clock::now();
     let remaining = move || {
@@ -64,7 +69,8 @@ async fn begin(pool: &SqlitePool) -> Result<Held, PhaseTwoError> {
         limits::PHASE_TWO_LOCK_TIMEOUT.saturating_sub(waited)
     };
     let remaining: &(dyn Fn() -> Duration + Sync) = &remaining;
-    session::lock(&mut held, remaining)
+    let turn = pool.turns().of_finish(remaining()).await;
+    session::lock(&mut held, turn, remaining)
         .await
         .map_err(|error| failure(&error))?;
     Ok(held)
@@ -79,7 +85,7 @@ async fn commit(mut held: Held) -> Result<(), PhaseTwoError> {
             Ok(())
         }
         Err(error) => {
-            let _ = held.roll_back().await;
+            held.roll_back().await;
             Err(failure(&error))
         }
     }
@@ -87,7 +93,7 @@ async fn commit(mut held: Held) -> Result<(), PhaseTwoError> {
 
 /// Drops the undo records of committed branches. Durable when it returns.
 pub(crate) async fn delete_undo(
-    pool: &SqlitePool,
+    pool: &AtPool,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
     let mut held = begin(pool).await?;
@@ -112,12 +118,11 @@ pub(crate) async fn roll_back(
     was_done: bool,
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
-    let mut held = begin(pool.phase_two()).await?;
+    let mut held = begin(pool).await?;
     match roll_back_inside(pool, &mut held, key, was_done, policy).await {
         Ok(()) => commit(held).await,
         Err(error) => {
-            // The connection is closed if this fails, which rolls back as well.
-            let _ = held.roll_back().await;
+            held.roll_back().await;
             Err(error)
         }
     }

@@ -131,7 +131,7 @@ fn starts_harmlessly(tokens: &[Token<'_>]) -> Result<bool, Error> {
         "EXPLAIN" if !tokens.iter().any(|token| token.is_word("PRAGMA")) => return Ok(true),
         "BEGIN" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => refuse(
             format!("{word}: the local transaction belongs to AtTransaction"),
-            "use its commit and rollback",
+            "use its commit and rollback, or SAVEPOINT, ROLLBACK TO and RELEASE with a name",
         ),
         "PRAGMA" | "EXPLAIN" => refuse(
             "PRAGMA, which may change the database or the connection",
@@ -331,6 +331,14 @@ impl Program {
                 ),
                 "use INSERT … ON CONFLICT DO UPDATE, or DELETE and INSERT",
             ));
+        }
+        if replaces && let Some(table) = tables.iter().find(|table| table.cascades_to_itself()) {
+            return Err(Error::Table {
+                table: format!("main.{}", table.name),
+                part: "REPLACE, whose foreign key to itself changes rows when one is removed"
+                    .to_owned(),
+                advice: "use INSERT … ON CONFLICT DO UPDATE, or DELETE and INSERT".to_owned(),
+            });
         }
         Ok(Plan::Write { tables, replaces })
     }

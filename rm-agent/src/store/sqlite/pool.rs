@@ -22,6 +22,7 @@ use super::{
     plan::{Allowed, Plan, plan},
     start_check,
     transaction::{AtTransaction, Step},
+    turns::Turns,
 };
 use crate::{
     context,
@@ -65,6 +66,7 @@ struct Inner {
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
     questions: Semaphore,
+    turns: Turns,
 }
 
 impl fmt::Debug for AtPool {
@@ -100,6 +102,7 @@ impl AtPool {
             registrar,
             lock_wait,
             questions: Semaphore::new(1),
+            turns: Turns::new(),
         };
         Self {
             inner: Arc::new(inner),
@@ -127,6 +130,10 @@ impl AtPool {
     /// The connections of branches.
     pub(super) fn branches(&self) -> &SqlitePool {
         &self.inner.branches
+    }
+
+    pub(super) fn turns(&self) -> &Turns {
+        &self.inner.turns
     }
 
     pub(super) fn allowed(&self) -> &Allowed {
@@ -326,7 +333,7 @@ impl AtPool {
         let catalog = self.catalog(held.get(), version).await?;
         let notes = Capture::read(held.get()).await?.log_root;
         let plan = plan(held.get(), &catalog, self.allowed(), notes, sql).await;
-        held.roll_back().await?;
+        held.roll_back().await;
         Ok(matches!(*plan?, Plan::Read))
     }
 

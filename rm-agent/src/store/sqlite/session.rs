@@ -1,13 +1,15 @@
 //! How a branch begins.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use sqlx::{Row as _, SqlitePool};
+use sqlx::Row as _;
 
 use super::{
     capture::{Capture, LOG},
     connection::Held,
     is_busy,
+    pool::AtPool,
+    turns::Turn,
 };
 
 /// What the database said when the branch began.
@@ -25,18 +27,39 @@ pub(super) struct Session {
     pub(super) capture: Capture,
 }
 
-/// Takes the database's write lock, waiting for it as long as `remaining` says.
+/// The turn of a transaction did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("other transactions of this process have the database's write lock")]
+struct NotMyTurn;
+
+/// Whether somebody else has the database's write lock, in this process or elsewhere.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    let turn = match error {
+        sqlx::Error::Io(io) => io.get_ref().is_some_and(|inner| inner.is::<NotMyTurn>()),
+        _ => false,
+    };
+    turn || is_busy(error)
+}
+
+/// Takes the database's write lock from users of other pools, waiting for it as long as
+/// `remaining` says.
 pub(super) async fn lock(
     held: &mut Held,
+    turn: Option<Turn>,
     remaining: &(dyn Fn() -> Duration + Sync),
 ) -> Result<(), sqlx::Error> {
+    let Some(turn) = turn else {
+        let error = io::Error::new(io::ErrorKind::TimedOut, NotMyTurn);
+        return Err(sqlx::Error::Io(error));
+    };
+    held.keep(turn);
     loop {
         held.soil();
         // The connection itself tries for a moment.
         match sqlx::raw_sql("BEGIN IMMEDIATE").execute(held.get()).await {
             Err(error) if is_busy(&error) => {
-                held.clean();
                 if remaining().is_zero() {
+                    held.clean();
                     return Err(error);
                 }
             }
@@ -49,11 +72,12 @@ pub(super) async fn lock(
 /// is replaced.
 pub(super) async fn begin(
     held: &mut Held,
-    pool: &SqlitePool,
+    pool: &AtPool,
     remaining: &(dyn Fn() -> Duration + Sync),
 ) -> Result<Session, sqlx::Error> {
     loop {
-        lock(held, remaining).await?;
+        let turn = pool.turns().of_branch(remaining()).await;
+        lock(held, turn, remaining).await?;
         let capture = Capture::read(held.get()).await?;
         if capture.log_root.is_some() {
             let clear = format!("DELETE FROM temp.{LOG}");
@@ -76,7 +100,7 @@ pub(super) async fn begin(
             capture,
         };
         match session.capture.version {
-            Some(version) if version != session.version => held.renew(pool).await?,
+            Some(version) if version != session.version => held.renew(pool.branches()).await?,
             _ => return Ok(session),
         }
     }

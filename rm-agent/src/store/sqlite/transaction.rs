@@ -22,13 +22,12 @@ use super::{
     connection::Held,
     error_number,
     executor::Statement,
-    is_busy,
     plan::{Plan, plan},
     pool::AtPool,
-    session,
+    savepoint, session,
 };
 use crate::{
-    at::codec,
+    at::{codec, savepoint::SavepointCommand},
     clock,
     error::{Error, is_retryable},
     limits,
@@ -130,9 +129,10 @@ impl AtTransaction {
     /// nor at the coordinator.
     ///
     /// # Errors
-    /// When the connection broke; then the database rolls back by itself.
+    /// None; the result is that of sqlx's transactions.
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        self.held.roll_back().await
+        self.held.roll_back().await;
+        Ok(())
     }
 
     /// The connection, for what neither writes nor locks.
@@ -163,8 +163,7 @@ impl AtTransaction {
     }
 
     async fn refuse_broken(&mut self, reason: &str) -> sqlx::Error {
-        // The connection is closed if this fails, which rolls back as well.
-        let _ = self.held.roll_back().await;
+        self.held.roll_back().await;
         Error::Broken {
             reason: reason.to_owned(),
         }
@@ -236,7 +235,7 @@ impl AtTransaction {
         let registered = match registrar.register(registration).await {
             Ok(registered) => registered,
             Err(refused) => {
-                let _ = self.held.roll_back().await;
+                self.held.roll_back().await;
                 return Err(refused.into());
             }
         };
@@ -245,7 +244,7 @@ impl AtTransaction {
         let written = self.write_undo(&branch, registered, sent, record).await;
         if let Err(error) = written {
             outcome.withdrawn();
-            let _ = self.held.roll_back().await;
+            self.held.roll_back().await;
             return Err(branch.undo_error(error));
         }
         outcome.sent = true;
@@ -258,7 +257,7 @@ impl AtTransaction {
                 let (error, certain) = branch.commit_error(error);
                 if certain {
                     outcome.withdrawn();
-                    let _ = self.held.roll_back().await;
+                    self.held.roll_back().await;
                 } else {
                     outcome.doomed(error.to_string());
                 }
@@ -314,8 +313,12 @@ impl AtTransaction {
             self.begin_plainly().await?;
             return Ok(self.held.get().fetch_many(statement));
         }
+        let command = SavepointCommand::read(statement.sql.as_str());
+        let mends = matches!(command, Some(SavepointCommand::RollBackTo(_)));
         let was = match std::mem::replace(&mut self.state, State::Busy) {
             usable @ (State::Idle | State::Open) => usable,
+            // If the savepoint is still there, so is the transaction.
+            State::Broken(_) if mends => State::Open,
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         };
@@ -323,6 +326,16 @@ impl AtTransaction {
             && let Err(error) = self.begin_branch().await
         {
             return Err(self.break_by(error));
+        }
+        if let Some(command) = command {
+            let result = savepoint::run(
+                self.held.get(),
+                begun(&mut self.branch),
+                &command,
+                statement,
+            )
+            .await;
+            return self.after(result);
         }
         let plan = match self.plan(&statement).await {
             Ok(plan) => plan,
@@ -345,7 +358,15 @@ impl AtTransaction {
             }
             Plan::Write { tables, replaces } => self.write(statement, tables, *replaces).await,
         };
-        match written {
+        self.after(written)
+    }
+
+    /// What a statement leaves that ran to its end.
+    fn after<'c>(
+        &mut self,
+        result: Result<Vec<Step>, sqlx::Error>,
+    ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        match result {
             Ok(steps) => {
                 self.state = State::Open;
                 Ok(stream::iter(steps.into_iter().map(Ok)).boxed())
@@ -355,11 +376,7 @@ impl AtTransaction {
     }
 
     async fn plan(&mut self, statement: &Statement) -> Result<Arc<Plan>, sqlx::Error> {
-        let begun = self
-            .branch
-            .as_ref()
-            .and_then(|branch| branch.begun.as_ref());
-        let begun = begun.expect("a branch has begun before it plans");
+        let begun = begun(&mut self.branch);
         plan(
             self.held.get(),
             &begun.catalog,
@@ -377,13 +394,9 @@ impl AtTransaction {
         tables: &[Arc<TableInfo>],
         replaces: bool,
     ) -> Result<Vec<Step>, sqlx::Error> {
-        let begun = self
-            .branch
-            .as_mut()
-            .and_then(|branch| branch.begun.as_mut());
         let Begun {
             session, catalog, ..
-        } = begun.expect("a branch has begun before it writes");
+        } = begun(&mut self.branch);
         for table in tables {
             let connection = self.held.get();
             session.capture.watch(connection, catalog, table).await?;
@@ -417,7 +430,7 @@ impl AtTransaction {
 
     fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
         let error = match error_number(&error) {
-            _ if is_busy(&error) => Error::LocalLockTimedOut { source: error }.into(),
+            _ if session::is_locked(&error) => Error::LocalLockTimedOut { source: error }.into(),
             Some(CHECK) if error.to_string().contains(LOG_LIMIT) => changes::too_many_rows().into(),
             _ => error,
         };
@@ -447,7 +460,7 @@ impl AtTransaction {
         let branch = self.branch.as_ref().expect("only called for a branch");
         let watch = Watch::new(&self.pool, branch.xid, None);
         let remaining = || branch.remaining();
-        let beginning = session::begin(&mut self.held, self.pool.branches(), &remaining);
+        let beginning = session::begin(&mut self.held, &self.pool, &remaining);
         let session = watch.over(beginning).await?;
         let at = clock::now();
         let catalog = self.pool.catalog(self.held.get(), session.version).await?;
@@ -459,4 +472,12 @@ impl AtTransaction {
         });
         Ok(())
     }
+}
+
+/// What the database said when the branch began.
+fn begun(branch: &mut Option<Branch>) -> &mut Begun {
+    branch
+        .as_mut()
+        .and_then(|branch| branch.begun.as_mut())
+        .expect("a branch has begun before it runs a statement")
 }

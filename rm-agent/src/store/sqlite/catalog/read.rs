@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Catalog, Column, Incoming, SCHEMA, TableInfo, Trigger};
+use super::{Catalog, Column, Incoming, Outgoing, SCHEMA, TableInfo, Trigger};
 use crate::{
     at::{
         lexer::LexError,
@@ -62,7 +62,6 @@ struct KeyRow {
     parent: String,
     from: String,
     to: Option<String>,
-    update_changes: bool,
     delete_changes: bool,
 }
 
@@ -315,6 +314,7 @@ impl Described {
             sources: Vec::new(),
             has_partial: false,
             incoming: Vec::new(),
+            outgoing: Vec::new(),
             triggers: Vec::new(),
             replaces: unknown_or(&sql, replaces),
             obstacle,
@@ -421,7 +421,7 @@ async fn add_references(
 ) -> Result<(), sqlx::Error> {
     let keys = rows(
         connection,
-        "SELECT m.name, f.id, f.\"table\", f.\"from\", f.\"to\", f.on_update, f.on_delete
+        "SELECT m.name, f.id, f.\"table\", f.\"from\", f.\"to\", f.on_delete
          FROM main.sqlite_schema m, pragma_foreign_key_list(m.name, 'main') f
          WHERE m.type = 'table' AND m.rootpage > 0 ORDER BY m.name, f.id, f.seq",
         |row| {
@@ -432,8 +432,7 @@ async fn add_references(
                 parent: row.try_get(2)?,
                 from: row.try_get(3)?,
                 to: row.try_get(4)?,
-                update_changes: changes(row.try_get(5)?),
-                delete_changes: changes(row.try_get(6)?),
+                delete_changes: changes(row.try_get(5)?),
             })
         },
     )
@@ -457,13 +456,31 @@ async fn add_references(
         if columns.len() != part.len() {
             continue;
         }
+        let name = |&position: &usize| quote(&parent.columns[position].name);
+        let outgoing = (
+            parent.qualified(),
+            columns.iter().map(name).collect::<Vec<String>>(),
+        );
         parent.incoming.push(Incoming {
             child: quote_qualified(SCHEMA, &first.child),
             child_columns: part.iter().map(|row| quote(&row.from)).collect(),
+            collations: parent.collations_of(&columns),
             columns,
             delete_changes: first.delete_changes,
-            update_changes: first.update_changes,
         });
+        let child = tables.iter_mut().find(|table| *table.name == *first.child);
+        let Some(child) = child else { continue };
+        let of_child = |row: &KeyRow| {
+            let mut columns = child.columns.iter();
+            columns.position(|column| column.name.eq_ignore_ascii_case(&row.from))
+        };
+        if let Some(columns) = part.iter().map(of_child).collect::<Option<Vec<usize>>>() {
+            child.outgoing.push(Outgoing {
+                parent: outgoing.0,
+                parent_columns: outgoing.1,
+                columns,
+            });
+        }
     }
     Ok(())
 }

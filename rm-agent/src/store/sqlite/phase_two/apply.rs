@@ -1,9 +1,9 @@
 //! Changes rows back.
 //!
 //! One net change is undone per row, the last one first. What the branch did in
-//! between is gone, so a row may meet a unique value that another row still has, or
-//! rows that still reference it: it is tried again after the others. Foreign keys are
-//! checked at the end.
+//! between is gone, so a row may meet a unique value that another row still has: it is
+//! tried again after the others. Foreign keys are looked at in the end; meanwhile these
+//! connections do not enforce them.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, sqlite::SqliteArguments};
 
 use super::{
     super::{
-        FOREIGN_KEY, NOT_UNIQUE, error_number,
+        NOT_UNIQUE, error_number,
         rows::{self, bind, key_condition},
     },
     PhaseTwoError, failure,
@@ -31,8 +31,6 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         match error_number(&error) {
             Some(number) if NOT_UNIQUE.contains(&number) => Self::InTheWay(failure(&error)),
-            // A foreign key with RESTRICT, which nothing defers.
-            Some(FOREIGN_KEY) => Self::InTheWay(failure(&error)),
             _ => Self::Final(failure(&error)),
         }
     }
@@ -56,7 +54,7 @@ pub(super) async fn quiet(
     tables: &[CurrentTable],
 ) -> Result<Quieted, PhaseTwoError> {
     let mut quieted = Vec::new();
-    let mut script = String::from("PRAGMA defer_foreign_keys = ON;\n");
+    let mut script = String::new();
     for table in tables
         .iter()
         .filter(|table| !table.table.triggers.is_empty())
@@ -130,8 +128,8 @@ pub(super) async fn apply_all(
     Ok(())
 }
 
-/// Rows that exchanged unique values block each other. One that nothing references
-/// can leave, and come back as a new row with the same values.
+/// Rows that exchanged unique values block each other. One can leave, and come back as
+/// a new row with the same values.
 async fn park_one(
     connection: &mut SqliteConnection,
     tables: &[CurrentTable],
@@ -225,8 +223,6 @@ impl CurrentTable {
         current: &RowImage,
         target: &RowImage,
     ) -> Result<(), Failure> {
-        self.check_references(connection, current, Some(target))
-            .await?;
         let mut arguments = SqliteArguments::default();
         let mut assignments = Vec::new();
         for position in self.written() {
@@ -270,61 +266,11 @@ impl CurrentTable {
         connection: &mut SqliteConnection,
         current: &RowImage,
     ) -> Result<(), Failure> {
-        self.check_references(connection, current, None).await?;
         let mut arguments = SqliteArguments::default();
         let key = self.table.key_of(current);
         let condition = key_condition(&self.table, &key, &mut arguments)?;
         let sql = format!("DELETE FROM {} WHERE {condition}", self.name);
         self.execute(connection, sql, arguments).await
-    }
-
-    /// A foreign key that would change rows must have none to change.
-    async fn check_references(
-        &self,
-        connection: &mut SqliteConnection,
-        current: &RowImage,
-        target: Option<&RowImage>,
-    ) -> Result<(), Failure> {
-        for reference in &self.table.incoming {
-            let columns = reference.columns.iter();
-            let stays = |&position: &usize| {
-                target.is_some_and(|target| target.values[position] == current.values[position])
-            };
-            let acts = match target {
-                None => reference.delete_changes,
-                Some(_) => reference.update_changes && !columns.clone().all(stays),
-            };
-            let is_null = |&position: &usize| current.values[position].is_none();
-            if !acts || columns.clone().any(is_null) {
-                continue;
-            }
-            let mut arguments = SqliteArguments::default();
-            let mut terms = Vec::new();
-            for (&position, child) in columns.zip(&reference.child_columns) {
-                let value = bind(&mut arguments, &current.values[position])?;
-                // The collation and type of the referenced column decide.
-                let parent = format!("p.{}", rows::name(&self.table, position));
-                terms.push(format!("{parent} = {value} AND {parent} = c.{child}"));
-            }
-            let sql = format!(
-                "SELECT 1 FROM {} p, {} c WHERE {} LIMIT 1",
-                self.name,
-                reference.child,
-                terms.join(" AND ")
-            );
-            let found = sqlx::query_with(AssertSqlSafe(sql), arguments)
-                .fetch_optional(&mut *connection)
-                .await?;
-            if found.is_some() {
-                return Err(Failure::InTheWay(PhaseTwoError::stuck(format!(
-                    "rows of {} reference a row of {} that the branch made, and the foreign key \
-                     would change them when that is undone; remove them and repair with retry, \
-                     or accept the rows",
-                    reference.child, self.name
-                ))));
-            }
-        }
-        Ok(())
     }
 }
 

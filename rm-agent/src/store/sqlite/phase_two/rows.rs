@@ -13,7 +13,9 @@ use super::{
     },
     PhaseTwoError,
     apply::{apply_all, quiet},
-    failure, report,
+    failure,
+    references::References,
+    report,
 };
 use crate::at::{
     codec::{UndoRecord, UndoRow, UndoTable},
@@ -94,9 +96,11 @@ pub(super) async fn undo(
         return Err(report::stuck(&tables, &steps, &mismatches));
     }
     steps.sort_by_key(|step| std::cmp::Reverse(step.row.order));
+    let references = References::of(connection, &tables, &steps).await?;
     let quieted = quiet(connection, &tables).await?;
     apply_all(connection, &tables, steps, forced).await?;
-    quieted.end(connection).await
+    quieted.end(connection).await?;
+    references.check(connection).await
 }
 
 impl CurrentTable {
@@ -122,7 +126,16 @@ impl CurrentTable {
         if key.as_ref() != Some(&undo.key) {
             return Err(changed(&name, "it has another key"));
         }
-        let mut incoming = Vec::new();
+        let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+        for reference in &now.outgoing {
+            // Those of new columns are as they were.
+            let columns: Option<Vec<usize>> = reference.columns.iter().map(known).collect();
+            if let Some(columns) = columns {
+                let mut reference = reference.clone();
+                reference.columns = columns;
+                outgoing.push(reference);
+            }
+        }
         for reference in &now.incoming {
             let columns: Option<Vec<usize>> = reference.columns.iter().map(known).collect();
             let Some(columns) = columns else {
@@ -137,7 +150,7 @@ impl CurrentTable {
         };
         Ok(Self {
             has_new_columns: now.columns.iter().enumerate().any(is_new),
-            table: now.with_columns(&positions, undo.key.clone(), incoming),
+            table: now.with_columns(&positions, undo.key.clone(), incoming, outgoing),
             undo,
             name,
         })

@@ -6,7 +6,7 @@ use accede_proto::Xid;
 use sqlx::{Row as _, SqlitePool};
 use uuid::Uuid;
 
-use super::{NOW, begin, commit, failure};
+use super::{super::pool::AtPool, NOW, begin, commit, failure};
 use crate::{
     error::Error,
     limits,
@@ -66,10 +66,10 @@ pub(crate) async fn leftovers(
 }
 
 /// Deletes markers and defence rows (never undo records) of transactions that have
-/// ended. A branch that could still run into one has been open for longer than its
-/// age, and has the write lock that this waits for.
+/// ended. A branch that could still run into one has begun before it was written, which
+/// the write lock of the branch does not allow.
 pub(crate) async fn purge_markers(
-    pool: &SqlitePool,
+    pool: &AtPool,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
     for branches in branches.chunks(limits::PHASE_TWO_BATCH) {

@@ -1,8 +1,11 @@
 //! AT against real SQLite files.
 
 mod agent;
+mod captures;
+mod crashes;
 mod phase_one;
 mod proof;
+mod refusals;
 mod rollback;
 mod shapes;
 

@@ -63,11 +63,11 @@ async fn commits_delete_the_records() {
             branch: 1,
         })
         .collect();
-    phase_two::delete_undo(f.pool.phase_two(), &keys)
+    phase_two::delete_undo(&f.pool, &keys)
         .await
         .expect("deleted");
     assert_eq!(f.undo_rows().await, 0);
-    phase_two::delete_undo(f.pool.phase_two(), &keys)
+    phase_two::delete_undo(&f.pool, &keys)
         .await
         .expect("a repeat does nothing");
 }
@@ -220,7 +220,7 @@ async fn leftovers_are_listed_and_markers_purged() {
     );
     assert_eq!(list(Some(found[0].key)).await.expect("listed").len(), 1);
     let keys: Vec<BranchKey> = found.iter().map(|l| l.key).collect();
-    phase_two::purge_markers(f.pool.phase_two(), &keys)
+    phase_two::purge_markers(&f.pool, &keys)
         .await
         .expect("purged");
     assert_eq!(

@@ -67,6 +67,8 @@ pub(super) struct Table {
     pub(super) strict: bool,
     /// It has a column that references the first table's `u`.
     pub(super) references: bool,
+    /// It has a column that references its own `u`.
+    pub(super) refers_to_itself: bool,
     /// It has triggers that write the table `audit` and itself.
     pub(super) triggers: bool,
 }
@@ -105,6 +107,7 @@ impl Table {
             columns,
             strict,
             references: false,
+            refers_to_itself: random.once_in(4),
             triggers: random.once_in(3),
         }
     }
@@ -150,6 +153,14 @@ impl Table {
                 " DEFERRABLE INITIALLY DEFERRED",
             ]);
             let _ = write!(sql, ", parent INT REFERENCES {} (u){action}", parent.name);
+        }
+        if self.refers_to_itself {
+            let action = random.pick(&[
+                " ON DELETE CASCADE ON UPDATE CASCADE",
+                " ON UPDATE SET NULL ON DELETE SET NULL",
+                " ON UPDATE CASCADE",
+            ]);
+            let _ = write!(sql, ", up INT REFERENCES {} (u){action}", self.name);
         }
         if !self.key_columns.is_empty() {
             let key: Vec<String> = self
@@ -216,6 +227,9 @@ impl Table {
         names.extend(["n", "s", "u"]);
         if self.references {
             names.push("parent");
+        }
+        if self.refers_to_itself {
+            names.push("up");
         }
         names
     }

@@ -106,8 +106,8 @@ fn value(random: &mut Random, table: &Table, name: &str) -> String {
         "n" => [number.to_string(), "NULL".to_owned()][usize::from(number == 9)].clone(),
         "u" | "id" => (number % 24).to_string(),
         "s" => ["'Ab'", "'it''s'", "NULL", "'ß'", "''", "'ab'"][number % 6].to_owned(),
-        "parent" if random.once_in(3) => "NULL".to_owned(),
-        "parent" => (number % 24).to_string(),
+        "parent" | "up" if random.once_in(3) => "NULL".to_owned(),
+        "parent" | "up" => (number % 24).to_string(),
         _ => {
             let key = table.key_columns.iter().find(|c| c.name == name);
             let column = key.or_else(|| table.columns.iter().find(|c| c.name == name));
@@ -234,6 +234,10 @@ fn assignment(random: &mut Random, table: &Table) -> String {
     }
     if table.references && random.once_in(4) {
         return format!("parent = {}", value(random, table, "parent"));
+    }
+    if table.refers_to_itself && random.once_in(4) {
+        return ["up = u", "up = NULL", "up = (SELECT max(u) FROM audit)"][random.below(3)]
+            .to_owned();
     }
     let column = random.pick(&table.columns);
     format!("{} = {}", column.name, value(random, table, &column.name))

@@ -213,7 +213,7 @@ impl<'a> World<'a> {
             .collect();
         if commit {
             counts.committed += 1;
-            phase_two::delete_undo(self.pool.phase_two(), &keys)
+            phase_two::delete_undo(&self.pool, &keys)
                 .await
                 .expect("undo records are deleted");
         } else {
