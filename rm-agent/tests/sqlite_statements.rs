@@ -12,7 +12,7 @@ use std::{
 
 use accede_proto::{Xid, XidParts};
 use accede_rm_agent::{
-    Refused, Registered, Registrar, Registration, schema,
+    Refused, Registered, Registrar, Registration, RowCheck, schema,
     sqlite::{AtPool, AtTransaction},
 };
 use futures_util::future::BoxFuture;
@@ -33,7 +33,7 @@ impl Registrar for Yes {
         Box::pin(async move { Ok(Registered { branch, give_up }) })
     }
 
-    fn check_locks(&self, _: Registration) -> BoxFuture<'_, Result<(), Refused>> {
+    fn check_locks(&self, _: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -8,12 +8,13 @@ use std::{
 use accede_proto::Xid;
 
 use super::{FOREIGN_KEY, NOT_NULL, NOT_UNIQUE, catalog::Catalog, error_number, session::Session};
-use crate::{clock, error::Error, limits};
+use crate::{clock, context::Kind, error::Error, limits};
 
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) xid: Xid,
+    /// `None`: a local transaction outside of any, which only looks at row locks.
+    pub(super) xid: Option<Xid>,
     pub(super) started: Instant,
     pub(super) patience: Duration,
     pub(super) begun: Option<Begun>,
@@ -28,6 +29,19 @@ pub(super) struct Begun {
 }
 
 impl Branch {
+    /// Nothing if the local transaction runs untouched.
+    pub(super) fn new(kind: Kind, lock_wait: Duration) -> Option<Self> {
+        if matches!(kind, Kind::Plain) {
+            return None;
+        }
+        Some(Self {
+            xid: kind.xid(),
+            started: clock::now(),
+            patience: kind.patience(lock_wait),
+            begun: None,
+        })
+    }
+
     /// What is left of the branch's patience.
     pub(super) fn remaining(&self) -> Duration {
         self.patience
@@ -37,35 +51,29 @@ impl Branch {
     pub(super) fn wait_limit(&self) -> Duration {
         self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
     }
+}
 
-    /// What a refused undo record means.
-    pub(super) fn undo_error(&self, error: sqlx::Error) -> Error {
-        match error_number(&error) {
-            Some(NOT_NULL) => Error::GaveUp { xid: self.xid },
-            Some(number) if NOT_UNIQUE.contains(&number) => {
-                Error::RolledBackMeanwhile { xid: self.xid }
-            }
-            _ => Error::Database {
-                doing: "writing the undo record",
-                source: error,
-            },
-        }
+/// What a refused undo record means.
+pub(super) fn undo_error(xid: Xid, error: sqlx::Error) -> Error {
+    match error_number(&error) {
+        Some(NOT_NULL) => Error::GaveUp { xid },
+        Some(number) if NOT_UNIQUE.contains(&number) => Error::RolledBackMeanwhile { xid },
+        _ => Error::Database {
+            doing: "writing the undo record",
+            source: error,
+        },
     }
+}
 
-    /// What a failed COMMIT means, and whether the local transaction certainly did not
-    /// commit.
-    pub(super) fn commit_error(&self, error: sqlx::Error) -> (Error, bool) {
-        if error_number(&error) == Some(FOREIGN_KEY) {
-            let error = Error::Database {
-                doing: "committing the branch",
-                source: error,
-            };
-            return (error, true);
-        }
-        let unknown = Error::CommitUnknown {
-            xid: self.xid,
-            reason: error.to_string(),
+/// What a branch's failed COMMIT means, and whether it certainly did not commit.
+pub(super) fn commit_error(xid: Xid, error: sqlx::Error) -> (Error, bool) {
+    if error_number(&error) == Some(FOREIGN_KEY) {
+        let error = Error::Database {
+            doing: "committing the branch",
+            source: error,
         };
-        (unknown, false)
+        return (error, true);
     }
+    let reason = error.to_string();
+    (Error::CommitUnknown { xid, reason }, false)
 }

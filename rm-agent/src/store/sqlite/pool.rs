@@ -25,7 +25,7 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    context,
+    context::Kind,
     error::Error,
     registrar::Registrar,
     store::{
@@ -174,12 +174,13 @@ impl AtPool {
     }
 
     /// Opens a transaction: a branch of the global transaction that the running
-    /// task works for, or a plain local one if it works for none.
+    /// task works for, or a plain local one if it works for none; one that looks at row
+    /// locks in a scope of [`global_lock`](crate::global_lock).
     ///
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(context::current()).await
+        self.begin_with(Kind::of_task()).await
     }
 
     /// Opens a branch of the global transaction `xid`, whatever the task works for.
@@ -187,7 +188,19 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Some(TransactionContext::new(xid))).await
+        self.begin_with(Kind::Branch(TransactionContext::new(xid)))
+            .await
+    }
+
+    /// Opens a local transaction outside of any global one that respects those: before it
+    /// commits, no global transaction may undo the rows that it wrote any more. What
+    /// [`global_lock`](crate::global_lock) is for a whole task. Inside a global transaction it
+    /// is a branch like any other.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] says why none is free or can be made in time.
+    pub async fn begin_checked(&self) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_with(Kind::checked()).await
     }
 
     /// Opens a plain local transaction, whatever the task works for.
@@ -195,23 +208,17 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_plain(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(None).await
+        self.begin_with(Kind::Plain).await
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(
-        &self,
-        context: Option<TransactionContext>,
-    ) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
-        let (pool, acquired) = match context {
-            Some(context) => {
-                let watch = Watch::new(self, context.xid(), None);
-                let pool = &self.inner.branches;
-                (pool, watch.over(pool.acquire()).await)
-            }
-            None => (&self.inner.pool, self.inner.pool.acquire().await),
+    async fn acquire(&self, kind: Kind) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        let pool = match kind {
+            Kind::Plain => &self.inner.pool,
+            Kind::Checked(_) | Kind::Branch(_) => &self.inner.branches,
         };
-        match acquired {
+        let watch = Watch::new(self, kind.xid(), None);
+        match watch.over(pool.acquire()).await {
             Err(sqlx::Error::PoolTimedOut) => {
                 let most = pool.options().get_max_connections();
                 Err(Error::NoConnection {
@@ -227,16 +234,9 @@ impl AtPool {
         }
     }
 
-    async fn begin_with(
-        &self,
-        context: Option<TransactionContext>,
-    ) -> Result<AtTransaction, sqlx::Error> {
-        let connection = self.acquire(context).await?;
-        Ok(AtTransaction::new(
-            self.clone(),
-            Held::new(connection),
-            context,
-        ))
+    async fn begin_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {
+        let held = Held::new(self.acquire(kind).await?);
+        Ok(AtTransaction::new(self.clone(), held, kind))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -294,16 +294,16 @@ impl AtPool {
         &'c self,
         statement: Statement,
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
-        let context = context::current();
-        if context.is_none() {
+        let kind = Kind::of_task();
+        if matches!(kind, Kind::Plain) {
             return Ok(self.inner.pool.fetch_many(statement));
         }
-        if self.reads_only(&statement, context).await? {
+        if self.reads_only(&statement, kind).await? {
             return Ok(self.inner.pool.fetch_many(statement));
         }
         let mut retry = Retry::new();
         loop {
-            match self.run_alone(statement.clone(), context).await {
+            match self.run_alone(statement.clone(), kind).await {
                 Ok(steps) => return Ok(stream::iter(steps.into_iter().map(Ok)).boxed()),
                 Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
                 Err(error) => return Err(error),
@@ -312,17 +312,13 @@ impl AtPool {
     }
 
     /// What only reads stays so, whatever the schema.
-    async fn reads_only(
-        &self,
-        statement: &Statement,
-        context: Option<TransactionContext>,
-    ) -> Result<bool, sqlx::Error> {
+    async fn reads_only(&self, statement: &Statement, kind: Kind) -> Result<bool, sqlx::Error> {
         let sql = statement.sql.as_str();
         let known = self.inner.catalog.lock().clone();
         if let Some(plan) = known.and_then(|catalog| catalog.remembered(sql)) {
             return Ok(matches!(*plan, Plan::Read));
         }
-        let mut held = Held::new(self.acquire(context).await?);
+        let mut held = Held::new(self.acquire(kind).await?);
         held.soil();
         // One snapshot, so that the version is that of all else.
         sqlx::raw_sql("BEGIN").execute(held.get()).await?;
@@ -337,12 +333,8 @@ impl AtPool {
         Ok(matches!(*plan?, Plan::Read))
     }
 
-    async fn run_alone(
-        &self,
-        statement: Statement,
-        context: Option<TransactionContext>,
-    ) -> Result<Vec<Step>, sqlx::Error> {
-        let mut transaction = self.begin_with(context).await?;
+    async fn run_alone(&self, statement: Statement, kind: Kind) -> Result<Vec<Step>, sqlx::Error> {
+        let mut transaction = self.begin_with(kind).await?;
         let result = match transaction.start(statement).await {
             Ok(steps) => steps.try_collect().await,
             Err(error) => Err(error),

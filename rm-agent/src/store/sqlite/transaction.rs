@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use accede_link::context::TransactionContext;
 use accede_proto::Xid;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
@@ -15,7 +14,7 @@ use sqlx::{
 
 use super::{
     CHECK,
-    branch::{Begun, Branch},
+    branch::{Begun, Branch, commit_error, undo_error},
     capture::LOG_LIMIT,
     catalog::TableInfo,
     changes::{self, Net},
@@ -27,12 +26,13 @@ use super::{
     savepoint, session,
 };
 use crate::{
-    at::{codec, savepoint::SavepointCommand},
+    at::{codec, savepoint::SavepointCommand, statement::Wait},
     clock,
+    context::Kind,
     error::{Error, is_retryable},
     limits,
     registrar::{Registered, Registration},
-    store::{finish::BranchKey, outcome::Outcome, watch::Watch},
+    store::{finish::BranchKey, lock_check::LockCheck, outcome::Outcome, watch::Watch},
 };
 
 /// What a statement yields.
@@ -86,18 +86,8 @@ impl Drop for AtTransaction {
 }
 
 impl AtTransaction {
-    pub(super) fn new(pool: AtPool, held: Held, context: Option<TransactionContext>) -> Self {
-        let branch = context.map(|context| {
-            let patience = pool.lock_wait();
-            Branch {
-                xid: context.xid(),
-                started: clock::now(),
-                patience: context
-                    .remaining()
-                    .map_or(patience, |left| left.min(patience)),
-                begun: None,
-            }
-        });
+    pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
+        let branch = Branch::new(kind, pool.lock_wait());
         Self {
             pool,
             held,
@@ -110,7 +100,7 @@ impl AtTransaction {
     /// The global transaction that this one is a branch of, if it is one.
     #[must_use]
     pub fn xid(&self) -> Option<Xid> {
-        self.branch.as_ref().map(|branch| branch.xid)
+        self.branch.as_ref().and_then(|branch| branch.xid)
     }
 
     /// Commits. A branch that changed rows is registered first, its undo record
@@ -182,14 +172,32 @@ impl AtTransaction {
         if begun.session.capture.log_root.is_some() {
             net = Some(self.net(begun).await?);
         }
-        match net.filter(|net| !net.is_empty()) {
-            Some(net) => self.commit_branch(branch, net).await,
+        match (net.filter(|net| !net.is_empty()), branch.xid) {
+            (Some(net), Some(xid)) => return self.commit_branch(xid, branch, net).await,
+            (Some(net), None) => self.check_locks(&branch, net).await?,
             // An undo record is written only for a change that remains.
-            None => self
-                .end_locally()
-                .await
-                .map_err(Error::database("committing the branch")),
+            (None, _) => {}
         }
+        self.end_locally()
+            .await
+            .map_err(Error::database("committing the branch"))
+    }
+
+    /// Waits until no global transaction may undo what was written here, for that would undo this
+    /// as well.
+    async fn check_locks(&mut self, branch: &Branch, net: Net) -> Result<(), Error> {
+        let check = LockCheck {
+            registrar: self.pool.registrar(),
+            resource: self.pool.resource(),
+            xid: None,
+            wait_limit: &|| branch.wait_limit(),
+            wait: Wait::Block,
+        };
+        let checked = check.ask(net.locks).await;
+        if checked.is_err() {
+            self.held.roll_back().await;
+        }
+        checked
     }
 
     /// What the branch has changed in the end.
@@ -215,7 +223,7 @@ impl AtTransaction {
 
     /// Register, write the undo record, commit: rule by rule so that a cancelled
     /// or failed step leaves the coordinator knowing the truth.
-    async fn commit_branch(&mut self, branch: Branch, net: Net) -> Result<(), Error> {
+    async fn commit_branch(&mut self, xid: Xid, branch: Branch, net: Net) -> Result<(), Error> {
         let record = net.record.encode();
         if record.len() > limits::MAX_UNDO_BYTES {
             return Err(Error::TooLarge {
@@ -224,7 +232,7 @@ impl AtTransaction {
             });
         }
         let registration = Registration {
-            xid: branch.xid,
+            xid,
             resource: self.pool.resource().into(),
             row_locks: net.locks,
             escrow_locks: Vec::new(),
@@ -239,13 +247,15 @@ impl AtTransaction {
                 return Err(refused.into());
             }
         };
-        let mut outcome = Outcome::new(registrar, branch.xid, registered.branch);
+        let mut outcome = Outcome::new(registrar, xid, registered.branch);
         let record = codec::pack(record);
-        let written = self.write_undo(&branch, registered, sent, record).await;
+        let written = self
+            .write_undo(xid, &branch, registered, sent, record)
+            .await;
         if let Err(error) = written {
             outcome.withdrawn();
             self.held.roll_back().await;
-            return Err(branch.undo_error(error));
+            return Err(undo_error(xid, error));
         }
         outcome.sent = true;
         match self.end_locally().await {
@@ -254,7 +264,7 @@ impl AtTransaction {
                 Ok(())
             }
             Err(error) => {
-                let (error, certain) = branch.commit_error(error);
+                let (error, certain) = commit_error(xid, error);
                 if certain {
                     outcome.withdrawn();
                     self.held.roll_back().await;
@@ -271,6 +281,7 @@ impl AtTransaction {
     /// began.
     async fn write_undo(
         &mut self,
+        xid: Xid,
         branch: &Branch,
         registered: Registered,
         sent: Instant,
@@ -285,7 +296,7 @@ impl AtTransaction {
         let began = begun.session.began_ms;
         let until = began.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
         let key = BranchKey {
-            xid: branch.xid,
+            xid,
             branch: registered.branch,
         };
         sqlx::query(
