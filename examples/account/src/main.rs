@@ -23,7 +23,8 @@ struct Options {
     /// Address to listen on.
     #[arg(long, env = "ACCOUNT_LISTEN", default_value = "127.0.0.1:8002")]
     listen: SocketAddr,
-    /// postgres://user:password@host:port/database, or mysql://… for MariaDB.
+    /// postgres://user:password@host:port/database, mysql://… for MariaDB, or
+    /// sqlite:///path/to/file.db.
     #[arg(long, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// Address of the transaction coordinator.

@@ -8,16 +8,16 @@ use clap::{
     error::ErrorKind,
 };
 use shop_api::database::DatabaseKind;
-use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions};
+use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
 use crate::scenarios;
 
 /// Runs the example shop and shows that its orders are all or nothing, also when
 /// something is killed in the middle.
 ///
-/// Starts a throw-away PostgreSQL or MariaDB server, the coordinator and the shop's
-/// four services, runs the scenarios, checks goods and money over all three databases
-/// after each, and removes everything.
+/// Starts a throw-away PostgreSQL or MariaDB server (SQLite needs none), the coordinator
+/// and the shop's four services, runs the scenarios, checks goods and money over all
+/// three databases after each, and removes everything.
 #[derive(Debug, Parser)]
 #[command(name = "./dev demo", version)]
 pub(crate) struct Args {
@@ -40,8 +40,8 @@ pub(crate) struct Args {
     /// Run only this scenario; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = scenario_names())]
     pub(crate) scenario: Vec<String>,
-    /// Where the orders are kept, instead of a throw-away server: postgres://… or
-    /// mysql://….
+    /// Where the orders are kept, instead of in a throw-away database: postgres://…,
+    /// mysql://… or sqlite://….
     #[arg(long, env = "ORDER_DATABASE_URL", hide_env_values = true)]
     order_database_url: Option<String>,
     /// Where the goods are kept.
@@ -89,7 +89,7 @@ fn wrong(text: String) -> clap::Error {
     Args::command().error(ErrorKind::ValueValidation, text)
 }
 
-/// Kind, host, port and name of the database at this URL.
+/// Kind, host, port and name of the database at this URL, or its file.
 fn place(
     name: &str,
     url: &str,
@@ -107,6 +107,11 @@ fn place(
             let options = MySqlConnectOptions::from_str(url).map_err(|error| refuse(&error))?;
             let database = options.get_database().map(str::to_owned);
             (options.get_host().to_owned(), options.get_port(), database)
+        }
+        DatabaseKind::Sqlite => {
+            let options = SqliteConnectOptions::from_str(url).map_err(|error| refuse(&error))?;
+            let file = options.get_filename().display().to_string();
+            (String::new(), 0, Some(file))
         }
     };
     Ok((kind, host, port, database))
@@ -199,9 +204,9 @@ mod tests {
         };
         let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
         let mismatch = [&["--database", "mariadb"][..], &three].concat();
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 11] = [
             (&["--scenario", "nonsense"], "crossing-orders"),
-            (&["--database", "oracle"], "postgres, mariadb"),
+            (&["--database", "oracle"], "postgres, mariadb, sqlite"),
             (&["--stop", "/tmp/x", "--keep"], "cannot be used with"),
             (&["--reset"], "--reset is for databases of your own"),
             (
@@ -220,6 +225,10 @@ mod tests {
                 &own("postgres://h/a", "mysql://h/b", "postgres://h/c"),
                 "STOCK_DATABASE_URL is not of the kind postgres",
             ),
+            (
+                &own("sqlite:///a.db", "sqlite:///b.db", "sqlite:///a.db"),
+                "different",
+            ),
             (&mismatch, "ORDER_DATABASE_URL is not of the kind mariadb"),
             (&["extra"], "unexpected argument"),
         ];
@@ -234,6 +243,11 @@ mod tests {
             (
                 &own("mysql://h/a", "mysql://h/b", "mariadb://h/c"),
                 DatabaseKind::MariaDb,
+                true,
+            ),
+            (
+                &own("sqlite:///a.db", "sqlite:///b.db", "sqlite:///c.db"),
+                DatabaseKind::Sqlite,
                 true,
             ),
         ] {

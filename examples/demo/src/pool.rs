@@ -1,13 +1,14 @@
 //! The demo's own connections to a database of any kind.
 
-use std::time::Duration;
+use std::{str::FromStr as _, time::Duration};
 
 use anyhow::Result;
 use shop_api::database::DatabaseKind;
 use sqlx::{
-    AssertSqlSafe, FromRow, MySqlPool, PgPool,
+    AssertSqlSafe, FromRow, MySqlPool, PgPool, SqlitePool,
     mysql::{MySqlPoolOptions, MySqlRow},
     postgres::{PgPoolOptions, PgRow},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
 };
 
 const CONNECTIONS: u32 = 2;
@@ -18,15 +19,27 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) enum Pool {
     Postgres(PgPool),
     MariaDb(MySqlPool),
+    Sqlite(SqlitePool),
 }
 
 /// What a row can be read as, from every kind.
 pub(crate) trait Row:
-    for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, MySqlRow> + Send + Unpin
+    for<'r> FromRow<'r, PgRow>
+    + for<'r> FromRow<'r, MySqlRow>
+    + for<'r> FromRow<'r, SqliteRow>
+    + Send
+    + Unpin
 {
 }
 
-impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, MySqlRow> + Send + Unpin {}
+impl<T> Row for T where
+    T: for<'r> FromRow<'r, PgRow>
+        + for<'r> FromRow<'r, MySqlRow>
+        + for<'r> FromRow<'r, SqliteRow>
+        + Send
+        + Unpin
+{
+}
 
 impl Pool {
     pub(crate) async fn connect(url: &str) -> Result<Self> {
@@ -43,6 +56,13 @@ impl Pool {
                     .acquire_timeout(CONNECT_LIMIT);
                 Self::MariaDb(options.connect(url).await?)
             }
+            DatabaseKind::Sqlite => {
+                let file = SqliteConnectOptions::from_str(url)?.create_if_missing(true);
+                let options = SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS)
+                    .acquire_timeout(CONNECT_LIMIT);
+                Self::Sqlite(options.connect_with(file).await?)
+            }
         })
     }
 
@@ -52,6 +72,7 @@ impl Pool {
         match self {
             Self::Postgres(pool) => sql.execute(pool).await.map(drop)?,
             Self::MariaDb(pool) => sql.execute(pool).await.map(drop)?,
+            Self::Sqlite(pool) => sql.execute(pool).await.map(drop)?,
         }
         Ok(())
     }
@@ -60,6 +81,7 @@ impl Pool {
         Ok(match self {
             Self::Postgres(pool) => sqlx::query_as(sql).fetch_all(pool).await?,
             Self::MariaDb(pool) => sqlx::query_as(sql).fetch_all(pool).await?,
+            Self::Sqlite(pool) => sqlx::query_as(sql).fetch_all(pool).await?,
         })
     }
 
@@ -80,6 +102,10 @@ impl Pool {
                 )
                 .await?
             }
+            Self::Sqlite(_) => {
+                self.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")
+                    .await?
+            }
         };
         let mut names: Vec<String> = rows.into_iter().map(|(name,)| name).collect();
         // Databases sort in their own ways.
@@ -91,6 +117,7 @@ impl Pool {
         match self {
             Self::Postgres(pool) => pool.close().await,
             Self::MariaDb(pool) => pool.close().await,
+            Self::Sqlite(pool) => pool.close().await,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use shop_api::v1::front_client::FrontClient;
+use shop_api::{database::DatabaseKind, v1::front_client::FrontClient};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{
@@ -86,6 +86,7 @@ pub(crate) struct Shop {
     pub(crate) operator: Operator,
     pub(crate) front: FrontClient<Channel>,
     pub(crate) observers: Observers,
+    pub(crate) kind: DatabaseKind,
     own_databases: bool,
     // Fields drop in this order: the server after its clients, the files last.
     server: Option<Process>,
@@ -118,7 +119,7 @@ impl Shop {
                 let port = free_port()?;
                 let (server, urls) =
                     server::start(chosen.kind, home.path(), port, choices.keep).await?;
-                (urls, Some(server))
+                (urls, server)
             }
         };
         let plan = Plan {
@@ -146,6 +147,7 @@ impl Shop {
             front: FrontClient::new(endpoint.connect_lazy()),
             observers: Observers::start().await?,
             processes: Part::ALL.iter().map(|_| None).collect(),
+            kind: chosen.kind,
             own_databases,
             databases,
             server,

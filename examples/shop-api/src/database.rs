@@ -9,19 +9,21 @@ pub enum DatabaseKind {
     Postgres,
     /// `mysql://user:password@host:port/database`
     MariaDb,
+    /// `sqlite:///path/to/file.db`
+    Sqlite,
 }
 
 /// A URL that no service understands. It does not repeat the URL, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "it must look like postgres://user:password@host:port/database, or \
-     mysql://user:password@host:port/database for MariaDB"
+    "it must look like postgres://user:password@host:port/database, \
+     mysql://user:password@host:port/database for MariaDB, or sqlite:///path/to/file.db"
 )]
 pub struct UnknownDatabase;
 
 impl DatabaseKind {
     /// All of them, the default first.
-    pub const ALL: [Self; 2] = [Self::Postgres, Self::MariaDb];
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::MariaDb, Self::Sqlite];
 
     /// The kind that a URL's scheme names.
     ///
@@ -31,6 +33,7 @@ impl DatabaseKind {
         match url.split_once("://") {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
             Some(("mysql" | "mariadb", _)) => Ok(Self::MariaDb),
+            Some(("sqlite", _)) => Ok(Self::Sqlite),
             _ => Err(UnknownDatabase),
         }
     }
@@ -41,6 +44,7 @@ impl DatabaseKind {
         match self {
             Self::Postgres => "postgres",
             Self::MariaDb => "mariadb",
+            Self::Sqlite => "sqlite",
         }
     }
 }
@@ -56,6 +60,7 @@ mod tests {
             ("postgresql://h/a", Ok(DatabaseKind::Postgres)),
             ("mysql://h/a", Ok(DatabaseKind::MariaDb)),
             ("mariadb://h/a", Ok(DatabaseKind::MariaDb)),
+            ("sqlite:///a/b.db", Ok(DatabaseKind::Sqlite)),
             ("oracle://h/a", Err(UnknownDatabase)),
             ("postgres", Err(UnknownDatabase)),
         ] {

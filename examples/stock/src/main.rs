@@ -27,7 +27,8 @@ struct Options {
     /// Address to listen on.
     #[arg(long, env = "STOCK_LISTEN", default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
-    /// postgres://user:password@host:port/database, or mysql://… for MariaDB.
+    /// postgres://user:password@host:port/database, mysql://… for MariaDB, or
+    /// sqlite:///path/to/file.db.
     #[arg(long, env = "STOCK_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// Address of the transaction coordinator.

@@ -1,4 +1,4 @@
-//! Throw-away database servers.
+//! Throw-away databases.
 
 mod mariadb;
 mod postgres;
@@ -20,22 +20,25 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// The databases in it.
 const DATABASES: [&str; 3] = ["shop_order", "shop_stock", "shop_account"];
 
-/// Starts a server of this kind below `home`, with three empty databases; its data
-/// is forced to disk as in production. Only this machine can reach it.
+/// Three empty databases of this kind below `home`, and the server that holds them if
+/// the kind has one; its data is forced to disk as in production. Only this machine
+/// can reach it.
 pub(crate) async fn start(
     kind: DatabaseKind,
     home: &Path,
     port: u16,
     keep: bool,
-) -> Result<(Process, DatabaseUrls)> {
+) -> Result<(Option<Process>, DatabaseUrls)> {
     let log = home.join(format!("{}.log", kind.name()));
     let server = match kind {
-        DatabaseKind::Postgres => postgres::start(home, port, log, keep).await?,
-        DatabaseKind::MariaDb => mariadb::start(home, port, log, keep).await?,
+        DatabaseKind::Postgres => Some(postgres::start(home, port, log, keep).await?),
+        DatabaseKind::MariaDb => Some(mariadb::start(home, port, log, keep).await?),
+        DatabaseKind::Sqlite => None,
     };
     let [order, stock, account] = DATABASES.map(|database| match kind {
         DatabaseKind::Postgres => postgres::url(port, database),
         DatabaseKind::MariaDb => mariadb::url(port, database),
+        DatabaseKind::Sqlite => format!("sqlite://{}/{database}.db", home.display()),
     });
     let urls = DatabaseUrls {
         order,

@@ -2,6 +2,7 @@
 
 mod mariadb;
 mod postgres;
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -33,6 +34,11 @@ pub(crate) async fn open(
         DatabaseKind::MariaDb => {
             let agent = agent.mariadb(RESOURCE, url).start().await?;
             let store = mariadb::MariaDb::open(agent.mariadb_pool(RESOURCE)?).await?;
+            Ok((agent, Box::new(store)))
+        }
+        DatabaseKind::Sqlite => {
+            let agent = agent.sqlite(RESOURCE, url).start().await?;
+            let store = sqlite::Sqlite::open(agent.sqlite_pool(RESOURCE)?).await?;
             Ok((agent, Box::new(store)))
         }
     }

@@ -2,6 +2,7 @@
 
 mod mariadb;
 mod postgres;
+mod sqlite;
 
 use accede_rm_agent::{RmAgent, RmAgentBuilder};
 use shop_api::database::DatabaseKind;
@@ -37,6 +38,11 @@ pub(crate) async fn open(
         DatabaseKind::MariaDb => {
             let agent = agent.mariadb(RESOURCE, url).start().await?;
             let store = mariadb::MariaDb::open(agent.mariadb_pool(RESOURCE)?).await?;
+            Ok((agent, Box::new(store)))
+        }
+        DatabaseKind::Sqlite => {
+            let agent = agent.sqlite(RESOURCE, url).start().await?;
+            let store = sqlite::Sqlite::open(agent.sqlite_pool(RESOURCE)?).await?;
             Ok((agent, Box::new(store)))
         }
     }

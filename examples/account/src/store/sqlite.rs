@@ -1,0 +1,50 @@
+//! The accounts in SQLite.
+
+use accede_rm_agent::sqlite::AtPool;
+
+use super::{Outcome, Store};
+
+pub(super) struct Sqlite {
+    pool: AtPool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(pool: AtPool) -> sqlx::Result<Self> {
+        sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_accounts.sql"))
+            .execute(pool.plain())
+            .await?;
+        Ok(Self { pool })
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Sqlite {
+    async fn take(&self, user: i64, cents: i64) -> sqlx::Result<Outcome> {
+        self.pool
+            .run(|tx| {
+                Box::pin(async move {
+                    let left: Option<i64> = sqlx::query_scalar(
+                        "UPDATE accounts SET balance = balance - ?1 \
+                         WHERE user_id = ?2 AND balance >= ?1 RETURNING balance",
+                    )
+                    .bind(cents)
+                    .bind(user)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                    if let Some(left) = left {
+                        return Ok(Outcome::Taken { left });
+                    }
+                    let balance: Option<i64> =
+                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = ?1")
+                            .bind(user)
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                    Ok(match balance {
+                        Some(balance) => Outcome::NotEnough { balance },
+                        None => Outcome::UnknownUser,
+                    })
+                })
+            })
+            .await
+    }
+}

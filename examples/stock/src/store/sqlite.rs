@@ -1,0 +1,50 @@
+//! The goods in SQLite.
+
+use accede_rm_agent::sqlite::AtPool;
+
+use super::{Outcome, Store};
+
+pub(super) struct Sqlite {
+    pool: AtPool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(pool: AtPool) -> sqlx::Result<Self> {
+        sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_stock.sql"))
+            .execute(pool.plain())
+            .await?;
+        Ok(Self { pool })
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Sqlite {
+    async fn take(&self, product: i64, count: i64) -> sqlx::Result<Outcome> {
+        self.pool
+            .run(|tx| {
+                Box::pin(async move {
+                    let row: Option<(i64, i64)> = sqlx::query_as(
+                        "UPDATE stock SET count = count - ?1 WHERE product = ?2 AND count >= ?1 \
+                         RETURNING unit_price, count",
+                    )
+                    .bind(count)
+                    .bind(product)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                    if let Some((unit_price, left)) = row {
+                        return Ok(Outcome::Taken { unit_price, left });
+                    }
+                    let known: Option<i64> =
+                        sqlx::query_scalar("SELECT product FROM stock WHERE product = ?1")
+                            .bind(product)
+                            .fetch_optional(&mut *tx)
+                            .await?;
+                    Ok(match known {
+                        Some(_) => Outcome::SoldOut,
+                        None => Outcome::UnknownProduct,
+                    })
+                })
+            })
+            .await
+    }
+}
