@@ -322,26 +322,36 @@ impl Program {
         let replaces = replaces(tokens)
             || tables.iter().any(|table| table.replaces)
             || triggers().any(|trigger| trigger.replaces);
-        if replaces && let Some(trigger) = triggers().next() {
-            return Err(refuse(
-                format!(
-                    "REPLACE, in the statement, a constraint or a trigger, together with the \
-                     trigger {} of {}",
-                    trigger.name, trigger.table
-                ),
-                "use INSERT … ON CONFLICT DO UPDATE, or DELETE and INSERT",
-            ));
-        }
-        if replaces && let Some(table) = tables.iter().find(|table| table.cascades_to_itself()) {
-            return Err(Error::Table {
-                table: format!("main.{}", table.name),
-                part: "REPLACE, whose foreign key to itself changes rows when one is removed"
-                    .to_owned(),
-                advice: "use INSERT … ON CONFLICT DO UPDATE, or DELETE and INSERT".to_owned(),
-            });
+        if replaces {
+            check_replace(&tables, triggers().next())?;
         }
         Ok(Plan::Write { tables, replaces })
     }
+}
+
+/// Recursive triggers hear of rows that REPLACE removes, so there must be none that
+/// would not run otherwise.
+fn check_replace(tables: &[Arc<TableInfo>], trigger: Option<&Trigger>) -> Result<(), Error> {
+    let advice = "use INSERT … ON CONFLICT DO UPDATE, or DELETE and INSERT";
+    if let Some(trigger) = trigger {
+        return Err(refuse(
+            format!(
+                "REPLACE, in the statement, a constraint or a trigger, together with the trigger \
+                 {} of {}",
+                trigger.name, trigger.table
+            ),
+            advice,
+        ));
+    }
+    if let Some(table) = tables.iter().find(|table| table.cascades_to_itself()) {
+        return Err(Error::Table {
+            table: format!("main.{}", table.name),
+            part: "REPLACE, whose foreign key to itself changes rows when one is removed"
+                .to_owned(),
+            advice: advice.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Triggers of views that the statement may write to: whose names it, or a trigger that

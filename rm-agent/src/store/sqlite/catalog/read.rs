@@ -109,8 +109,8 @@ pub(in crate::store::sqlite) async fn read(
     .await?
     .into_iter()
     .collect();
-    let mut columns = group(read_columns(connection).await?);
-    let mut indexes = group(read_indexes(connection).await?);
+    let columns = group(read_columns(connection).await?);
+    let indexes = group(read_indexes(connection).await?);
     let functions = rows(
         connection,
         "SELECT DISTINCT name FROM pragma_function_list WHERE builtin",
@@ -118,31 +118,7 @@ pub(in crate::store::sqlite) async fn read(
     )
     .await?;
     let triggers = read_triggers(&entries);
-    let mut tables = Vec::new();
-    for entry in &entries {
-        // What has no root page is virtual or a view.
-        if entry.kind != "table" || entry.root == 0 || entry.name.starts_with("sqlite_") {
-            continue;
-        }
-        let kind = kinds.get(&entry.name);
-        let mut table = Described {
-            columns: columns.remove(&entry.name).unwrap_or_default(),
-            indexes: indexes.remove(&entry.name).unwrap_or_default(),
-            without_rowid: kind.is_some_and(|(_, without)| *without),
-        }
-        .build(entry);
-        let lower = entry.name.to_ascii_lowercase();
-        let of_table = triggers.iter().filter(|trigger| trigger.table == lower);
-        table.triggers = of_table.cloned().collect();
-        if OWN_TABLES.contains(&&*lower) {
-            let part = "it is Accede's own".to_owned();
-            table.obstacle = Some((part, "leave it alone inside global transactions"));
-        } else if kind.is_none_or(|(kind, _)| kind != "table") {
-            let part = "it belongs to a virtual table".to_owned();
-            table.obstacle = Some((part, "use XA mode, or write it outside of transactions"));
-        }
-        tables.push(table);
-    }
+    let mut tables = describe(&entries, &kinds, columns, indexes, &triggers);
     add_references(connection, &mut tables).await?;
     let names: HashMap<String, Arc<TableInfo>> = tables
         .into_iter()
@@ -168,6 +144,42 @@ pub(in crate::store::sqlite) async fn read(
         roots,
         names,
     })
+}
+
+/// Puts together what the catalog says about each table.
+fn describe(
+    entries: &[Entry],
+    kinds: &HashMap<String, (String, bool)>,
+    mut columns: HashMap<String, Vec<ColumnRow>>,
+    mut indexes: HashMap<String, Vec<IndexRow>>,
+    triggers: &[Trigger],
+) -> Vec<TableInfo> {
+    let mut tables = Vec::new();
+    for entry in entries {
+        // What has no root page is virtual or a view.
+        if entry.kind != "table" || entry.root == 0 || entry.name.starts_with("sqlite_") {
+            continue;
+        }
+        let kind = kinds.get(&entry.name);
+        let mut table = Described {
+            columns: columns.remove(&entry.name).unwrap_or_default(),
+            indexes: indexes.remove(&entry.name).unwrap_or_default(),
+            without_rowid: kind.is_some_and(|(_, without)| *without),
+        }
+        .build(entry);
+        let lower = entry.name.to_ascii_lowercase();
+        let of_table = triggers.iter().filter(|trigger| trigger.table == lower);
+        table.triggers = of_table.cloned().collect();
+        if OWN_TABLES.contains(&&*lower) {
+            let part = "it is Accede's own".to_owned();
+            table.obstacle = Some((part, "leave it alone inside global transactions"));
+        } else if kind.is_none_or(|(kind, _)| kind != "table") {
+            let part = "it belongs to a virtual table".to_owned();
+            table.obstacle = Some((part, "use XA mode, or write it outside of transactions"));
+        }
+        tables.push(table);
+    }
+    tables
 }
 
 async fn read_columns(
@@ -283,14 +295,6 @@ impl Described {
             });
         }
         let hidden = columns.len() - self.columns.len();
-        let mut primary: Vec<(i64, usize)> = self
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.key > 0)
-            .map(|(position, column)| (column.key, position + hidden))
-            .collect();
-        primary.sort_unstable();
         key.sort_unstable();
         let key: Vec<usize> = key.into_iter().map(|(_, position)| position).collect();
         if columns.len() > limits::MAX_COLUMNS {
@@ -310,7 +314,7 @@ impl Described {
             },
             columns,
             key,
-            primary: primary.into_iter().map(|(_, position)| position).collect(),
+            primary: self.primary(hidden),
             sources: Vec::new(),
             has_partial: false,
             incoming: Vec::new(),
@@ -321,6 +325,19 @@ impl Described {
         };
         self.add_locks(&mut table);
         table
+    }
+
+    /// The declared primary key, behind so many hidden columns.
+    fn primary(&self, hidden: usize) -> Vec<usize> {
+        let mut primary: Vec<(i64, usize)> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.key > 0)
+            .map(|(position, column)| (column.key, position + hidden))
+            .collect();
+        primary.sort_unstable();
+        primary.into_iter().map(|(_, position)| position).collect()
     }
 
     /// The column that is the row number itself: a single key column of type INTEGER
