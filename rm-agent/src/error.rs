@@ -64,6 +64,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// Rows came or went between two steps of a statement, so that its effect is not
+    /// known exactly; the branch is rolled back. Run the local transaction again. It
+    /// does not help where rows of one statement meet each other.
+    #[error(
+        "rows of {table} came or went while a statement ran ({what}); run the local transaction again"
+    )]
+    RowsMoved {
+        /// The table.
+        table: String,
+        /// What does not fit.
+        what: String,
+    },
+
     /// A column in escrow would leave its bounds; the branch is rolled back. The
     /// application has to want less, or to wait until others gave something back.
     #[error("{table}.{column} would become {value}, but may only be {lower} to {upper}")]
@@ -190,7 +203,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.is_retryable(),
-            Self::TableChanged { .. } => true,
+            Self::TableChanged { .. } | Self::RowsMoved { .. } => true,
             Self::Database { source, .. } => is_retryable(source),
             _ => false,
         }

@@ -41,7 +41,7 @@ pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
 
 /// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
 pub mod mariadb {
-    pub use crate::store::mariadb::{AtPool, AtPoolBuilder, AtTransaction};
+    pub use crate::store::mariadb::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
 }
 
 /// AT on SQLite: what stands at the top of this crate for PostgreSQL.

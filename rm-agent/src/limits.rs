@@ -53,6 +53,10 @@ pub const LOCK_WAIT_MARGIN: Duration = Duration::from_millis(500);
 /// The shortest `lock_timeout` that is set; 0 would mean no limit at all.
 pub const MIN_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// How often one INSERT of MariaDB may meet the same row (ON DUPLICATE KEY UPDATE), unless
+/// it has RETURNING: each time costs a statement that counts it.
+pub const MAX_MEETINGS: usize = 64;
+
 /// Bytes of an undo record from which it is compressed: below, it costs more than it saves.
 pub const COMPRESS_UNDO_FROM: usize = 4 * 1024;
 

@@ -17,7 +17,7 @@ use sqlparser::{
 
 use super::{
     functions::inspect,
-    lexer::{Token, TokenKind, tokenize},
+    lexer::{LexError, Token, TokenKind, tokenize},
     locking::{LockingClause, blank},
     statement::{Analysis, Read, TableName, Unsupported, Uses, WriteKind, WriteStatement},
     table::quote,
@@ -52,6 +52,14 @@ pub(crate) fn identifier(ident: &Ident) -> String {
 
 /// The single statements of a text, if it has several.
 pub(crate) fn split(sql: &str) -> Option<Vec<&str>> {
+    split_by(sql, tokenize)
+}
+
+/// The same for the texts that `tokenize` reads.
+pub(crate) fn split_by(
+    sql: &str,
+    tokenize: fn(&str) -> Result<Vec<Token>, LexError>,
+) -> Option<Vec<&str>> {
     if !sql.contains(';') || sql.len() > limits::MAX_SQL_BYTES {
         return None;
     }
@@ -472,7 +480,7 @@ pub(super) fn assigned_columns(assignments: &[Assignment]) -> Result<Vec<String>
 }
 
 /// The columns that are assigned, read by `identifier`.
-pub(super) fn assigned_names(
+fn assigned_names(
     assignments: &[Assignment],
     identifier: impl Fn(&Ident) -> String,
 ) -> Result<Vec<String>, Unsupported> {

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use bytes::Bytes;
 use sqlparser::ast::{
-    AssignmentTarget, BinaryOperator, Expr, SelectItem, Update, visit_expressions,
+    AssignmentTarget, BinaryOperator, Expr, Ident, SelectItem, Update, visit_expressions,
 };
 
 use super::{
-    analysis::identifier,
     codec::UndoColumn,
     image::{RowImage, Value},
+    mysql::types::Class,
     table::{Column, Equality, Table},
 };
 
@@ -25,6 +25,9 @@ pub(crate) struct Bounds {
 const INT8: u32 = 20;
 const INT2: u32 = 21;
 const INT4: u32 = 23;
+/// MariaDB's, as digits.
+const SIGNED: u32 = Class::Signed as u32;
+const UNSIGNED: u32 = Class::Unsigned as u32;
 
 /// Reads an integer column's value.
 fn integer(type_oid: u32, value: &Value) -> Option<i64> {
@@ -33,6 +36,7 @@ fn integer(type_oid: u32, value: &Value) -> Option<i64> {
         INT2 => Some(i16::from_be_bytes(bytes.try_into().ok()?).into()),
         INT4 => Some(i32::from_be_bytes(bytes.try_into().ok()?).into()),
         INT8 => Some(i64::from_be_bytes(bytes.try_into().ok()?)),
+        SIGNED | UNSIGNED => std::str::from_utf8(bytes).ok()?.parse().ok(),
         _ => None,
     }
 }
@@ -43,6 +47,8 @@ fn value_of(type_oid: u32, number: i64) -> Option<Bytes> {
         INT2 => i16::try_from(number).ok()?.to_be_bytes().to_vec(),
         INT4 => i32::try_from(number).ok()?.to_be_bytes().to_vec(),
         INT8 => number.to_be_bytes().to_vec(),
+        SIGNED => number.to_string().into_bytes(),
+        UNSIGNED => u64::try_from(number).ok()?.to_string().into_bytes(),
         _ => return None,
     };
     Some(bytes.into())
@@ -51,8 +57,11 @@ fn value_of(type_oid: u32, number: i64) -> Option<Bytes> {
 /// Why a column that is listed cannot be in escrow; `None` if it can.
 pub(crate) fn obstacle(table: &Table, position: usize) -> Option<&'static str> {
     let column = &table.columns[position];
-    if !matches!(column.type_oid, INT2 | INT4 | INT8) {
+    if !matches!(column.type_oid, INT2 | INT4 | INT8 | SIGNED | UNSIGNED) {
         return Some("is no smallint, integer or bigint");
+    }
+    if column.type_name.contains("zerofill") {
+        return Some("is filled up with zeros");
     }
     if column.generated || column.identity_always {
         return Some("is computed by the database");
@@ -73,7 +82,8 @@ pub(crate) fn obstacle(table: &Table, position: usize) -> Option<&'static str> {
     {
         return Some("is referenced by a foreign key");
     }
-    if table.columns.iter().any(|column| column.generated) {
+    let computed = |column: &Column| column.generated && column.type_oid != Class::Weight as u32;
+    if table.columns.iter().any(computed) {
         return Some("stands beside a generated column, which may depend on it");
     }
     let coarse = |column: &Column| column.equality == Equality::Unknown;
@@ -83,93 +93,149 @@ pub(crate) fn obstacle(table: &Table, position: usize) -> Option<&'static str> {
     None
 }
 
-/// The columns that an UPDATE only adds to or takes from, without looking at what they hold: all
-/// that it assigns, or none. `c >= e` in its condition is no look where it takes `e`: that is what
-/// the lower bound says.
-pub(crate) fn deltas(update: &Update) -> Vec<String> {
-    let mut changed = Vec::new();
-    for assignment in &update.assignments {
-        let AssignmentTarget::ColumnName(target) = &assignment.target else {
-            return Vec::new();
-        };
-        let [part] = &target.0[..] else {
-            return Vec::new();
-        };
-        let Expr::BinaryOp {
-            left,
-            op: op @ (BinaryOperator::Plus | BinaryOperator::Minus),
-            right,
-        } = &assignment.value
-        else {
-            return Vec::new();
-        };
-        let column = part.as_ident().map(identifier);
-        if column.is_none() || column_of(left) != column || !columns_of(right).is_empty() {
-            return Vec::new();
-        }
-        let taken = (*op == BinaryOperator::Minus).then(|| right.to_string());
-        changed.extend(column.map(|column| (column, taken)));
-    }
-    let mut seen = BTreeSet::new();
-    for item in update.returning.iter().flatten() {
-        match item {
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-                seen.extend(columns_of(expr));
+/// What an UPDATE only adds to or takes from, without looking at what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deltas {
+    /// All columns that it assigns, or none.
+    pub(crate) columns: Vec<String>,
+    /// Numbers of parameters that must have the same value for that.
+    pub(crate) equal: Vec<(usize, usize)>,
+}
+
+/// The columns that an UPDATE only adds to or takes from. `c >= e` in its condition is no look
+/// where it takes `e`: that is what the lower bound says. Parameters are equal if they have the
+/// same name; those that are written `?1`, `?2` … may have the same value.
+pub(crate) fn deltas(update: &Update, identifier: fn(&Ident) -> String) -> Deltas {
+    let reader = DeltaReader { identifier };
+    reader.read(update).unwrap_or_default()
+}
+
+struct DeltaReader {
+    identifier: fn(&Ident) -> String,
+}
+
+/// A column, and what is taken from it.
+type Changed = (String, Option<String>);
+
+impl DeltaReader {
+    fn read(&self, update: &Update) -> Option<Deltas> {
+        let mut changed: Vec<Changed> = Vec::new();
+        for assignment in &update.assignments {
+            let AssignmentTarget::ColumnName(target) = &assignment.target else {
+                return None;
+            };
+            let [part] = &target.0[..] else {
+                return None;
+            };
+            let Expr::BinaryOp {
+                left,
+                op: op @ (BinaryOperator::Plus | BinaryOperator::Minus),
+                right,
+            } = &assignment.value
+            else {
+                return None;
+            };
+            let column = part.as_ident().map(self.identifier);
+            if column.is_none()
+                || self.column_of(left) != column
+                || !self.columns_of(right).is_empty()
+            {
+                return None;
             }
-            _ => return Vec::new(),
+            let taken = (*op == BinaryOperator::Minus).then(|| right.to_string());
+            changed.extend(column.map(|column| (column, taken)));
+        }
+        let mut seen = BTreeSet::new();
+        for item in update.returning.iter().flatten() {
+            match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                    seen.extend(self.columns_of(expr));
+                }
+                _ => return None,
+            }
+        }
+        let mut equal = Vec::new();
+        if let Some(condition) = &update.selection {
+            self.look_at(condition, &changed, &mut seen, &mut equal);
+        }
+        let plain = update.from.is_none()
+            && update.table.joins.is_empty()
+            && update.order_by.is_empty()
+            && update.limit.is_none();
+        if !plain || changed.iter().any(|(column, _)| seen.contains(column)) {
+            return None;
+        }
+        Some(Deltas {
+            columns: changed.into_iter().map(|(column, _)| column).collect(),
+            equal,
+        })
+    }
+
+    /// Adds the columns that a condition looks at.
+    fn look_at(
+        &self,
+        condition: &Expr,
+        changed: &[Changed],
+        seen: &mut BTreeSet<String>,
+        equal: &mut Vec<(usize, usize)>,
+    ) {
+        match condition {
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::And,
+                right,
+            } => {
+                self.look_at(left, changed, seen, equal);
+                self.look_at(right, changed, seen, equal);
+            }
+            Expr::Nested(inner) => self.look_at(inner, changed, seen, equal),
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::GtEq,
+                right,
+            } => {
+                let column = self.column_of(left);
+                let mut changed = changed.iter();
+                let taken = changed.find(|(name, _)| column.as_ref() == Some(name));
+                let taken = taken.and_then(|(_, taken)| taken.as_ref());
+                match taken.and_then(|taken| same(taken, &right.to_string())) {
+                    Some(pair) => equal.extend(pair),
+                    None => seen.extend(self.columns_of(condition)),
+                }
+            }
+            other => seen.extend(self.columns_of(other)),
         }
     }
-    if let Some(condition) = &update.selection {
-        look_at(condition, &changed, &mut seen);
-    }
-    if update.from.is_some() || changed.iter().any(|(column, _)| seen.contains(column)) {
-        return Vec::new();
-    }
-    changed.into_iter().map(|(column, _)| column).collect()
-}
 
-/// Adds the columns that a condition looks at.
-fn look_at(condition: &Expr, changed: &[(String, Option<String>)], seen: &mut BTreeSet<String>) {
-    match condition {
-        Expr::BinaryOp {
-            left,
-            op: BinaryOperator::And,
-            right,
-        } => {
-            look_at(left, changed, seen);
-            look_at(right, changed, seen);
+    fn column_of(&self, expr: &Expr) -> Option<String> {
+        match expr {
+            Expr::Identifier(name) => Some((self.identifier)(name)),
+            Expr::CompoundIdentifier(names) => names.last().map(self.identifier),
+            _ => None,
         }
-        Expr::Nested(inner) => look_at(inner, changed, seen),
-        Expr::BinaryOp {
-            left,
-            op: BinaryOperator::GtEq,
-            right,
-        } if changed.iter().any(|(column, taken)| {
-            column_of(left).as_ref() == Some(column) && taken.as_ref() == Some(&right.to_string())
-        }) => {}
-        other => seen.extend(columns_of(other)),
+    }
+
+    fn columns_of(&self, expr: &Expr) -> BTreeSet<String> {
+        let mut columns = BTreeSet::new();
+        let _ = visit_expressions(expr, |expr| {
+            columns.extend(self.column_of(expr));
+            // What may hide columns counts as one that nobody has.
+            if matches!(expr, Expr::Wildcard(_) | Expr::QualifiedWildcard(..)) {
+                columns.insert(String::new());
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        columns
     }
 }
 
-fn column_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(name) => Some(identifier(name)),
-        Expr::CompoundIdentifier(names) => names.last().map(identifier),
-        _ => None,
+/// Whether two texts say the same, and which parameters must be equal for that.
+fn same(one: &str, other: &str) -> Option<Option<(usize, usize)>> {
+    let number = |text: &str| text.strip_prefix('?')?.parse::<usize>().ok();
+    match (number(one), number(other)) {
+        (Some(one), Some(other)) => Some(Some((one, other))),
+        _ => (one == other).then_some(None),
     }
-}
-
-fn columns_of(expr: &Expr) -> BTreeSet<String> {
-    let mut columns = BTreeSet::new();
-    let _ = visit_expressions(expr, |expr| {
-        columns.extend(column_of(expr));
-        // What may hide columns counts as one that nobody has.
-        if matches!(expr, Expr::Wildcard(_) | Expr::QualifiedWildcard(..)) {
-            columns.insert(String::new());
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    columns
 }
 
 /// One column's change in escrow.
@@ -234,11 +300,12 @@ mod tests {
     use sqlparser::{ast::Statement, dialect::PostgreSqlDialect, parser::Parser};
 
     use super::*;
+    use crate::at::analysis::identifier;
 
     fn read(sql: &str) -> Vec<String> {
         let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).expect("it parses");
         match statements.pop() {
-            Some(Statement::Update(update)) => deltas(&update),
+            Some(Statement::Update(update)) => deltas(&update, identifier).columns,
             other => panic!("no UPDATE: {other:?}"),
         }
     }
@@ -289,6 +356,7 @@ mod tests {
             (INT2, i64::from(i16::MAX)),
             (INT4, i64::from(i32::MAX)),
             (INT8, i64::MAX),
+            (SIGNED, i64::MAX),
         ] {
             for number in [0, -1, most, -most - 1] {
                 let value = value_of(oid, number);
@@ -299,6 +367,8 @@ mod tests {
                 assert_eq!(value_of(oid, more), None);
             }
         }
+        assert_eq!(value_of(UNSIGNED, -1), None);
+        assert_eq!(integer(UNSIGNED, &value_of(UNSIGNED, 7)), Some(7));
         assert_eq!(integer(25, &Some(Bytes::from_static(b"7"))), None);
         assert_eq!(integer(INT4, &None), None);
     }

@@ -2,8 +2,12 @@
 
 use super::{
     analysis::RESERVED_PREFIX,
-    lexer::{Token, TokenKind, tokenize},
+    lexer::{LexError, Token, TokenKind, tokenize},
+    mysql,
 };
+
+/// The longest text that is looked at.
+const MOST_BYTES: usize = 512;
 
 /// What a text does with a savepoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,11 +21,24 @@ pub(crate) enum SavepointCommand {
 }
 
 impl SavepointCommand {
-    /// Reads a text; `None` if it is about something else.
+    /// Reads a text of PostgreSQL; `None` if it is about something else.
     pub(crate) fn read(sql: &str) -> Option<Self> {
+        Self::read_as(sql, tokenize, name_of)
+    }
+
+    /// Reads a text of MariaDB; `None` if it is about something else.
+    pub(crate) fn read_mysql(sql: &str) -> Option<Self> {
+        Self::read_as(sql, mysql::lexer::tokenize, mysql_name_of)
+    }
+
+    fn read_as(
+        sql: &str,
+        tokenize: fn(&str) -> Result<Vec<Token>, LexError>,
+        name_of: fn(&str, &Token) -> Option<String>,
+    ) -> Option<Self> {
         let start = sql.trim_start().as_bytes().first()?.to_ascii_lowercase();
         // Comments may come first; other first letters are not worth a closer look.
-        if !matches!(start, b's' | b'r' | b'/' | b'-') || sql.len() > 512 {
+        if !matches!(start, b's' | b'r' | b'/' | b'-' | b'#') || sql.len() > MOST_BYTES {
             return None;
         }
         let tokens = tokenize(sql).ok()?;
@@ -73,9 +90,41 @@ fn name_of(sql: &str, token: &Token) -> Option<String> {
     }
 }
 
+/// MariaDB does not look at the case of such names, nor at accents: only those without are
+/// told apart here.
+fn mysql_name_of(sql: &str, token: &Token) -> Option<String> {
+    let text = &sql[token.span.clone()];
+    let name = match token.kind {
+        TokenKind::Word => text.to_owned(),
+        TokenKind::QuotedIdentifier => text[1..text.len() - 1].replace("``", "`"),
+        _ => return None,
+    };
+    (name.is_ascii() && !name.ends_with(' ')).then(|| name.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::SavepointCommand::{self, *};
+
+    #[test]
+    fn reads_mariadbs_form() {
+        for (sql, command) in [
+            ("SAVEPOINT A", Set("a".into())),
+            ("# now\nsavepoint `B ``b`;", Set("b `b".into())),
+            ("ROLLBACK WORK TO SAVEPOINT a", RollBackTo("a".into())),
+            ("RELEASE SAVEPOINT a", Release("a".into())),
+        ] {
+            assert_eq!(SavepointCommand::read_mysql(sql), Some(command), "{sql}");
+        }
+        for sql in [
+            "SAVEPOINT \"a\"",
+            "SAVEPOINT é",
+            "SAVEPOINT Accede_x",
+            "ROLLBACK",
+        ] {
+            assert_eq!(SavepointCommand::read_mysql(sql), None, "{sql}");
+        }
+    }
 
     #[test]
     fn reads_every_form() {

@@ -48,7 +48,7 @@ impl Reader<'_> {
             table,
             reference,
             assigned: assigned_columns(&update.assignments)?,
-            deltas: escrow::deltas(update),
+            deltas: escrow::deltas(update, identifier).columns,
             updates_on_conflict: false,
             uses,
             prefix: 0..start(main),

@@ -7,6 +7,7 @@ pub(crate) mod mariadb;
 mod outcome;
 pub(crate) mod postgres;
 mod retry;
+mod savepoint;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod test_proxy;

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use sqlparser::{
     ast::{
-        Delete, FromTable, Ident, Insert, ObjectName, SetExpr, Statement, TableFactor, TableObject,
-        TableWithJoins, Update,
+        Assignment, AssignmentTarget, Ident, Insert, ObjectName, OnInsert, SetExpr, Statement,
+        TableFactor, TableObject, TableWithJoins,
     },
     dialect::MySqlDialect,
     parser::Parser,
@@ -16,19 +16,25 @@ use sqlparser::{
 
 use super::{
     functions::{groups, inspect},
-    insert::insert_parts,
+    insert::{OnConflict, insert_parts},
     lexer::tokenize,
     quote,
     statement::{Analysis, Clause, Locking, Uses, Write, refused_by_name, xa},
 };
 use crate::{
     at::{
-        analysis::RESERVED_PREFIX,
+        analysis::{RESERVED_PREFIX, split_by},
+        escrow::Deltas,
         lexer::{Token, TokenKind},
         statement::{TableName, Unsupported, Wait, WriteKind},
     },
     limits,
 };
+
+/// The single statements of a text, if it has several.
+pub(crate) fn split(sql: &str) -> Option<Vec<&str>> {
+    split_by(sql, tokenize)
+}
 
 /// Reads a statement text.
 pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
@@ -52,8 +58,8 @@ pub(crate) fn analyse(sql: &str) -> Result<Analysis, Unsupported> {
     }
     if tokens.iter().any(|t| t.is_symbol(';')) {
         return Err(Unsupported::new(
-            "several statements in one text",
-            "send them one by one",
+            "several statements in one text with parameters",
+            "send them one by one, or without parameters through raw_sql",
         ));
     }
     Reader { sql, tokens }.read()
@@ -71,7 +77,7 @@ impl Reader<'_> {
             .is_some_and(|t| t.is_word(self.sql, word))
     }
 
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.tokens.last().map_or(self.sql.len(), |t| t.span.end)
     }
 
@@ -80,7 +86,7 @@ impl Reader<'_> {
         (from..self.tokens.len()).find(|&i| self.tokens[i].depth == 0 && self.word_at(i, word))
     }
 
-    fn clause(&self, span: Range<usize>) -> Clause {
+    pub(super) fn clause(&self, span: Range<usize>) -> Clause {
         let inside = |t: &&Token| {
             t.kind == TokenKind::Parameter && span.start <= t.span.start && t.span.end <= span.end
         };
@@ -95,7 +101,7 @@ impl Reader<'_> {
         let word = first.map_or("", |t| &self.sql[t.span.clone()]);
         match word.to_ascii_uppercase().as_str() {
             "SELECT" | "VALUES" | "WITH" => self.query(),
-            "INSERT" | "UPDATE" | "DELETE" => self.write(),
+            "INSERT" | "REPLACE" | "UPDATE" | "DELETE" => self.write(),
             "SHOW" => Ok(Analysis::Read(Uses::default())),
             "EXPLAIN" | "DESCRIBE" | "DESC" => {
                 let (_, uses) = self.parse(&self.sql[..self.end()])?;
@@ -211,6 +217,8 @@ impl Reader<'_> {
             Statement::Delete(delete) => self.delete(delete, body_end)?,
             _ => return Err(self.seen_differently()),
         };
+        let all = self.clause(0..self.end());
+        write.parameters = all.parameters;
         write.uses = uses;
         write.returning = returning;
         Ok(Analysis::Write(Box::new(write)))
@@ -220,17 +228,14 @@ impl Reader<'_> {
         let place = 1 + usize::from(insert.ignore);
         if !self.word_at(place, "INTO") {
             return Err(Unsupported::new(
-                "a word between INSERT and INTO",
-                "write INSERT INTO, or INSERT IGNORE INTO",
+                "a word between INSERT or REPLACE and INTO",
+                "write INSERT INTO, INSERT IGNORE INTO or REPLACE INTO",
             ));
         }
-        if insert.replace_into {
-            return Err(refused_by_name("REPLACE"));
-        }
-        if insert.on.is_some() || insert.insert_alias.is_some() {
+        if insert.insert_alias.is_some() {
             return Err(Unsupported::new(
-                "ON DUPLICATE KEY UPDATE",
-                "lock the row by SELECT … FOR UPDATE, then INSERT or UPDATE it",
+                "a name of the new row",
+                "write VALUES(column) in ON DUPLICATE KEY UPDATE",
             ));
         }
         let (TableObject::TableName(name), None, None) =
@@ -242,138 +247,63 @@ impl Reader<'_> {
             ));
         };
         let table = table_name(name)?;
-        let insert_parts = insert_parts(self, insert, end)?;
+        let (conflict, assigned, rows_end) = self.conflict(insert, end)?;
+        let insert_parts = insert_parts(self, insert, rows_end, conflict)?;
         Ok(Write {
             kind: WriteKind::Insert,
             reference: quote(&table.name),
             table,
-            assigned: Vec::new(),
+            assigned,
+            values: Vec::new(),
+            deltas: Deltas::default(),
             uses: Uses::default(),
-            target: 0..0,
+            target: Clause::default(),
+            joins: false,
             head: self.clause(0..end),
             condition: None,
             order: None,
             limit: None,
             returning: None,
-            ignore: insert.ignore,
+            parameters: 0,
             insert: Some(insert_parts),
         })
     }
 
-    fn update(&self, update: &Update, end: usize) -> Result<Write, Unsupported> {
-        let modifier = ["IGNORE", "LOW_PRIORITY"]
-            .into_iter()
-            .find(|word| self.word_at(1, word));
-        if let Some(word) = modifier {
-            return Err(Unsupported::new(
-                format!("UPDATE {word}"),
-                "leave the word out",
-            ));
-        }
-        let set = self.find(1, "SET").ok_or_else(|| self.seen_differently())?;
-        if update.from.is_some() || self.find(1, "PORTION").is_some_and(|found| found < set) {
-            return Err(xa("an UPDATE of parts of a period, or with FROM"));
-        }
-        let (table, reference) = single_table(&update.table)?;
-        let mut write = self.change(
-            WriteKind::Update,
-            (set, end),
-            [
-                update.selection.is_some(),
-                !update.order_by.is_empty(),
-                update.limit.is_some(),
-            ],
-        )?;
-        write.table = table;
-        write.reference = reference;
-        write.target = self.tokens[1].span.start..self.tokens[set].span.start;
-        write.assigned = crate::at::analysis::assigned_names(&update.assignments, ident)?;
-        Ok(write)
-    }
-
-    fn delete(&self, delete: &Delete, end: usize) -> Result<Write, Unsupported> {
-        let one = || Unsupported::new("DELETE from several tables", "delete from one at a time");
-        let FromTable::WithFromKeyword(from) = &delete.from else {
-            return Err(one());
-        };
-        if !self.word_at(1, "FROM") {
-            return Err(Unsupported::new(
-                "a word between DELETE and FROM",
-                "write DELETE FROM table",
-            ));
-        }
-        let ([from], true, true) = (
-            from.as_slice(),
-            delete.using.is_none(),
-            delete.tables.is_empty(),
-        ) else {
-            return Err(one());
-        };
-        let (table, reference) = single_table(from)?;
-        if reference != quote(&table.name) {
-            return Err(Unsupported::new(
-                "an alias of the table that DELETE names",
-                "leave it out",
-            ));
-        }
-        let mut write = self.change(
-            WriteKind::Delete,
-            (2, end),
-            [
-                delete.selection.is_some(),
-                !delete.order_by.is_empty(),
-                delete.limit.is_some(),
-            ],
-        )?;
-        write.target = self.tokens[2].span.start..write.head.span.end;
-        write.table = table;
-        write.reference = reference;
-        Ok(write)
-    }
-
-    /// The clauses of an UPDATE or DELETE, of which the parser has seen those in `seen`.
-    fn change(
+    /// What it does on a conflict, the columns that it assigns then, and where its rows end.
+    fn conflict(
         &self,
-        kind: WriteKind,
-        (from, end): (usize, usize),
-        seen: [bool; 3],
-    ) -> Result<Write, Unsupported> {
-        let before_end = |index: Option<usize>| index.filter(|&i| self.tokens[i].span.start < end);
-        let condition = before_end(self.find(from, "WHERE"));
-        let order = (from..self.tokens.len()).find(|&i| {
-            self.tokens[i].depth == 0 && self.word_at(i, "ORDER") && self.word_at(i + 1, "BY")
+        insert: &Insert,
+        end: usize,
+    ) -> Result<(OnConflict, Vec<String>, usize), Unsupported> {
+        let on = (1..self.tokens.len()).find(|&i| {
+            self.tokens[i].depth == 0
+                && ["ON", "DUPLICATE", "KEY", "UPDATE"]
+                    .iter()
+                    .enumerate()
+                    .all(|(offset, word)| self.word_at(i + offset, word))
         });
-        let order = before_end(order);
-        let limit = before_end(self.find(from, "LIMIT"));
-        let clauses = [condition, order, limit];
-        if clauses.map(|clause| clause.is_some()) != seen || !clauses.iter().flatten().is_sorted() {
-            return Err(self.seen_differently());
+        match (&insert.on, on, insert.replace_into, insert.ignore) {
+            (None, None, true, false) => Ok((
+                OnConflict::Replace(self.tokens[0].span.clone()),
+                Vec::new(),
+                end,
+            )),
+            (None, None, false, true) => Ok((OnConflict::Ignore, Vec::new(), end)),
+            (None, None, false, false) => Ok((OnConflict::Fail, Vec::new(), end)),
+            (Some(OnInsert::DuplicateKeyUpdate(assignments)), Some(on), false, false) => {
+                let names = assigned(assignments)?;
+                Ok((
+                    OnConflict::Update(self.tokens[on + 3].span.end),
+                    names.into_iter().map(|(_, name)| name).collect(),
+                    self.tokens[on].span.start,
+                ))
+            }
+            (Some(_), Some(_), _, true) => Err(Unsupported::new(
+                "IGNORE together with ON DUPLICATE KEY UPDATE",
+                "leave one of them out",
+            )),
+            _ => Err(self.seen_differently()),
         }
-        let start = |index: usize| self.tokens[index].span.start;
-        let after_order = limit.map_or(end, start);
-        let after_condition = order.map_or(after_order, start);
-        let head_end = condition.map_or(after_condition, start);
-        let clause = |word: Option<usize>, skip: usize, end: usize| {
-            word.map(|word| self.clause(self.tokens[word + skip].span.end..end))
-        };
-        Ok(Write {
-            kind,
-            table: TableName {
-                schema: None,
-                name: String::new(),
-            },
-            reference: String::new(),
-            assigned: Vec::new(),
-            uses: Uses::default(),
-            target: 0..0,
-            head: self.clause(0..head_end),
-            condition: clause(condition, 0, after_condition),
-            order: clause(order, 1, after_order),
-            limit: clause(limit, 0, end),
-            returning: None,
-            ignore: false,
-            insert: None,
-        })
     }
 
     fn no_reserved_names(&self) -> Result<(), Unsupported> {
@@ -401,6 +331,30 @@ impl Reader<'_> {
     }
 }
 
+/// The columns that these assign, with their table's name if they say it.
+pub(super) fn assigned(
+    assignments: &[Assignment],
+) -> Result<Vec<(Option<String>, String)>, Unsupported> {
+    let one = |assignment: &Assignment| {
+        let names: Option<Vec<String>> = match &assignment.target {
+            AssignmentTarget::ColumnName(name) => {
+                let parts = name.0.iter().map(|part| part.as_ident().map(ident));
+                parts.collect()
+            }
+            AssignmentTarget::Tuple(_) => None,
+        };
+        match names.as_deref() {
+            Some([column]) => Ok((None, column.clone())),
+            Some([table, column]) => Ok((Some(table.clone()), column.clone())),
+            _ => Err(Unsupported::new(
+                format!("the assignment to {}", assignment.target),
+                "assign plain columns",
+            )),
+        }
+    };
+    assignments.iter().map(one).collect()
+}
+
 /// A name as the catalog stores it.
 pub(super) fn ident(ident: &Ident) -> String {
     ident.value.clone()
@@ -425,13 +379,21 @@ pub(super) fn table_name(name: &ObjectName) -> Result<TableName, Unsupported> {
 }
 
 /// The one plain table of a FROM clause, and how the statement refers to it.
-fn single_table(from: &TableWithJoins) -> Result<(TableName, String), Unsupported> {
-    let several = || {
-        Unsupported::new(
-            "its target, which is no single plain table",
-            "name one table, with an alias at most; read other tables in sub-queries",
-        )
-    };
+pub(super) fn single_table(from: &TableWithJoins) -> Result<(TableName, String), Unsupported> {
+    if !from.joins.is_empty() {
+        return Err(several());
+    }
+    plain_table(&from.relation)
+}
+
+pub(super) fn several() -> Unsupported {
+    Unsupported::new(
+        "its target, which is no single plain table",
+        "name one table, with an alias at most; read other tables in sub-queries",
+    )
+}
+
+pub(super) fn plain_table(factor: &TableFactor) -> Result<(TableName, String), Unsupported> {
     let TableFactor::Table {
         name,
         alias,
@@ -443,12 +405,12 @@ fn single_table(from: &TableWithJoins) -> Result<(TableName, String), Unsupporte
         json_path: None,
         sample: None,
         index_hints,
-    } = &from.relation
+    } = factor
     else {
         return Err(several());
     };
     let plain = with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty();
-    if !plain || !from.joins.is_empty() {
+    if !plain {
         return Err(several());
     }
     let table = table_name(name)?;

@@ -27,7 +27,12 @@ fn finds_the_clauses() {
     assert_eq!(found.table.name, "Stock");
     assert_eq!(found.reference, "`s`");
     assert_eq!(found.assigned, ["a", "b"]);
-    assert_eq!(&sql[found.target.clone()], "`Stock` AS s ");
+    assert_eq!(&sql[found.target.span.clone()], "`Stock` AS s ");
+    let values = found
+        .values
+        .iter()
+        .map(|value| &sql[value.clause.span.clone()]);
+    assert_eq!(values.collect::<Vec<_>>(), ["?", "'x'"]);
     assert_eq!(found.head.parameters, 1);
     assert_eq!(text(found.condition), ("id = ? AND (v > ?)".to_owned(), 2));
     assert_eq!(text(found.order), ("id".to_owned(), 0));
@@ -35,7 +40,7 @@ fn finds_the_clauses() {
 
     let sql = "DELETE FROM t WHERE v = ? RETURNING id, upper(s)";
     let found = write(sql);
-    assert_eq!(&sql[found.target.clone()], "t ");
+    assert_eq!(&sql[found.target.span], "t ");
     assert_eq!(text_of(sql, found.returning), " id, upper(s)");
 }
 
@@ -67,22 +72,88 @@ fn reads_the_rows_of_an_insert() {
 }
 
 #[test]
+fn finds_the_table_that_joined_ones_belong_to() {
+    for (sql, target) in [
+        (
+            "UPDATE t AS a JOIN o ON o.id = a.id AND o.x = ? SET a.v = ?, a.w = o.v WHERE o.y > ?",
+            "t AS a JOIN o ON o.id = a.id AND o.x = ? ",
+        ),
+        (
+            "DELETE a FROM o LEFT JOIN t AS a ON o.id = a.id WHERE o.y > ?",
+            "o LEFT JOIN t AS a ON o.id = a.id ",
+        ),
+        (
+            "DELETE FROM t USING t JOIN o USING (id)",
+            "t JOIN o USING (id)",
+        ),
+    ] {
+        let found = write(sql);
+        assert!(found.joins, "{sql}");
+        assert_eq!(found.table.name, "t", "{sql}");
+        assert_eq!(&sql[found.target.span], target);
+    }
+}
+
+#[test]
+fn knows_which_values_read_the_same_each_time() {
+    let names = |sql: &str| write(sql).values.remove(0).names;
+    let known = |names: &[&str]| Some(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>());
+    assert_eq!(
+        names("UPDATE t SET id = `Id` + ? * (2 - v)"),
+        known(&["id", "v"])
+    );
+    assert_eq!(names("UPDATE t SET id = 'a'"), known(&[]));
+    for other in ["RAND()", "@x", "DEFAULT", "(SELECT 1)", "UPPER ('x')"] {
+        assert_eq!(
+            names(&format!("UPDATE t SET id = {other}")),
+            None,
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn finds_what_happens_on_a_conflict() {
+    use super::super::insert::OnConflict::{Fail, Ignore, Replace, Update};
+    let conflict = |sql: &str| write(sql).insert.expect("parts").conflict;
+    assert_eq!(conflict("INSERT INTO t VALUES (1)"), Fail);
+    assert_eq!(conflict("INSERT IGNORE INTO t VALUES (1)"), Ignore);
+    assert_eq!(
+        conflict("/* x */ REPLACE INTO t VALUES (1)"),
+        Replace(8..15)
+    );
+    let sql = "INSERT INTO t (a) SELECT x FROM o JOIN p ON o.y = p.y \
+               ON DUPLICATE KEY UPDATE t.a = VALUES(a), b = ? RETURNING a, ?";
+    let found = write(sql);
+    assert_eq!(found.assigned, ["a", "b"]);
+    assert_eq!(found.parameters, 2);
+    let Update(place) = found.insert.expect("parts").conflict else {
+        panic!("an upsert");
+    };
+    assert!(sql[..place].ends_with("KEY UPDATE"));
+}
+
+#[test]
 fn refuses_by_name_and_by_part() {
     for (sql, part) in [
-        ("REPLACE INTO t VALUES (1)", "REPLACE"),
         (
-            "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
-            "ON DUPLICATE KEY UPDATE",
+            "INSERT IGNORE INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
+            "IGNORE together",
         ),
+        ("REPLACE t VALUES (1)", "between INSERT or REPLACE and INTO"),
         ("INSERT DELAYED INTO t VALUES (1)", ""),
         ("UPDATE IGNORE t SET a = 1", "UPDATE IGNORE"),
         ("UPDATE t, o SET t.a = 1", ""),
         (
-            "UPDATE t JOIN o USING (id) SET t.a = 1",
-            "single plain table",
+            "UPDATE t JOIN o USING (id) SET t.a = 1, o.b = 2",
+            "the one table it writes",
         ),
-        ("DELETE t FROM t JOIN o USING (id)", ""),
-        ("DELETE FROM t USING t JOIN o", ""),
+        (
+            "UPDATE t JOIN o USING (id) SET a = 1",
+            "the one table it writes",
+        ),
+        ("DELETE t, o FROM t JOIN o USING (id)", "several tables"),
+        ("DELETE t FROM t JOIN o USING (id) LIMIT 1", ""),
         ("TRUNCATE t", "TRUNCATE"),
         ("CREATE TABLE x (a int)", "commits"),
         ("LOCK TABLES t WRITE", "LOCK TABLES"),

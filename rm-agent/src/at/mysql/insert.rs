@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use sqlparser::ast::{Insert, SetExpr};
 
-use super::analysis::{Reader, ident};
+use super::analysis::{Reader, assigned, ident};
 use crate::at::{
-    analysis::assigned_names,
     lexer::{Token, TokenKind},
     statement::Unsupported,
 };
@@ -18,6 +17,20 @@ pub(crate) struct InsertParts {
     pub(crate) columns: Option<Vec<String>>,
     /// `None`: a query gives the rows.
     pub(crate) rows: Option<Vec<Vec<Cell>>>,
+    pub(crate) conflict: OnConflict,
+}
+
+/// What it does with a row that meets a unique value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OnConflict {
+    /// Fails.
+    Fail,
+    /// IGNORE: leaves it out.
+    Ignore,
+    /// ON DUPLICATE KEY UPDATE: changes the row that it meets. Where its assignments begin.
+    Update(usize),
+    /// REPLACE: deletes the rows that it meets. Where the word stands.
+    Replace(Range<usize>),
 }
 
 /// One value of a row.
@@ -44,6 +57,7 @@ pub(super) fn insert_parts(
     reader: &Reader<'_>,
     insert: &Insert,
     end: usize,
+    conflict: OnConflict,
 ) -> Result<InsertParts, Unsupported> {
     let until = reader.tokens.partition_point(|t| t.span.start < end);
     if !insert.assignments.is_empty() {
@@ -56,13 +70,15 @@ pub(super) fn insert_parts(
             let equals = equals.ok_or_else(|| reader.seen_differently())?;
             row.push(cell(reader, &part[equals + 1..])?);
         }
-        let columns = assigned_names(&insert.assignments, ident)?;
+        let columns = assigned(&insert.assignments)?;
+        let columns: Vec<String> = columns.into_iter().map(|(_, name)| name).collect();
         if row.len() != columns.len() {
             return Err(reader.seen_differently());
         }
         return Ok(InsertParts {
             columns: Some(columns),
             rows: Some(vec![row]),
+            conflict,
         });
     }
     let columns: Option<Vec<String>> = insert
@@ -78,6 +94,7 @@ pub(super) fn insert_parts(
             return Ok(InsertParts {
                 columns,
                 rows: None,
+                conflict,
             });
         }
         None => return Err(reader.seen_differently()),
@@ -104,6 +121,7 @@ pub(super) fn insert_parts(
     Ok(InsertParts {
         columns,
         rows: Some(rows),
+        conflict,
     })
 }
 

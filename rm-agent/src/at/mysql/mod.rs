@@ -1,6 +1,7 @@
 //! What AT can undo in MariaDB's dialect. Pure, like its parent.
 
 pub(crate) mod analysis;
+mod change;
 mod functions;
 pub(crate) mod insert;
 pub(crate) mod lexer;

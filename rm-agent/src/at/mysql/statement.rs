@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::insert::InsertParts;
-use crate::at::statement::{TableName, Unsupported, Wait, WriteKind};
+use crate::at::{
+    escrow::Deltas,
+    statement::{TableName, Unsupported, Wait, WriteKind},
+};
 
 /// What a statement text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,15 @@ pub(crate) struct Clause {
     pub(crate) parameters: usize,
 }
 
+/// A value that an UPDATE assigns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    pub(crate) clause: Clause,
+    /// The names in it, in small letters, if it is made of nothing but names, constants,
+    /// parameters and operators: then it reads the same each time.
+    pub(crate) names: Option<Vec<String>>,
+}
+
 /// A write of one table, as pieces of the user's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
@@ -52,32 +64,39 @@ pub(crate) struct Write {
     pub(crate) table: TableName,
     /// How the statement's expressions refer to the table, quoted.
     pub(crate) reference: String,
-    /// UPDATE: the columns that it assigns.
+    /// UPDATE, ON DUPLICATE KEY UPDATE: the columns that it assigns.
     pub(crate) assigned: Vec<String>,
+    /// UPDATE: their values, in the same order.
+    pub(crate) values: Vec<Assigned>,
+    /// UPDATE: the columns, in small letters, that it only adds to or takes from.
+    pub(crate) deltas: Deltas,
     pub(crate) uses: Uses,
-    /// UPDATE, DELETE: the table as the statement names it, with its alias.
-    pub(crate) target: Range<usize>,
+    /// UPDATE, DELETE: the table as the statement names it, with its alias; or all tables, if
+    /// it joins several.
+    pub(crate) target: Clause,
+    /// UPDATE, DELETE: it joins several tables, of which it writes one.
+    pub(crate) joins: bool,
     /// Everything before the condition, the order or RETURNING.
     pub(crate) head: Clause,
     pub(crate) condition: Option<Clause>,
     pub(crate) order: Option<Clause>,
     pub(crate) limit: Option<Clause>,
     pub(crate) returning: Option<Range<usize>>,
-    /// INSERT: rows that meet a unique value are left out.
-    pub(crate) ignore: bool,
+    /// How many parameters the text has.
+    pub(crate) parameters: usize,
     pub(crate) insert: Option<InsertParts>,
 }
 
 /// What to say about a statement that its first word rules out.
 pub(super) fn refused_by_name(word: &str) -> Unsupported {
     match word {
-        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => Unsupported::new(
-            format!("{word}: the local transaction belongs to AtTransaction"),
-            "use its commit and rollback",
+        "SAVEPOINT" | "RELEASE" => Unsupported::new(
+            format!("{word} of a name that is not plain"),
+            "use ASCII characters, or AtTransaction's begin",
         ),
-        "REPLACE" => Unsupported::new(
-            "REPLACE, which deletes rows that it meets",
-            "use DELETE and INSERT",
+        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => Unsupported::new(
+            format!("{word}: the local transaction belongs to AtTransaction"),
+            "use its commit and rollback, and its begin for a savepoint",
         ),
         "TRUNCATE" => Unsupported::new(
             "TRUNCATE, which keeps no old rows and commits",

@@ -7,7 +7,13 @@ use std::{
 
 use accede_proto::Xid;
 
-use super::{error_number, session::Session};
+use futures_util::TryStreamExt as _;
+use sqlx::{Executor as _, MySqlConnection};
+
+use super::{
+    error_number,
+    session::{self, BEFORE_COMMIT, Session},
+};
 use crate::{
     at::{mysql::quote_qualified, undo::Changes},
     clock,
@@ -27,6 +33,8 @@ pub(super) struct Branch {
     /// What the database said, and when its answer was received.
     pub(super) begun: Option<(Session, Instant)>,
     pub(super) changes: Changes,
+    /// An image may have been put aside that no row took.
+    pub(super) captures: bool,
 }
 
 impl Branch {
@@ -43,12 +51,20 @@ impl Branch {
             patience: kind.patience(lock_wait),
             begun: None,
             changes,
+            captures: false,
         })
     }
 
     /// The session's number in the database, once it has begun there.
     pub(super) fn backend(&self) -> Option<i64> {
         self.begun.as_ref().and_then(|(session, _)| session.backend)
+    }
+
+    /// The step between generated keys.
+    pub(super) fn increment(&self) -> u64 {
+        self.begun
+            .as_ref()
+            .map_or(1, |(session, _)| session.increment)
     }
 
     /// What is left of the branch's patience.
@@ -95,12 +111,11 @@ impl Branch {
         let _ = write!(
             message,
             "', 0, CASE WHEN SYSDATE(6) >= '{began}' \
-             AND SYSDATE(6) < '{began}' + INTERVAL {} MICROSECOND THEN SYSDATE(6) END); \
-             COMMIT; SET SESSION innodb_lock_wait_timeout = DEFAULT",
+             AND SYSDATE(6) < '{began}' + INTERVAL {} MICROSECOND THEN SYSDATE(6) END)",
             left.as_micros(),
             began = session.began,
         );
-        message
+        session::commit(&message)
     }
 }
 
@@ -116,9 +131,36 @@ pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error
     match error_number(&error) {
         Some(1048) => Error::GaveUp { xid },
         Some(1062) => Error::RolledBackMeanwhile { xid },
+        // The savepoint of its beginning is gone.
+        Some(1305) => Error::Broken {
+            reason: "the database rolled it back before its end".to_owned(),
+        },
         _ => Error::Database {
             doing: "committing the branch",
             source: error,
         },
+    }
+}
+
+/// Sends the message that commits. On an error: whether the local transaction certainly
+/// did not commit. It did not if the undo record was refused, for then the database
+/// reads no further.
+pub(super) async fn send_commit(
+    connection: &mut MySqlConnection,
+    message: String,
+) -> Result<(), (sqlx::Error, bool)> {
+    let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
+    let mut ended = 0;
+    loop {
+        match steps.try_next().await {
+            Ok(Some(_)) => ended += 1,
+            Ok(None) => return Ok(()),
+            // COMMIT has ended well.
+            Err(_) if ended > BEFORE_COMMIT => return Ok(()),
+            Err(error) => {
+                let said = error_number(&error).is_some();
+                return Err((error, ended < BEFORE_COMMIT && said));
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     plan::{Allowed, Planner},
     pool::AtPool,
 };
-use crate::{error::Error, limits, registrar::Registrar};
+use crate::{at::escrow::Bounds, error::Error, limits, registrar::Registrar};
 
 /// Zero dates and keys go back as they were; what does not fit is found when the row
 /// is compared. No gaps are locked, so that rollbacks meet no branch of others.
@@ -142,6 +142,32 @@ impl AtPoolBuilder {
         self.allowed
             .merges
             .insert((table.to_owned(), column.to_owned()));
+        self
+    }
+
+    /// Lets several transactions add to this integer column of `table` (or
+    /// `database.table`) at the same time, as to the stock of a product that everybody
+    /// buys: none waits for the end of the others, as long as the column stays in
+    /// `bounds` whichever of them roll back. Right where nobody relies on what the
+    /// column holds, but only on its bounds.
+    ///
+    /// It holds for `UPDATE … SET count = count - ?` (or `+`, with a value that no
+    /// column is part of) that compares the column nowhere, except for `count >= ?`
+    /// with the same value where it takes that much. Such a change is undone by its
+    /// inverse. Every other write takes the row for itself as usual. A change that
+    /// leaves the bounds is [`Error::OutOfBounds`]. Every service that writes the table
+    /// must list the column with the same bounds.
+    pub fn escrow_column(
+        mut self,
+        table: &str,
+        column: &str,
+        bounds: std::ops::RangeInclusive<i64>,
+    ) -> Self {
+        let (lower, upper) = bounds.into_inner();
+        self.allowed.escrow.insert(
+            (table.to_owned(), column.to_owned()),
+            Bounds { lower, upper },
+        );
         self
     }
 

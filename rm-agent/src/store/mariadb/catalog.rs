@@ -37,6 +37,17 @@ pub(super) struct TableInfo {
     pub(super) auto_increment: Option<usize>,
     /// Key columns whose default is made anew for each row.
     pub(super) computed_defaults: Vec<usize>,
+    /// Columns that an UPDATE sets by itself.
+    pub(super) set_on_update: Vec<usize>,
+    /// All unique indexes, the primary key among them.
+    pub(super) unique_keys: Vec<UniqueKey>,
+}
+
+/// A unique index as its definition names it.
+#[derive(Debug)]
+pub(super) struct UniqueKey {
+    /// Columns, and how many characters of them; `None`: all.
+    pub(super) parts: Vec<(usize, Option<u64>)>,
 }
 
 /// A string of the catalog, which shows some of them as blobs.
@@ -79,6 +90,8 @@ pub(super) async fn read_table(
         visible: Vec::new(),
         auto_increment: None,
         computed_defaults: Vec::new(),
+        set_on_update: Vec::new(),
+        unique_keys: Vec::new(),
     };
     let mut table = Table {
         oid: number,
@@ -87,7 +100,7 @@ pub(super) async fn read_table(
         ..Table::default()
     };
     let columns = read_columns(connection, &mut table, &mut info).await?;
-    read_indexes(connection, &mut table, &columns).await?;
+    info.unique_keys = read_indexes(connection, &mut table, &columns).await?;
     read_references(connection, &mut table).await?;
     let triggers = sqlx::query(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
@@ -185,6 +198,9 @@ async fn read_columns(
         if extra.contains("AUTO_INCREMENT") {
             info.auto_increment = Some(table.columns.len());
         }
+        if extra.contains("ON UPDATE") {
+            info.set_on_update.push(table.columns.len());
+        }
         let signature = signature(
             &column_type,
             text(row, 3)?.as_deref(),
@@ -247,7 +263,8 @@ async fn read_indexes(
     connection: &mut MySqlConnection,
     table: &mut Table,
     columns: &[Known],
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<UniqueKey>, sqlx::Error> {
+    let mut keys: Vec<(String, UniqueKey)> = Vec::new();
     let rows = sqlx::query(
         "SELECT INDEX_NAME, COLUMN_NAME, CAST(SUB_PART AS SIGNED)
          FROM information_schema.STATISTICS
@@ -266,6 +283,11 @@ async fn read_indexes(
         };
         if index == PRIMARY {
             table.key.push(position);
+        }
+        let part = (position, prefix.and_then(|p| u64::try_from(p).ok()));
+        match keys.last_mut() {
+            Some((last, key)) if *last == index => key.parts.push(part),
+            _ => keys.push((index.clone(), UniqueKey { parts: vec![part] })),
         }
         let position = match (columns[position].class, prefix) {
             (Class::Text, prefix) => {
@@ -292,7 +314,7 @@ async fn read_indexes(
     table
         .unique
         .retain(|index| *index.name != *PRIMARY || index.columns != key);
-    Ok(())
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
 /// A column of the images that the table does not have.

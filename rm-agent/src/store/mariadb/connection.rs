@@ -3,10 +3,8 @@
 use futures_util::future::BoxFuture;
 use sqlx::{MySql, MySqlConnection};
 
+use super::session::ROLLBACK;
 use crate::store::connection::{self, Lendable};
-
-/// Ends a transaction; what a branch set for itself goes back to the default.
-const ROLLBACK: &str = "ROLLBACK; SET SESSION innodb_lock_wait_timeout = DEFAULT";
 
 pub(super) type Held = connection::Held<MySql>;
 pub(super) type Lender = connection::Lender<MySql>;

@@ -15,8 +15,10 @@ use sqlx_core::describe::Describe;
 
 use super::{
     pool::AtPool,
+    savepoint::AtSavepoint,
     transaction::{AtTransaction, Step},
 };
+use crate::at::mysql::analysis::split;
 
 /// A statement taken out of whatever the user built.
 #[derive(Clone, Debug)]
@@ -35,6 +37,21 @@ impl Statement {
             arguments,
             persistent,
         })
+    }
+
+    /// Its single statements, if its text has several. Only without parameters: the
+    /// database takes one statement with them.
+    pub(super) fn pieces(&self) -> Option<Vec<Self>> {
+        if self.arguments.is_some() {
+            return None;
+        }
+        let texts = split(self.sql.as_str())?;
+        let piece = |text: &str| Self {
+            sql: sqlx::AssertSqlSafe(text.to_owned()).into_sql_str(),
+            arguments: None,
+            persistent: self.persistent,
+        };
+        Some(texts.into_iter().map(piece).collect())
     }
 
     /// A statement of this library's own.
@@ -150,4 +167,5 @@ macro_rules! executor {
 }
 
 executor!(&'c mut AtTransaction, connection);
+executor!(&'c mut AtSavepoint<'_>, connection);
 executor!(&'c AtPool, plain);

@@ -10,7 +10,7 @@ use crate::{
     at::{
         image::{RowImage, Value},
         mysql::{quote, types::Class},
-        table::Table,
+        table::{Column, Table},
     },
     error::Error,
     limits,
@@ -31,16 +31,41 @@ fn class(type_oid: u32) -> Class {
 /// The output columns of an image. After the values comes whether one is too large,
 /// if that can be.
 pub(super) fn outputs(table: &Table) -> Vec<String> {
+    outputs_as(table, None)
+}
+
+/// The same where other tables have columns of the same names. `reference`: how the
+/// statement refers to the table, quoted.
+pub(super) fn outputs_as(table: &Table, reference: Option<&str>) -> Vec<String> {
     let mut outputs: Vec<String> = table
         .columns
         .iter()
-        .map(|c| class(c.type_oid).output(&quote(&c.name), &c.type_name))
+        .map(|column| output(column, reference))
         .collect();
-    outputs.extend(size_guard(table));
+    outputs.extend(size_guard(table, reference));
     outputs
 }
 
-fn size_guard(table: &Table) -> Option<String> {
+/// The expression that shows a column.
+pub(super) fn output(column: &Column, reference: Option<&str>) -> String {
+    match (class(column.type_oid), reference) {
+        // The only name in backticks in it is the column's.
+        (Class::Weight, Some(reference)) => {
+            let qualifier = format!("{reference}.`");
+            column.type_name.replacen('`', &qualifier, 1)
+        }
+        (class, _) => class.output(&qualified(reference, &column.name), &column.type_name),
+    }
+}
+
+fn qualified(reference: Option<&str>, name: &str) -> String {
+    match reference {
+        Some(reference) => format!("{reference}.{}", quote(name)),
+        None => quote(name),
+    }
+}
+
+fn size_guard(table: &Table, reference: Option<&str>) -> Option<String> {
     let large = |type_name: &str| {
         [
             "mediumtext",
@@ -60,7 +85,10 @@ fn size_guard(table: &Table) -> Option<String> {
         .columns
         .iter()
         .filter(|c| class(c.type_oid) != Class::Weight && large(&c.type_name))
-        .map(|c| format!("COALESCE(LENGTH({}), 0) > {LARGEST_VALUE}", quote(&c.name)))
+        .map(|c| {
+            let name = qualified(reference, &c.name);
+            format!("COALESCE(LENGTH({name}), 0) > {LARGEST_VALUE}")
+        })
         .collect();
     (!sizes.is_empty()).then(|| format!("CAST(({}) AS CHAR)", sizes.join(" OR ")))
 }
@@ -71,7 +99,7 @@ pub(super) fn image(row: &MySqlRow, first: usize, table: &Table) -> Result<RowIm
     for index in first..first + table.columns.len() {
         values.push(value(row, index)?);
     }
-    if size_guard(table).is_some() {
+    if size_guard(table, None).is_some() {
         let guard: Option<Vec<u8>> = row.try_get_unchecked(first + table.columns.len())?;
         if guard.as_deref() != Some(b"0") {
             return Err(Error::TooLarge {
@@ -85,6 +113,19 @@ pub(super) fn image(row: &MySqlRow, first: usize, table: &Table) -> Result<RowIm
         }
     }
     Ok(RowImage { values })
+}
+
+/// The same; `None` if there is no row, which an outer join shows as NULLs.
+pub(super) fn image_or_none(
+    row: &MySqlRow,
+    first: usize,
+    table: &Table,
+) -> Result<Option<RowImage>, sqlx::Error> {
+    let key = table.key.first().copied().unwrap_or_default();
+    if value(row, first + key)?.is_none() {
+        return Ok(None);
+    }
+    image(row, first, table).map(Some)
 }
 
 /// One value of an image.
@@ -131,14 +172,33 @@ pub(super) fn key_columns(table: &Table) -> Vec<KeyColumn<'_>> {
 
 /// The condition that a row's key is one of `count`.
 pub(super) fn key_condition(key: &[KeyColumn<'_>], count: usize) -> String {
+    key_condition_as(key, count, None)
+}
+
+/// The same where other tables have columns of the same names.
+pub(super) fn key_condition_as(
+    key: &[KeyColumn<'_>],
+    count: usize,
+    reference: Option<&str>,
+) -> String {
     let comparison = |&(_, oid, signature): &KeyColumn<'_>| class(oid).comparison(signature);
     if let [only] = key {
         let values = vec![comparison(only); count];
-        return format!("{} IN ({})", quote(only.0), values.join(", "));
+        return format!(
+            "{} IN ({})",
+            qualified(reference, only.0),
+            values.join(", ")
+        );
     }
     let terms: Vec<String> = key
         .iter()
-        .map(|column| format!("{} = {}", quote(column.0), comparison(column)))
+        .map(|column| {
+            format!(
+                "{} = {}",
+                qualified(reference, column.0),
+                comparison(column)
+            )
+        })
         .collect();
     let row = format!("({})", terms.join(" AND "));
     format!("({})", vec![row; count].join(" OR "))

@@ -1,59 +1,59 @@
-//! INSERT in a branch.
+//! INSERT and REPLACE in a branch.
 //!
-//! With RETURNING the images come with the user's rows. Without it the statement
-//! runs as it is, since only the database can tell its driver how many rows it made
-//! and which key it generated; then the new rows are read by their keys.
+//! With RETURNING the images come with the user's rows. Without it a plain INSERT runs as
+//! it is, since only the database can tell its driver how many rows it made and which key it
+//! generated; then the new rows are read by their keys. What cannot be found like that gets
+//! a RETURNING of this library's own, and its result by a statement that changes nothing.
 
-use std::sync::Arc;
+mod by_key;
+mod replace;
+mod returned;
+mod tally;
 
-use sqlx::{Arguments as _, Either, MySqlConnection, Row as _, mysql::MySqlQueryResult};
+use std::{collections::BTreeSet, sync::Arc};
 
+use sqlx::{MySqlConnection, mysql::MySqlQueryResult};
+
+use self::{by_key::ByKey, replace::Clearing, returned::Returned};
 use super::{
-    catalog::TableInfo,
-    executor::Statement,
-    images::{self, MAX_PARAMETERS},
-    plan::{consumed, read_sql, refuse},
-    run::{collect, read_images, row_error},
-    session::Session,
-    transaction::Step,
+    branch::Branch, catalog::TableInfo, error_number, executor::Statement, plan::refuse,
+    run::row_error, transaction::Step,
 };
 use crate::{
     at::{
+        image::RowImage,
+        lock_key,
         mysql::{
-            insert::{Cell, CellKind, InsertParts},
-            quote,
+            insert::{InsertParts, OnConflict},
             statement::Write,
-            types::Class,
         },
         table::Table,
-        undo::Changes,
     },
     error::Error,
 };
 
-const ADD_RETURNING: &str = "add RETURNING with the key's columns and fetch the rows";
+pub(super) const ADD_RETURNING: &str = "add RETURNING with the key's columns and fetch the rows";
 
-/// An INSERT with the images of its rows.
+/// An INSERT or REPLACE with the images of its rows.
 #[derive(Debug)]
 pub(super) struct InsertPlan {
     table: Arc<Table>,
+    /// REPLACE: deletes the rows that it meets; what is left is an INSERT.
+    clearing: Option<Clearing>,
     images: Images,
 }
 
 #[derive(Debug)]
 enum Images {
-    /// The user's rows have them in their last columns.
-    Returned { sql: String },
-    /// They are read by key.
-    ByKey {
-        /// Which rows, with the user's parameters; empty if the generated key says it.
-        condition: String,
-        /// Whether the condition takes the user's parameters.
-        parameters: bool,
-        /// The key column that the database fills in.
-        generated: Option<usize>,
-        rows: usize,
-    },
+    Returned(Returned),
+    ByKey(ByKey),
+}
+
+/// The row locks of new rows, by which rows that were deleted for them are known.
+type Keys = BTreeSet<Vec<u8>>;
+
+fn add_keys(keys: &mut Keys, table: &Table, row: &RowImage) {
+    lock_key::add_keys(keys, table, None, Some(row));
 }
 
 impl InsertPlan {
@@ -64,249 +64,134 @@ impl InsertPlan {
         info: &TableInfo,
     ) -> Result<Self, Error> {
         let table = Arc::clone(&info.table);
-        let images = match &write.returning {
-            Some(list) => {
-                let outputs: Vec<String> = images::outputs(&table)
-                    .into_iter()
-                    .enumerate()
-                    .map(|(number, output)| format!("{output} AS accede_after{number}"))
-                    .collect();
-                Images::Returned {
-                    sql: format!("{}, {}", sql[..list.end].trim_end(), outputs.join(", ")),
-                }
+        let mut sql = sql.to_owned();
+        let mut clearing = None;
+        if let OnConflict::Replace(word) = &parts.conflict {
+            clearing = Some(Clearing::new(&sql, write, parts, info)?);
+            // As long as the word that it takes the place of.
+            sql.replace_range(word.clone(), "INSERT ");
+        }
+        let images = if write.returning.is_some() {
+            Images::Returned(Returned::new(&sql, write, parts, info)?)
+        } else if matches!(parts.conflict, OnConflict::Fail | OnConflict::Replace(_)) {
+            match ByKey::new(&sql, parts, info) {
+                Ok(found) => Images::ByKey(found),
+                Err(why) => match Returned::new(&sql, write, parts, info) {
+                    Ok(returned) => Images::Returned(returned),
+                    Err(_) => return Err(why),
+                },
             }
-            None if write.ignore => {
-                return Err(refuse(
-                    "INSERT IGNORE without RETURNING, which does not tell new rows from old ones",
-                    ADD_RETURNING,
-                ));
-            }
-            None => by_key(sql, parts, info)?,
+        } else {
+            Images::Returned(Returned::new(&sql, write, parts, info)?)
         };
-        Ok(Self { table, images })
+        Ok(Self {
+            table,
+            clearing,
+            images,
+        })
     }
 
     pub(super) async fn run(
         &self,
         connection: &mut MySqlConnection,
         statement: &Statement,
-        session: &Session,
-        changes: &mut Changes,
+        branch: &mut Branch,
+        wrote: &mut bool,
     ) -> Result<Vec<Step>, sqlx::Error> {
-        let table = &self.table;
-        match &self.images {
-            Images::Returned { sql } => {
-                let statement = statement.with_text(sql.clone(), statement.arguments());
-                let width = images::outputs(table).len();
-                collect(connection, statement, true, |row| {
-                    let first = row.len().saturating_sub(width);
-                    let after = images::image(row, first, table)?;
-                    Ok(changes.record(table, None, Some(after), false)?)
-                })
-                .await
-            }
-            Images::ByKey { rows, .. } => {
-                let steps = collect(connection, statement.clone(), true, |_| Ok(())).await?;
-                let done = steps.iter().find_map(|step| match step {
-                    Either::Left(done) => Some(done),
-                    Either::Right(_) => None,
-                });
-                let Some(done) = done else {
-                    return Err(row_error(
-                        table,
-                        "the database did not say what it inserted",
-                    ));
-                };
-                let reading = self.reading(statement, done, session)?;
-                let found = read_images(connection, reading, table).await?;
-                if found.len() != *rows || done.rows_affected() != *rows as u64 {
-                    return Err(row_error(
-                        table,
-                        "the inserted rows are not found under the keys that the statement \
-                         names; give keys that need no conversion, or add RETURNING",
-                    ));
-                }
-                for after in found {
-                    changes.record(table, None, Some(after), false)?;
-                }
-                Ok(steps)
+        let Some(clearing) = &self.clearing else {
+            return self
+                .insert(connection, statement, branch, wrote, None)
+                .await;
+        };
+        let cleared = clearing.run(connection, statement, branch, wrote).await?;
+        let mut keys = Keys::new();
+        let inserted = self
+            .insert(connection, statement, branch, wrote, Some(&mut keys))
+            .await;
+        let steps = inserted.map_err(|error| match error_number(&error) {
+            Some(1062) => sqlx::Error::from(Error::RowsMoved {
+                table: self.table.display_name(),
+                what: error.to_string(),
+            }),
+            _ => error,
+        })?;
+        for row in &cleared.rows {
+            let mut own = Keys::new();
+            add_keys(&mut own, &self.table, row);
+            if own.is_disjoint(&keys) {
+                return Err(row_error(
+                    &self.table,
+                    "REPLACE deleted it although none of the new rows takes its place: a value \
+                     was stored otherwise than it compares; give values of the column's own type",
+                ));
             }
         }
+        Ok(add_result(steps, cleared.done))
     }
 
-    /// The statement that reads the new rows.
-    fn reading(
+    async fn insert(
         &self,
+        connection: &mut MySqlConnection,
         statement: &Statement,
-        done: &MySqlQueryResult,
-        session: &Session,
-    ) -> Result<Statement, sqlx::Error> {
-        let Images::ByKey {
-            condition,
-            parameters,
-            generated,
-            rows,
-        } = &self.images
-        else {
-            return Err(sqlx::Error::RowNotFound);
+        branch: &mut Branch,
+        wrote: &mut bool,
+        keys: Option<&mut Keys>,
+    ) -> Result<Vec<Step>, sqlx::Error> {
+        match &self.images {
+            Images::Returned(plan) => plan.run(connection, statement, branch, wrote, keys).await,
+            Images::ByKey(plan) => plan.run(connection, statement, branch, wrote, keys).await,
+        }
+    }
+}
+
+/// Adds the count of an earlier statement to the result, unless it returned rows.
+fn add_result(steps: Vec<Step>, earlier: MySqlQueryResult) -> Vec<Step> {
+    if steps.iter().any(sqlx::Either::is_right) {
+        return steps;
+    }
+    let mut total = earlier;
+    total.extend(steps.into_iter().filter_map(sqlx::Either::left));
+    vec![sqlx::Either::Left(total)]
+}
+
+/// What the text says about the key that the database generates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Generated {
+    /// There is none.
+    Never,
+    /// In all rows; its position in the table.
+    Always(usize),
+    /// The text gives it.
+    Given(usize),
+}
+
+impl Generated {
+    fn of(parts: &InsertParts, info: &TableInfo) -> Result<Self, Error> {
+        use crate::at::mysql::insert::CellKind;
+
+        let Some(position) = info.auto_increment else {
+            return Ok(Self::Never);
         };
-        let mut arguments = if *parameters {
-            statement.arguments()
-        } else {
-            sqlx::mysql::MySqlArguments::default()
+        let name = &info.table.columns[position].name;
+        let columns = parts.columns.as_ref().unwrap_or(&info.visible);
+        let Some(place) = columns.iter().position(|c| c.eq_ignore_ascii_case(name)) else {
+            return Ok(Self::Always(position));
         };
-        let mut conditions: Vec<String> = Vec::new();
-        if !condition.is_empty() {
-            conditions.push(format!("({condition})"));
+        let unclear = || {
+            refuse(
+                format!("it may give {name} values, or leave them to the database"),
+                ADD_RETURNING,
+            )
+        };
+        let rows = parts.rows.as_ref().ok_or_else(unclear)?;
+        let absent = rows.iter().filter(|row| {
+            let cell = row.get(place);
+            cell.is_none_or(|cell| cell.kind == CellKind::Absent)
+        });
+        match absent.count() {
+            0 => Ok(Self::Given(position)),
+            all if all == rows.len() => Ok(Self::Always(position)),
+            _ => Err(unclear()),
         }
-        if let Some(column) = generated {
-            let count = images::padded(*rows);
-            let last = (*rows as u64).saturating_sub(1);
-            for number in 0..count as u64 {
-                let id = done.last_insert_id() + number.min(last) * session.increment;
-                arguments.add(id).map_err(sqlx::Error::Encode)?;
-            }
-            let name = quote(&self.table.columns[*column].name);
-            conditions.push(format!("{name} IN ({})", vec!["?"; count].join(", ")));
-        }
-        if arguments.len() > MAX_PARAMETERS {
-            return Err(Error::TooLarge {
-                what: format!("the statement's number of parameters, {},", arguments.len()),
-                limit: MAX_PARAMETERS,
-            }
-            .into());
-        }
-        Ok(Statement::own(
-            read_sql(&self.table, &conditions.join(" AND ")),
-            arguments,
-        ))
-    }
-}
-
-/// How the new rows are found again.
-fn by_key(sql: &str, parts: &InsertParts, info: &TableInfo) -> Result<Images, Error> {
-    let Some(rows) = &parts.rows else {
-        return Err(refuse(
-            "INSERT … SELECT without RETURNING, which does not tell which rows are new",
-            ADD_RETURNING,
-        ));
-    };
-    let table = &*info.table;
-    let columns = parts.columns.as_ref().unwrap_or(&info.visible);
-    let place = |position: usize| {
-        let name = &table.columns[position].name;
-        columns
-            .iter()
-            .position(|column| column.eq_ignore_ascii_case(name))
-    };
-    if let Some(row) = rows.iter().find(|row| row.len() != columns.len()) {
-        // `VALUES ()` gives every column its default.
-        if !row.is_empty() {
-            return Err(refuse(
-                "a row with another number of values than columns",
-                "give each column a value",
-            ));
-        }
-    }
-    let generated = info
-        .auto_increment
-        .filter(|position| table.key.contains(position))
-        .filter(|&position| rows.len() == 1 || is_generated(rows, place(position)));
-    let mut alternatives = Vec::with_capacity(rows.len());
-    let mut parameters = false;
-    let others: Vec<usize> = table
-        .key
-        .iter()
-        .copied()
-        .filter(|position| Some(*position) != generated)
-        .collect();
-    if !others.is_empty() {
-        parameters = rows.iter().flatten().any(|cell| cell.parameters > 0);
-        for row in rows {
-            alternatives.push(row_condition(sql, row, &others, &place, info)?);
-        }
-    }
-    Ok(Images::ByKey {
-        condition: alternatives.join(" OR "),
-        parameters,
-        generated,
-        rows: rows.len(),
-    })
-}
-
-/// Whether the database makes the value in all rows.
-fn is_generated(rows: &[Vec<Cell>], place: Option<usize>) -> bool {
-    let Some(place) = place else { return true };
-    let absent = |row: &Vec<Cell>| row.get(place).is_none_or(|c| c.kind == CellKind::Absent);
-    rows.iter().all(absent)
-}
-
-/// The condition for one row: its key, and all its parameters in their order.
-fn row_condition(
-    sql: &str,
-    row: &[Cell],
-    key: &[usize],
-    place: &impl Fn(usize) -> Option<usize>,
-    info: &TableInfo,
-) -> Result<String, Error> {
-    let table = &*info.table;
-    let mut terms: Vec<String> = Vec::new();
-    for &position in key {
-        let cell = place(position).and_then(|place| row.get(place));
-        if cell.is_none_or(|cell| cell.kind == CellKind::Absent) {
-            let name = &table.columns[position].name;
-            if info.computed_defaults.contains(&position) || info.auto_increment == Some(position) {
-                return Err(refuse(
-                    format!("the value of the key column {name} is made by the database"),
-                    ADD_RETURNING,
-                ));
-            }
-            terms.push(format!("{0} = DEFAULT({0})", quote(name)));
-        }
-    }
-    for (number, cell) in row.iter().enumerate() {
-        let column = key
-            .iter()
-            .find(|&&position| place(position) == Some(number));
-        match (column, cell.kind) {
-            (Some(&position), CellKind::Plain) => {
-                let column = &table.columns[position];
-                // Comparing converts another way than storing, so that another row may
-                // be found in place of the new one.
-                if matches!(
-                    Class::from_number(column.type_oid),
-                    Some(Class::Number | Class::Float) | None
-                ) {
-                    return Err(refuse(
-                        format!(
-                            "its key column {}, whose type {} compares inexactly",
-                            column.name,
-                            column.type_name.split('|').next().unwrap_or_default()
-                        ),
-                        ADD_RETURNING,
-                    ));
-                }
-                let value = stored_as(&column.type_name, &sql[cell.span.clone()]);
-                terms.push(format!("{} = {value}", quote(&column.name)));
-            }
-            (Some(&position), CellKind::Other) => {
-                let name = &table.columns[position].name;
-                return Err(refuse(
-                    format!("the value of the key column {name} is an expression"),
-                    format!("give it as a constant or a parameter, or {ADD_RETURNING}"),
-                ));
-            }
-            _ => terms.extend(consumed(cell.parameters).into_iter().map(str::to_owned)),
-        }
-    }
-    Ok(format!("({})", terms.join(" AND ")))
-}
-
-/// The value as the column keeps it: short ones are filled up with zeros.
-fn stored_as(type_name: &str, value: &str) -> String {
-    if type_name.starts_with("binary(") {
-        format!("CAST(({value}) AS {type_name})")
-    } else {
-        format!("({value})")
     }
 }

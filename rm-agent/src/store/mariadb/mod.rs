@@ -3,8 +3,10 @@
 mod branch;
 mod builder;
 mod catalog;
+mod change;
 mod connection;
 mod executor;
+mod failure;
 mod images;
 mod insert;
 mod locking;
@@ -12,6 +14,7 @@ pub(crate) mod phase_two;
 mod plan;
 mod pool;
 mod run;
+mod savepoint;
 #[cfg(feature = "schema")]
 pub(crate) mod schema;
 mod session;
@@ -20,16 +23,10 @@ mod transaction;
 
 pub use builder::AtPoolBuilder;
 pub use pool::AtPool;
+pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;
 
-use sqlx::mysql::MySqlDatabaseError;
-
-/// MariaDB's number of an error; `None` if it comes from somewhere else.
-fn error_number(error: &sqlx::Error) -> Option<u16> {
-    let database = error.as_database_error()?;
-    let mysql = database.try_downcast_ref::<MySqlDatabaseError>()?;
-    Some(mysql.number())
-}
+use failure::error_number;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! the catalog and rewritten once, then remembered.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -15,15 +15,19 @@ use sqlx::MySqlConnection;
 
 use super::{
     catalog::{self, TableInfo},
+    change::ChangePlan,
     images,
     insert::InsertPlan,
     locking::{LockingPlan, lock_columns},
 };
 use crate::{
     at::{
+        escrow::{self, Bounds},
         mysql::{
-            analysis, quote, quote_qualified,
-            statement::{Analysis, Clause, Locking, Uses, Write},
+            analysis,
+            insert::OnConflict,
+            quote, quote_qualified,
+            statement::{Analysis, Locking, Uses, Write},
             types::Class,
         },
         statement::{TableName, WriteKind},
@@ -52,31 +56,6 @@ pub(super) enum WritePlan {
     Insert(InsertPlan),
 }
 
-/// UPDATE or DELETE.
-#[derive(Debug)]
-pub(super) struct ChangePlan {
-    pub(super) kind: WriteKind,
-    pub(super) table: Arc<Table>,
-    /// Locks and shows the rows; takes all the user's parameters.
-    pub(super) locking_sql: String,
-    /// The user's statement around the keys.
-    before_keys: String,
-    after_keys: String,
-    /// Whether the user's statement returns rows.
-    pub(super) returns: bool,
-}
-
-impl ChangePlan {
-    /// The statement, for so many keys only.
-    pub(super) fn sql(&self, count: usize) -> String {
-        let keys = match count {
-            0 => "FALSE".to_owned(),
-            count => images::key_condition(&images::key_columns(&self.table), count),
-        };
-        format!("{}{keys}{}", self.before_keys, self.after_keys)
-    }
-}
-
 /// What the application allows although its effects are not undone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Allowed {
@@ -85,6 +64,8 @@ pub(super) struct Allowed {
     pub(super) functions: BTreeSet<String>,
     /// Tables and columns that others may change while a branch can be undone.
     pub(super) merges: BTreeSet<(String, String)>,
+    /// Tables and columns that several transactions may add to at the same time.
+    pub(super) escrow: BTreeMap<(String, String), Bounds>,
 }
 
 /// Plans statements and remembers the plans.
@@ -177,7 +158,7 @@ impl Planner {
                 self.check_write(write, &info)?;
                 Plan::Write(match &write.insert {
                     Some(parts) => WritePlan::Insert(InsertPlan::new(sql, write, parts, &info)?),
-                    None => WritePlan::Change(plan_change(sql, write, &info.table)?),
+                    None => WritePlan::Change(ChangePlan::new(sql, write, &info.table)?),
                 })
             }
         };
@@ -232,6 +213,10 @@ impl Planner {
                 let listed = |name: &String| (name.clone(), column.name.to_string());
                 let mut listed = names.iter().map(listed);
                 column.merges = listed.any(|entry| self.allowed.merges.contains(&entry));
+                let mut listed = names
+                    .iter()
+                    .map(|name| (name.clone(), column.name.to_string()));
+                column.escrow = listed.find_map(|entry| self.allowed.escrow.get(&entry).copied());
             }
         }
         let info = Arc::new(info);
@@ -289,6 +274,7 @@ impl Planner {
     fn check_write(&self, write: &Write, info: &TableInfo) -> Result<(), Error> {
         check_obstacle(info)?;
         let table = &*info.table;
+        check_escrow(table)?;
         let refuse = |part: String, advice: &str| {
             Err(Error::Table {
                 table: table.display_name(),
@@ -310,9 +296,13 @@ impl Planner {
         }
         let advice = "change the referencing rows by statements of their own and the key to \
                       NO ACTION, or use XA mode";
+        let replaces = write
+            .insert
+            .as_ref()
+            .is_some_and(|insert| matches!(insert.conflict, OnConflict::Replace(_)));
         for key in &table.incoming {
-            if let (WriteKind::Delete, ReferentialAction::Change(action)) =
-                (write.kind, key.on_delete)
+            if let (true, ReferentialAction::Change(action)) =
+                (replaces || write.kind == WriteKind::Delete, key.on_delete)
             {
                 return refuse(
                     format!(
@@ -331,10 +321,10 @@ impl Planner {
                 .iter()
                 .position(|c| c.name.eq_ignore_ascii_case(name));
             let Some(position) = position else { continue };
-            if table.key.contains(&position) {
+            if write.joins && table.key.contains(&position) {
                 return refuse(
-                    format!("the UPDATE assigns its primary key column {name}"),
-                    "DELETE the row and INSERT it anew, or use XA mode",
+                    format!("the UPDATE of joined tables assigns the primary key column {name}"),
+                    "update the table alone, with sub-queries; or use XA mode",
                 );
             }
             let changing = table.incoming.iter().find_map(|key| match key.on_update {
@@ -356,6 +346,22 @@ impl Planner {
         }
         Ok(())
     }
+}
+
+/// What is listed for escrow must be fit for it.
+fn check_escrow(table: &Table) -> Result<(), Error> {
+    let listed = (0..table.columns.len()).filter(|&c| table.columns[c].escrow.is_some());
+    for position in listed {
+        if let Some(why) = escrow::obstacle(table, position) {
+            let name = &table.columns[position].name;
+            return Err(Error::Table {
+                table: table.display_name(),
+                part: format!("its column {name} is listed by escrow_column, but {why}"),
+                advice: "leave it out of escrow_column".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_obstacle(info: &TableInfo) -> Result<(), Error> {
@@ -384,70 +390,6 @@ pub(super) fn consumed(parameters: usize) -> Vec<&'static str> {
     vec!["ISNULL(?) >= 0"; parameters]
 }
 
-fn plan_change(sql: &str, write: &Write, table: &Arc<Table>) -> Result<ChangePlan, Error> {
-    let text = |clause: &Clause| sql[clause.span.clone()].trim().to_owned();
-    if write
-        .order
-        .as_ref()
-        .is_some_and(|order| order.parameters > 0)
-    {
-        return Err(refuse(
-            "a parameter in its ORDER BY",
-            "order by columns and constants",
-        ));
-    }
-    let mut outputs = images::outputs(table);
-    // The parameters of SET come first.
-    outputs.extend(
-        consumed(write.head.parameters)
-            .into_iter()
-            .map(str::to_owned),
-    );
-    let mut locking_sql = format!(
-        "SELECT {} FROM {}",
-        outputs.join(", "),
-        sql[write.target.clone()].trim()
-    );
-    let mut conditions = Vec::new();
-    if let Some(condition) = &write.condition {
-        locking_sql += &format!(" WHERE {}", text(condition));
-        // It held for the rows that are locked now; looked at again it might hold for
-        // others.
-        conditions.extend(
-            consumed(condition.parameters)
-                .into_iter()
-                .map(str::to_owned),
-        );
-    }
-    let mut after_keys = String::new();
-    if let Some(order) = &write.order {
-        locking_sql += &format!(" ORDER BY {}", text(order));
-        after_keys += &format!(" ORDER BY {}", text(order));
-    }
-    if let Some(limit) = &write.limit {
-        locking_sql += &format!(" LIMIT {}", text(limit));
-        // The keys are those that it let through.
-        conditions.extend(consumed(limit.parameters).into_iter().map(str::to_owned));
-    }
-    locking_sql += " FOR UPDATE";
-    if let Some(returning) = &write.returning {
-        after_keys += &format!(" RETURNING {}", sql[returning.clone()].trim());
-    }
-    conditions.push(String::new());
-    Ok(ChangePlan {
-        kind: write.kind,
-        table: Arc::clone(table),
-        locking_sql,
-        before_keys: format!(
-            "{} WHERE {}",
-            sql[write.head.span.clone()].trim_end(),
-            conditions.join(" AND ")
-        ),
-        after_keys,
-        returns: write.returning.is_some(),
-    })
-}
-
 fn plan_locking(sql: &str, read: &Locking, table: &Arc<Table>) -> LockingPlan {
     let mut list = String::new();
     for (number, position) in lock_columns(table).into_iter().enumerate() {
@@ -459,7 +401,7 @@ fn plan_locking(sql: &str, read: &Locking, table: &Arc<Table>) -> LockingPlan {
     }
     LockingPlan {
         sql: format!(
-            "{}{list} {}",
+            "{}\n{list} {}",
             sql[..read.select_list_end].trim_end(),
             &sql[read.select_list_end..read.end]
         ),

@@ -46,7 +46,7 @@ use crate::{
 ///   Ignore them.
 /// - Statements that cannot be undone exactly are refused before they run, with
 ///   [`Error::Statement`] or [`Error::Table`].
-/// - A failed statement leaves only a rollback.
+/// - After a deadlock or a lock time-out, only a rollback is left.
 /// - `UPDATE` and `DELETE` lock and read their rows first, then change just these.
 /// - A new trigger, foreign key or unique index is noticed within
 ///   [`METADATA_RECHECK`](crate::limits::METADATA_RECHECK).
@@ -286,7 +286,7 @@ impl AtPool {
         if matches!(kind, Kind::Plain) {
             return Ok(self.plain().fetch_many(statement));
         }
-        if self.reads_only(&statement, kind).await? {
+        if statement.pieces().is_none() && self.reads_only(&statement, kind).await? {
             return Ok(self.plain().fetch_many(statement));
         }
         let mut retry = Retry::new();

@@ -4,23 +4,15 @@ use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
 use sqlx::{
-    Arguments as _, Either, Executor as _, MySqlConnection,
+    Either, Executor as _, MySqlConnection,
     mysql::{MySqlArguments, MySqlRow},
 };
 
-use super::{
-    executor::Statement,
-    images::{self, MAX_PARAMETERS},
-    plan::{ChangePlan, WritePlan},
-    session::Session,
-    transaction::Step,
-};
+use super::{branch::Branch, executor::Statement, images, plan::WritePlan, transaction::Step};
 use crate::{
     at::{
         image::{RowImage, Value},
-        statement::WriteKind,
         table::Table,
-        undo::Changes,
     },
     error::Error,
     limits,
@@ -79,88 +71,38 @@ pub(super) fn row_error(table: &Table, reason: &str) -> sqlx::Error {
     .into()
 }
 
-/// Runs a write and records what it changed.
+/// Runs a write and records what it changed. `wrote`: whether the database has changed
+/// rows, so that an error leaves changes of which no record was kept.
 pub(super) async fn write(
     connection: &mut MySqlConnection,
     statement: &Statement,
     plan: &WritePlan,
-    session: &Session,
-    changes: &mut Changes,
+    branch: &mut Branch,
+    wrote: &mut bool,
 ) -> Result<Vec<Step>, sqlx::Error> {
-    let steps = match plan {
-        WritePlan::Change(plan) => change(connection, statement, plan, changes).await?,
-        WritePlan::Insert(plan) => plan.run(connection, statement, session, changes).await?,
+    let mark = branch.changes.mark();
+    let done = match plan {
+        WritePlan::Change(plan) => {
+            let changes = &mut branch.changes;
+            plan.run(connection, statement, changes, wrote).await
+        }
+        WritePlan::Insert(plan) => plan.run(connection, statement, branch, wrote).await,
     };
-    changes.end_statement()?;
-    Ok(steps)
+    let done = done.and_then(|steps| Ok(branch.changes.end_statement().map(|()| steps)?));
+    if done.is_err() {
+        branch.changes.take_back(mark);
+    }
+    branch.changes.release(1);
+    done
 }
 
-/// UPDATE and DELETE: locks the rows and reads them, changes just these, and reads
-/// them again. The statement cannot reach a row that has no image, whatever others
-/// commit meanwhile.
-async fn change(
-    connection: &mut MySqlConnection,
-    statement: &Statement,
-    plan: &ChangePlan,
-    changes: &mut Changes,
-) -> Result<Vec<Step>, sqlx::Error> {
-    let table = &plan.table;
-    let reading = statement.with_text(plan.locking_sql.clone(), statement.arguments());
-    let before = read_images(connection, reading, table).await?;
-    let count = if before.is_empty() {
-        0
-    } else {
-        images::padded(before.len())
-    };
-    let mut arguments = statement.arguments();
-    let parameters = arguments.len() + count * table.key.len();
-    if parameters > MAX_PARAMETERS {
-        return Err(Error::TooLarge {
-            what: format!("the statement's keys and parameters, {parameters},"),
-            limit: MAX_PARAMETERS,
-        }
-        .into());
-    }
-    images::bind_keys(&mut arguments, table, &before, count)?;
-    let writing = statement.with_text(plan.sql(count), arguments);
-    let steps = collect(connection, writing, true, |_| Ok(())).await?;
-    match plan.kind {
-        WriteKind::Delete => {
-            let deleted = steps.iter().map(|step| match step {
-                Either::Left(done) if !plan.returns => done.rows_affected(),
-                Either::Left(_) => 0,
-                Either::Right(_) => 1,
-            });
-            if deleted.sum::<u64>() != before.len() as u64 {
-                return Err(row_error(
-                    table,
-                    "another number of rows was deleted than was locked",
-                ));
-            }
-            for row in before {
-                changes.record(table, Some(row), None, false)?;
-            }
-        }
-        _ if before.is_empty() => {}
-        _ => {
-            let mut after = read_by_key(connection, table, &before).await?;
-            for row in before {
-                let new = after.remove(&key(table, &row)).ok_or_else(|| {
-                    row_error(table, "its primary key changed while it was updated")
-                })?;
-                changes.record(table, Some(row), Some(new), false)?;
-            }
-        }
-    }
-    Ok(steps)
-}
-
-fn key(table: &Table, row: &RowImage) -> Vec<Value> {
+/// The values of a row's key.
+pub(super) fn key(table: &Table, row: &RowImage) -> Vec<Value> {
     table.key.iter().map(|&p| row.values[p].clone()).collect()
 }
 
 /// Reads rows that are locked already, by the keys of these images.
-async fn read_by_key(
+pub(super) async fn read_by_key(
     connection: &mut MySqlConnection,
     table: &Table,
     rows: &[RowImage],

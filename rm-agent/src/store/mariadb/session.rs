@@ -1,8 +1,9 @@
 //! How a branch begins, and what the session must be like for its images to hold.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Either, MySqlConnection, Row as _, mysql::MySqlRow};
+use sqlx::{Either, Executor as _, MySqlConnection, Row as _, mysql::MySqlRow};
 
+use super::branch::Branch;
 use crate::error::Error;
 
 /// Settings with which statements or values read otherwise than this library expects.
@@ -26,25 +27,67 @@ pub(super) struct Session {
     pub(super) increment: u64,
 }
 
-/// Opens the local transaction of a branch: one message.
+/// The variable that carries a before image to RETURNING.
+pub(super) const CAPTURED: &str = "@accede_before";
+
+/// Set when a branch begins: gone if the database rolled its local transaction back.
+const ANCHOR: &str = "accede_begun";
+
+/// Ends a transaction; what a branch set for itself goes back to the default.
+pub(super) const ROLLBACK: &str = "ROLLBACK; \
+     SET SESSION innodb_lock_wait_timeout = DEFAULT, autocommit = DEFAULT";
+
+/// Commits what began as a branch and wrote no undo record.
+pub(super) const COMMIT: &str = "COMMIT; \
+     SET SESSION innodb_lock_wait_timeout = DEFAULT, autocommit = DEFAULT";
+
+/// The same, for a local transaction outside of any that wrote: fails at once if it is not the
+/// one that began.
+pub(super) const COMMIT_WHOLE: &str = "RELEASE SAVEPOINT accede_begun; COMMIT; \
+     SET SESSION innodb_lock_wait_timeout = DEFAULT, autocommit = DEFAULT";
+
+/// Commits a branch, whose undo record `insert` writes. Fails at once if the local
+/// transaction is not the one that the branch began.
+pub(super) fn commit(insert: &str) -> String {
+    format!("RELEASE SAVEPOINT {ANCHOR}; {insert}; {COMMIT}")
+}
+
+/// How many statements of [`commit`] come before COMMIT.
+pub(super) const BEFORE_COMMIT: usize = 2;
+
+/// Empties the variable if an earlier statement, which failed, may have left something there,
+/// and expects the next one to leave something.
+pub(super) async fn empty_capture(
+    connection: &mut MySqlConnection,
+    branch: &mut Branch,
+) -> Result<(), sqlx::Error> {
+    if std::mem::replace(&mut branch.captures, true) {
+        let set = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET {CAPTURED} = NULL")));
+        connection.execute(set).await?;
+    }
+    Ok(())
+}
+
+/// Opens the local transaction of a branch: one message. Without autocommit, no
+/// statement is on its own if the database rolls all back.
 pub(super) async fn begin(
     connection: &mut MySqlConnection,
     lock_timeout_s: u64,
     database: &str,
 ) -> Result<Session, sqlx::Error> {
     let message = format!(
-        "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}; \
+        "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}, autocommit = 0, \
+         {CAPTURED} = NULL; \
          SELECT CAST(@@session.sql_mode AS CHAR), CAST(@@session.tx_isolation AS CHAR), \
          CAST(@@session.time_zone AS CHAR), CAST(@@session.foreign_key_checks + 0 AS CHAR), \
          CAST(@@session.unique_checks + 0 AS CHAR), CAST(DATABASE() AS CHAR), \
          CAST(SYSDATE(6) AS CHAR), CAST(@@session.auto_increment_increment AS CHAR), \
          CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), \
          CAST(CONNECTION_ID() AS CHAR); \
-         START TRANSACTION"
+         START TRANSACTION; SAVEPOINT {ANCHOR}"
     );
     let mut row = None;
     {
-        use sqlx::Executor as _;
         let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
         while let Some(step) = steps.try_next().await? {
             if let Either::Right(found) = step {

@@ -9,30 +9,27 @@ use futures_util::{
 };
 use sqlx::{
     Either, Executor as _, MySqlConnection,
-    mysql::{MySqlDatabaseError, MySqlQueryResult, MySqlRow},
+    mysql::{MySqlQueryResult, MySqlRow},
 };
 
 use super::{
-    branch::{Branch, commit_error},
+    branch::{Branch, commit_error, send_commit},
     connection::Held,
-    error_number,
     executor::Statement,
+    failure::{connection_is_lost, error_number, fails_alone},
     plan::Plan,
     pool::AtPool,
-    run, session,
+    run, savepoint, session,
 };
 use crate::{
-    at::{codec, statement::Wait},
+    at::{codec, savepoint::SavepointCommand, statement::Wait, undo::Changes},
     clock,
     context::Kind,
     error::{Error, is_retryable},
     limits,
     registrar::Registration,
-    store::{lock_check::LockCheck, outcome::Outcome, watch::Watch},
+    store::{lock_check::LockCheck, outcome::Outcome, savepoint::Savepoints, watch::Watch},
 };
-
-/// Commits what began as a branch and wrote no undo record.
-const COMMIT_BRANCH: &str = "COMMIT; SET SESSION innodb_lock_wait_timeout = DEFAULT";
 
 /// What a statement yields.
 pub(super) type Step = Either<MySqlQueryResult, MySqlRow>;
@@ -52,6 +49,7 @@ pub struct AtTransaction {
     held: Held,
     state: State,
     branch: Option<Branch>,
+    savepoints: Savepoints,
     retryable: bool,
 }
 
@@ -91,6 +89,7 @@ impl AtTransaction {
             held,
             state: State::Idle,
             branch,
+            savepoints: Savepoints::replacing(),
             retryable: false,
         }
     }
@@ -127,12 +126,17 @@ impl AtTransaction {
         self.held.get()
     }
 
+    pub(super) fn savepoints(&mut self) -> &mut Savepoints {
+        &mut self.savepoints
+    }
+
     /// Whether the last failure was a passing one.
     pub(super) fn failed_retryably(&self) -> bool {
         self.retryable
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
+        self.roll_back_dropped().await?;
         match std::mem::replace(&mut self.state, State::Busy) {
             State::Idle => return Ok(()),
             State::Open => {}
@@ -144,7 +148,7 @@ impl AtTransaction {
             Some(branch) => match branch.xid {
                 None => self.commit_checked(&branch).await,
                 // An undo record is written only for a change that remains.
-                Some(_) if branch.changes.is_empty() => self.end_locally(COMMIT_BRANCH).await,
+                Some(_) if branch.changes.is_empty() => self.end_locally(session::COMMIT).await,
                 Some(xid) => self.commit_branch(xid, branch).await.map_err(Into::into),
             },
         };
@@ -184,7 +188,7 @@ impl AtTransaction {
             let _ = self.held.roll_back().await;
             return Err(error.into());
         }
-        self.end_locally(COMMIT_BRANCH).await
+        self.end_locally(session::COMMIT_WHOLE).await
     }
 
     /// Register, write the undo record, commit: rule by rule so that a cancelled
@@ -246,9 +250,18 @@ impl AtTransaction {
         &'c mut self,
         statement: Statement,
     ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        self.roll_back_dropped().await?;
         if self.branch.is_none() {
             self.begin_plainly().await?;
             return Ok(self.held.get().fetch_many(statement));
+        }
+        if let Some(command) = SavepointCommand::read_mysql(statement.sql.as_str()) {
+            let done = self.run_savepoint(command).await?;
+            return Ok(stream::iter([Ok(Either::Left(done))]).boxed());
+        }
+        if let Some(pieces) = statement.pieces() {
+            let steps = self.run_pieces(pieces).await?;
+            return Ok(stream::iter(steps.into_iter().map(Ok)).boxed());
         }
         let was = match std::mem::replace(&mut self.state, State::Busy) {
             usable @ (State::Idle | State::Open) => usable,
@@ -272,14 +285,18 @@ impl AtTransaction {
             return Err(self.break_by(error));
         }
         let watch = self.watch();
+        let mut wrote = false;
         let steps = match &*plan {
             Plan::Read => {
                 self.state = State::Open;
                 let state = &mut self.state;
                 let steps = watch.over_steps(self.held.get().fetch_many(statement));
-                // A failed statement makes COMMIT a silent rollback.
                 return Ok(steps
-                    .inspect_err(|error| *state = State::Broken(error.to_string()))
+                    .inspect_err(|error| {
+                        if !fails_alone(error) {
+                            *state = State::Broken(error.to_string());
+                        }
+                    })
                     .boxed());
             }
             Plan::Locking(plan) => {
@@ -289,12 +306,8 @@ impl AtTransaction {
             }
             Plan::Write(plan) => {
                 let branch = self.branch.as_mut().expect("this is a branch");
-                let (session, _) = branch.begun.as_ref().expect("it has begun just now");
-                {
-                    let changes = &mut branch.changes;
-                    let writing = run::write(self.held.get(), &statement, plan, session, changes);
-                    watch.over(writing).await
-                }
+                let writing = run::write(self.held.get(), &statement, plan, branch, &mut wrote);
+                watch.over(writing).await
             }
         };
         match steps {
@@ -308,9 +321,98 @@ impl AtTransaction {
                 if changed {
                     self.pool.planner().forget();
                 }
+                if !wrote && fails_alone(&error) {
+                    self.state = State::Open;
+                    self.retryable = false;
+                    return Err(error);
+                }
                 Err(self.break_by(error))
             }
         }
+    }
+
+    /// Runs the statements of one text. None of them runs if one is refused.
+    async fn run_pieces(&mut self, pieces: Vec<Statement>) -> Result<Vec<Step>, sqlx::Error> {
+        if matches!(self.state, State::Idle | State::Open) {
+            let statements = pieces
+                .iter()
+                .filter(|piece| SavepointCommand::read_mysql(piece.sql.as_str()).is_none());
+            for piece in statements {
+                let idle = self.state == State::Idle;
+                match self.plan(piece, idle).await {
+                    Ok(_) => {}
+                    Err(error @ Error::Database { .. }) => {
+                        return Err(self.break_by(error.into()));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let mut steps = Vec::new();
+        for piece in pieces {
+            let started: BoxStream<'_, _> = Box::pin(self.start(piece)).await?;
+            steps.extend(started.try_collect::<Vec<Step>>().await?);
+        }
+        Ok(steps)
+    }
+
+    /// Sets, releases or returns to a savepoint. Returning to one is possible after
+    /// a failure, too: it drops whatever a failed or cancelled statement did.
+    pub(super) async fn run_savepoint(
+        &mut self,
+        command: SavepointCommand,
+    ) -> Result<MySqlQueryResult, sqlx::Error> {
+        let returns = matches!(command, SavepointCommand::RollBackTo(_));
+        let was_open = matches!(self.state, State::Open);
+        match std::mem::replace(&mut self.state, State::Busy) {
+            State::Open => {}
+            State::Idle if self.branch.is_some() => {
+                if let Err(error) = self.begin_branch().await {
+                    return Err(self.break_by(error));
+                }
+            }
+            State::Idle => {
+                self.state = State::Idle;
+                self.begin_plainly().await?;
+                self.state = State::Busy;
+            }
+            State::Busy | State::Broken(_) if returns && !self.savepoints.is_empty() => {}
+            State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
+            State::Broken(reason) => return Err(self.stay_broken(&reason)),
+        }
+        match savepoint::send(self.held.get(), &command).await {
+            Ok(done) => {
+                let mut nothing = Changes::default();
+                let branch = self.branch.as_mut();
+                let changes = branch.map_or(&mut nothing, |branch| &mut branch.changes);
+                self.savepoints.follow(&command, changes);
+                self.state = State::Open;
+                self.retryable = false;
+                Ok(done)
+            }
+            // There is none of that name.
+            Err(error) if was_open && fails_alone(&error) => {
+                self.state = State::Open;
+                Err(error)
+            }
+            Err(error) => {
+                let retryable = self.retryable;
+                let error = self.break_by(error);
+                self.retryable |= retryable;
+                Err(error)
+            }
+        }
+    }
+
+    /// A savepoint that was dropped is rolled back before anything else happens.
+    pub(super) async fn roll_back_dropped(&mut self) -> Result<(), sqlx::Error> {
+        let Some(name) = self.savepoints.dropped() else {
+            return Ok(());
+        };
+        self.run_savepoint(SavepointCommand::RollBackTo(name.clone()))
+            .await?;
+        self.run_savepoint(SavepointCommand::Release(name)).await?;
+        Ok(())
     }
 
     /// Plans the statement. A pooled connection may have died since it was last
@@ -408,38 +510,5 @@ impl AtTransaction {
         let branch = self.branch.as_mut().expect("only called for a branch");
         branch.begun = Some((session, clock::now()));
         Ok(())
-    }
-}
-
-/// Sends the message that commits. On an error: whether the local transaction certainly
-/// did not commit. It did not if the undo record was refused, for then the database
-/// reads no further.
-async fn send_commit(
-    connection: &mut MySqlConnection,
-    message: String,
-) -> Result<(), (sqlx::Error, bool)> {
-    let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
-    let mut ended = 0;
-    loop {
-        match steps.try_next().await {
-            Ok(Some(_)) => ended += 1,
-            Ok(None) => return Ok(()),
-            // The record is written and COMMIT has ended well.
-            Err(_) if ended >= 2 => return Ok(()),
-            Err(error) => {
-                let said = error
-                    .as_database_error()
-                    .is_some_and(|e| e.try_downcast_ref::<MySqlDatabaseError>().is_some());
-                return Err((error, ended == 0 && said));
-            }
-        }
-    }
-}
-
-fn connection_is_lost(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
-        // The server stops, or ended the session.
-        error => matches!(error_number(error), Some(1053 | 1927 | 4031)),
     }
 }

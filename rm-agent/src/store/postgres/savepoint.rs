@@ -7,58 +7,7 @@ use super::{
     executor::Statement,
     transaction::{AtTransaction, Step},
 };
-use crate::at::{
-    savepoint::SavepointCommand,
-    table::quote,
-    undo::{Changes, Mark},
-};
-
-/// The savepoints that are open, with what the branch had changed then.
-#[derive(Debug, Default)]
-pub(super) struct Savepoints {
-    open: Vec<(String, Mark)>,
-    /// How many were there when one was dropped without an end: those above go
-    /// before anything else happens.
-    keep: Option<usize>,
-}
-
-impl Savepoints {
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    fn drop_from(&mut self, depth: usize) {
-        self.keep = Some(self.keep.map_or(depth, |keep| keep.min(depth)));
-    }
-
-    /// The name of the outermost one that was dropped.
-    pub(super) fn dropped(&mut self) -> Option<String> {
-        let keep = self.keep.take()?;
-        self.open.get(keep).map(|(name, _)| name.clone())
-    }
-
-    /// Does to the changes what the database did to the rows.
-    pub(super) fn follow(&mut self, command: &SavepointCommand, changes: &mut Changes) {
-        let find =
-            |open: &[(String, Mark)], name: &str| open.iter().rposition(|(known, _)| known == name);
-        match command {
-            SavepointCommand::Set(name) => self.open.push((name.clone(), changes.mark())),
-            SavepointCommand::RollBackTo(name) => {
-                if let Some(position) = find(&self.open, name) {
-                    changes.take_back(self.open[position].1);
-                    changes.release(self.open.len() - position - 1);
-                    self.open.truncate(position + 1);
-                }
-            }
-            SavepointCommand::Release(name) => {
-                if let Some(position) = find(&self.open, name) {
-                    changes.release(self.open.len() - position);
-                    self.open.truncate(position);
-                }
-            }
-        }
-    }
-}
+use crate::at::{savepoint::SavepointCommand, table::quote};
 
 /// The SQL of a command.
 pub(super) fn text(command: &SavepointCommand) -> String {
@@ -100,7 +49,7 @@ impl AtTransaction {
     /// When the transaction cannot go on, or the connection broke.
     pub async fn begin(&mut self) -> Result<AtSavepoint<'_>, sqlx::Error> {
         self.roll_back_dropped().await?;
-        let depth = self.savepoints().open.len();
+        let depth = self.savepoints().depth();
         // Users' names cannot begin like this.
         let name = format!("accede_savepoint_{depth}");
         self.run_savepoint(SavepointCommand::Set(name.clone()))

@@ -20,7 +20,7 @@ use super::{
     plan::{Plan, WritePlan},
     pool::AtPool,
     run::{collect, images},
-    savepoint::{self, Savepoints},
+    savepoint,
 };
 use crate::{
     at::{codec, savepoint::SavepointCommand, statement::Wait, undo::Changes},
@@ -29,7 +29,7 @@ use crate::{
     error::{Error, is_retryable, sql_state},
     limits,
     registrar::Registration,
-    store::{lock_check::LockCheck, outcome::Outcome, watch::Watch},
+    store::{lock_check::LockCheck, outcome::Outcome, savepoint::Savepoints, watch::Watch},
 };
 
 /// What a statement yields.

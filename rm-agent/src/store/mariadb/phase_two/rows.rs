@@ -15,6 +15,7 @@ use super::{
 };
 use crate::at::{
     codec::{UndoColumn, UndoRecord, UndoRow, UndoTable},
+    escrow::taken_back,
     image::{RowImage, Value},
     merge::merge,
     mysql::quote_qualified,
@@ -64,12 +65,20 @@ pub(super) async fn undo(
             let mut found = table.lock(connection, rows).await?;
             for row in rows {
                 let current = found.remove(&table.key_of(image_of(row)?));
-                if current == row.before {
+                // Who only added did not leave the row in any certain state.
+                if current == row.before && !row.escrow {
                     continue;
                 }
                 let mut target = row.before.clone();
                 let loses = table.has_new_columns && target.is_none();
                 let mut clean = current == row.after && !loses;
+                if let (true, Some(before), Some(after), Some(now)) =
+                    (row.escrow, &row.before, &row.after, &current)
+                {
+                    let rest = taken_back(&table.undo.columns, before, after, now);
+                    clean = rest.is_some();
+                    target = rest.or(target);
+                }
                 if let (false, Some(before), Some(after), Some(now)) =
                     (clean || forced, &row.before, &row.after, &current)
                     && let Some(merged) = merge(&table.undo.columns, before, after, now)

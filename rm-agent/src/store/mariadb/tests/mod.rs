@@ -2,11 +2,15 @@
 
 mod agent;
 mod blocked;
+mod concurrent;
+mod crashes;
+mod escrow;
 mod global_lock;
 mod phase_one;
 mod proof;
 mod refusals;
 mod rollback;
+mod savepoints;
 mod server;
 mod shapes;
 mod trips;

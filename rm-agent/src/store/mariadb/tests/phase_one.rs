@@ -185,25 +185,6 @@ async fn a_dropped_transaction_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_failed_statement_leaves_a_rollback_only() {
-    let f = Fixture::new(STOCK).await;
-    let mut tx = f.pool.begin_in(xid(1)).await.expect("begin");
-    sqlx::query("INSERT INTO stock (product, count) VALUES (1, 1)")
-        .execute(&mut tx)
-        .await
-        .expect_err("it is there already");
-    let error = sqlx::query("SELECT 1")
-        .execute(&mut tx)
-        .await
-        .expect_err("broken");
-    assert!(
-        matches!(Error::from_sqlx(&error), Some(Error::Broken { .. })),
-        "{error}"
-    );
-    tx.commit().await.expect_err("it cannot commit");
-}
-
-#[tokio::test]
 async fn a_lone_statement_is_a_branch() {
     let f = Fixture::new(STOCK).await;
     inside(xid(1), async {
@@ -248,6 +229,72 @@ async fn locking_reads_ask_the_coordinator() {
         "{error}"
     );
     tx.rollback().await.expect("rollback");
+}
+
+#[tokio::test]
+async fn parameters_stand_before_and_behind_a_new_key() {
+    let f = Fixture::new(STOCK).await;
+    let before = f.dump("stock").await;
+    let mut tx = f.pool.begin_in(xid(1)).await.expect("begin");
+    let done = sqlx::query(
+        "UPDATE stock SET count = ?, product = product + ?, code = ? WHERE product > ? ORDER BY product DESC LIMIT ?",
+    )
+    .bind(7)
+    .bind(100)
+    .bind("new")
+    .bind(1)
+    .bind(1)
+    .execute(&mut tx)
+    .await
+    .expect("update");
+    assert_eq!(done.rows_affected(), 1);
+    tx.commit().await.expect("commit");
+    let keys: Vec<i64> = sqlx::query_scalar("SELECT product FROM stock ORDER BY product")
+        .fetch_all(f.pool.plain())
+        .await
+        .expect("readable");
+    assert_eq!(keys, [1, 2, 103]);
+    f.roll_back(xid(1), 1).await.expect("undone");
+    assert_eq!(f.dump("stock").await, before);
+}
+
+/// A comment ends with its line, not with what the agent puts there.
+#[tokio::test]
+async fn comments_may_stand_between_clauses() {
+    let f = Fixture::new(STOCK).await;
+    let before = (f.dump("stock").await, f.dump("orders").await);
+    for (number, sql) in [
+        "UPDATE stock -- all of it\n SET count = 1 # so much\n WHERE product = 1 -- one\n ORDER BY count -- first\n LIMIT 1 -- end",
+        "DELETE FROM stock -- of\n WHERE product = 1 -- one\n RETURNING code -- end",
+        "UPDATE stock AS s -- of\n JOIN orders -- and\n SET s.count = 1 -- so\n WHERE product = 1 -- one",
+        "INSERT INTO orders (note) VALUES ('x') -- one\n RETURNING id -- end",
+        "INSERT INTO stock (product, count) VALUES (1, 1) -- one\n ON DUPLICATE KEY UPDATE -- more\n count = 7 -- end",
+        "REPLACE INTO stock (product, count) -- of\n VALUES (1, 1 -- x\n) -- end",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        f.registrar.release();
+        let xid = xid(number as u64 + 1);
+        f.branch(xid, &[sql]).await.expect(sql);
+        let after = (f.dump("stock").await, f.dump("orders").await);
+        let changed = |before: &[String], after: &[String]| {
+            before.iter().filter(|row| !after.contains(row)).count()
+                + after.len().saturating_sub(before.len())
+        };
+        let changed = changed(&before.0, &after.0) + changed(&before.1, &after.1);
+        assert_eq!(changed, 1, "{sql}");
+        f.roll_back(xid, 1).await.expect(sql);
+    }
+    f.registrar.release();
+    let mut tx = f.pool.begin_in(xid(99)).await.expect("begin");
+    let rows = sqlx::query(
+        "SELECT code -- it\n FROM stock -- of\n WHERE product = 1 -- one\n FOR UPDATE -- end",
+    )
+    .fetch_all(&mut tx)
+    .await
+    .expect("select");
+    assert_eq!(rows.len(), 1);
 }
 
 /// A row that another transaction commits between the locking read and the UPDATE is not

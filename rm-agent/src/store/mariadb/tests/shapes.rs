@@ -13,11 +13,13 @@ CREATE TABLE stock (product INT PRIMARY KEY, count INT NOT NULL DEFAULT 0, code 
 INSERT INTO stock (product, count, code) VALUES (1, 10, 'a'), (2, 20, 'b'), (3, 30, NULL);
 CREATE TABLE orders (id INT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20) DEFAULT 'none');
 INSERT INTO orders (note) VALUES ('n'), ('m');
+CREATE TABLE pairs (a INT, b INT, c INT UNIQUE, PRIMARY KEY (a, b));
 CREATE TABLE made (id VARCHAR(36) DEFAULT UUID() PRIMARY KEY, v INT);
 CREATE TABLE moods (mood ENUM('sad', 'ok') PRIMARY KEY, v INT);
 INSERT INTO moods VALUES ('sad', 1);
 CREATE TABLE months (id INT, month DATE, v INT, PRIMARY KEY (id, month))
   PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN (5), PARTITION high VALUES LESS THAN MAXVALUE);
+INSERT INTO made VALUES ('m', 1);
 INSERT INTO months VALUES (1, '2026-01-05', 1), (7, '2026-02-05', 2);
 CREATE TABLE no_key (v INT);
 CREATE TABLE old_engine (id INT PRIMARY KEY) ENGINE = MyISAM;
@@ -71,6 +73,52 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         ],
     ),
     (
+        "INSERT whose keys are expressions, computed defaults, ENUM, FLOAT …",
+        Undone,
+        &[
+            "INSERT INTO stock (product) VALUES (FLOOR(4.2)), (CHAR_LENGTH('12345'))",
+            "INSERT INTO made (v) VALUES (1)",
+            "INSERT INTO moods VALUES ('ok', 1)",
+        ],
+    ),
+    (
+        "INSERT … SELECT",
+        Undone,
+        &[
+            "INSERT INTO orders (note) SELECT code FROM stock",
+            "INSERT INTO stock (product) SELECT id + 10 FROM orders",
+        ],
+    ),
+    (
+        "INSERT IGNORE",
+        Undone,
+        &[
+            "INSERT IGNORE INTO stock (product) VALUES (1), (9)",
+            "INSERT IGNORE INTO orders (note) VALUES ('x')",
+            "INSERT IGNORE INTO stock (product, code) SELECT id + 2, 'a' FROM orders UNION SELECT 8, 'h'",
+        ],
+    ),
+    (
+        "INSERT … ON DUPLICATE KEY UPDATE, of VALUES or SELECT",
+        Undone,
+        &[
+            "INSERT INTO stock (product, code) VALUES (1, 'x'), (8, 'b'), (9, 'c') ON DUPLICATE KEY UPDATE count = count + 1",
+            "INSERT INTO stock (product) SELECT id FROM orders ON DUPLICATE KEY UPDATE count = VALUES(product)",
+            "INSERT INTO stock (product) VALUES (1) ON DUPLICATE KEY UPDATE product = 9 RETURNING product",
+            "INSERT INTO orders (id, note) VALUES (1, 'x') ON DUPLICATE KEY UPDATE note = 'y'",
+        ],
+    ),
+    (
+        "REPLACE … VALUES",
+        Undone,
+        &[
+            "REPLACE INTO stock (product, code) VALUES (1, 'b'), (9, 'c')",
+            "REPLACE INTO stock SET product = 3, count = 7",
+            "REPLACE INTO moods VALUES ('sad', 5), ('ok', 1)",
+            "REPLACE INTO orders (id, note) VALUES (1, 'x') RETURNING note",
+        ],
+    ),
+    (
         "INSERT … RETURNING, whatever its keys",
         Undone,
         &[
@@ -90,6 +138,26 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         &[
             "UPDATE stock SET count = count + (SELECT COUNT(*) FROM orders) WHERE code IS NOT NULL",
             "UPDATE stock AS s SET count = 0 WHERE product IN (SELECT id FROM orders)",
+        ],
+    ),
+    (
+        "UPDATE of the primary key by constants, parameters and columns",
+        Undone,
+        &[
+            "UPDATE stock SET product = 9 WHERE product = 1",
+            "UPDATE stock SET count = 1, product = product + 10 ORDER BY product DESC",
+            "UPDATE made SET id = 'x'",
+            "UPDATE months SET month = '2026-07-01', id = 8 - id",
+        ],
+    ),
+    (
+        "UPDATE or DELETE of joined tables that writes one of them",
+        Undone,
+        &[
+            "UPDATE stock AS s JOIN orders ON id = product AND note > 'm' SET s.count = id + 5, s.code = note",
+            "UPDATE orders LEFT JOIN stock ON product = id + 1 SET orders.note = 'x' WHERE code = 'b'",
+            "DELETE s FROM orders LEFT JOIN stock AS s ON s.product >= id WHERE s.count > 5",
+            "DELETE FROM stock USING stock JOIN orders ON id = product",
         ],
     ),
     (
@@ -119,43 +187,39 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         ],
     ),
     (
-        "INSERT IGNORE without RETURNING",
-        Refused,
-        &["INSERT IGNORE INTO stock (product) VALUES (1)"],
+        "SAVEPOINT, ROLLBACK TO, RELEASE SAVEPOINT; `AtTransaction::begin`",
+        Runs,
+        &["SAVEPOINT one"],
     ),
     (
-        "INSERT … SELECT without RETURNING",
+        "REPLACE … SELECT",
         Refused,
-        &["INSERT INTO orders (note) SELECT code FROM stock"],
+        &["REPLACE INTO stock (product) SELECT id FROM orders"],
     ),
     (
-        "INSERT whose key is an expression or a computed default, without RETURNING",
+        "REPLACE whose parameters stand in several unique indexes, one between those of another",
+        Refused,
+        &["REPLACE INTO pairs (a, c, b) VALUES (?, ?, ?)"],
+    ),
+    (
+        "INSERT … SELECT that gives AUTO_INCREMENT keys, without RETURNING",
+        Refused,
+        &["INSERT INTO orders (id, note) SELECT product, code FROM stock"],
+    ),
+    (
+        "INSERT IGNORE … ON DUPLICATE KEY UPDATE",
+        Refused,
+        &["INSERT IGNORE INTO stock (product) VALUES (1) ON DUPLICATE KEY UPDATE count = 1"],
+    ),
+    (
+        "UPDATE of the primary key by a function, a sub-query or a column assigned before",
         Refused,
         &[
-            "INSERT INTO stock (product) VALUES (FLOOR(4.2))",
-            "INSERT INTO made (v) VALUES (1)",
-            "INSERT INTO stock (product) VALUES (X'05')",
+            "UPDATE stock SET product = FLOOR(RAND() * 100) + 50",
+            "UPDATE stock SET product = (SELECT MAX(id) FROM orders) + 9 WHERE product = 1",
+            "UPDATE stock SET count = 8, product = count WHERE product = 1",
+            "UPDATE moods SET mood = 'ok'",
         ],
-    ),
-    (
-        "INSERT with a key of ENUM, SET, BIT, YEAR, FLOAT or DOUBLE, without RETURNING",
-        Refused,
-        &["INSERT INTO moods VALUES ('ok', 1)"],
-    ),
-    (
-        "INSERT … ON DUPLICATE KEY UPDATE",
-        Refused,
-        &["INSERT INTO stock (product) VALUES (1) ON DUPLICATE KEY UPDATE count = 1"],
-    ),
-    (
-        "REPLACE",
-        Refused,
-        &["REPLACE INTO stock (product) VALUES (1)"],
-    ),
-    (
-        "UPDATE of the primary key",
-        Refused,
-        &["UPDATE stock SET product = 9 WHERE product = 1"],
     ),
     (
         "UPDATE … ORDER BY with a parameter",
@@ -163,11 +227,13 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         &["UPDATE stock SET count = 2 ORDER BY count + ?"],
     ),
     (
-        "UPDATE or DELETE of several tables",
+        "UPDATE or DELETE of joined tables that writes several of them, or does not say which",
         Refused,
         &[
+            "UPDATE stock JOIN orders ON id = product SET stock.count = 1, orders.note = 'x'",
             "UPDATE stock JOIN orders ON id = product SET count = 1",
-            "DELETE stock FROM stock JOIN orders ON id = product",
+            "DELETE stock, orders FROM stock JOIN orders ON id = product",
+            "UPDATE stock JOIN orders ON id = product SET stock.product = 9",
         ],
     ),
     (
@@ -237,7 +303,7 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         ],
     ),
     (
-        "several statements in one text",
+        "several statements in one text with parameters",
         Refused,
         &["DELETE FROM stock; DELETE FROM orders"],
     ),
@@ -247,9 +313,9 @@ const SHAPES: &[(&str, Answer, &[&str])] = &[
         &["/*! DELETE FROM stock */"],
     ),
     (
-        "SAVEPOINT, COMMIT, BEGIN …",
+        "COMMIT, ROLLBACK, BEGIN …",
         Refused,
-        &["SAVEPOINT one", "COMMIT", "START TRANSACTION"],
+        &["COMMIT", "START TRANSACTION", "ROLLBACK"],
     ),
     ("TRUNCATE", Refused, &["TRUNCATE stock"]),
     (

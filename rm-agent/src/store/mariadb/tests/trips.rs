@@ -41,10 +41,31 @@ async fn trips(f: &Fixture, setup: &str, sql: &'static str) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn a_branch_needs_at_most_two_round_trips_more() {
+async fn a_branch_needs_two_round_trips_more_or_three_for_a_replace() {
     let f = Fixture::new("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT);").await;
     let setup = "TRUNCATE t; INSERT INTO t VALUES (7, 1), (8, 2)";
     for (sql, plain, branch) in [
+        ("INSERT IGNORE INTO t (id) VALUES (9), (?)", 3, 4),
+        ("INSERT INTO t (v) SELECT v FROM t WHERE id = ?", 3, 4),
+        (
+            "INSERT INTO t (id) VALUES (?) ON DUPLICATE KEY UPDATE v = v + 1",
+            3,
+            5,
+        ),
+        (
+            "INSERT INTO t (id) VALUES (?) ON DUPLICATE KEY UPDATE v = v + 1 RETURNING v",
+            3,
+            3,
+        ),
+        (
+            "INSERT INTO t (id) VALUES (? + 10) ON DUPLICATE KEY UPDATE v = v + 1",
+            3,
+            4,
+        ),
+        // One more for the rows that it deletes.
+        ("REPLACE INTO t (id) VALUES (? + 10)", 3, 5),
+        ("REPLACE INTO t (id) VALUES (?)", 3, 6),
+        ("UPDATE t SET id = id + 10 WHERE id = ?", 3, 5),
         ("UPDATE t SET v = v + 1 WHERE id = ?", 3, 5),
         ("DELETE FROM t WHERE id = ?", 3, 4),
         ("INSERT INTO t (v) VALUES (?)", 3, 4),

@@ -39,6 +39,9 @@ const SHAPES: &[(&str, Make)] = &[
     ("UPDATE … SET … = DEFAULT", update_default),
     ("UPDATE of a unique column", update_unique),
     ("UPDATE that exchanges unique values", exchange),
+    ("UPDATE of the primary key", update_key),
+    ("UPDATE … JOIN", update_join),
+    ("DELETE … JOIN", delete_join),
     ("DELETE", delete),
     ("DELETE … RETURNING", delete_returning),
     ("DELETE … ORDER BY … LIMIT", delete_limit),
@@ -46,20 +49,24 @@ const SHAPES: &[(&str, Make)] = &[
     ("SELECT", select),
     ("SELECT … FOR UPDATE", select_for_update),
     ("REPLACE", replace),
+    ("REPLACE … RETURNING", replace_returning),
+    ("INSERT IGNORE", fill),
+    ("INSERT … SELECT", insert_select_quietly),
     ("INSERT … ON DUPLICATE KEY UPDATE", upsert),
+    (
+        "INSERT … ON DUPLICATE KEY UPDATE … RETURNING",
+        upsert_returning,
+    ),
+    ("INSERT … SELECT … ON DUPLICATE KEY UPDATE", upsert_select),
 ];
 
 /// Any statement.
 fn any(random: &mut Random, schema: &Schema) -> Statement {
     let table = random.pick(&schema.tables);
-    let &(shape, make) = random.pick(SHAPES);
-    // These are there to be refused.
-    if matches!(shape, "REPLACE" | "INSERT … ON DUPLICATE KEY UPDATE") && !random.once_in(4) {
-        return any(random, schema);
-    }
     if random.once_in(10) {
         return with_parameters(random, table);
     }
+    let &(shape, make) = random.pick(SHAPES);
     Statement {
         shape,
         sql: make(random, schema, table),
@@ -77,12 +84,24 @@ fn with_parameters(random: &mut Random, table: &Table) -> Statement {
     let text = *random.pick(&[Some("Ab"), None, Some("it's"), Some("?")]);
     let number = random.below(24) as i32;
     let name = &table.name;
-    let sql = match random.below(4) {
+    let sql = match random.below(8) {
         0 => format!("UPDATE {name} SET s = ? WHERE n > ?"),
         1 => format!(
             "UPDATE {name} SET s = UPPER(?), n = n + 1 WHERE n IS NULL OR n <= ? ORDER BY n"
         ),
         2 => format!("DELETE FROM {name} WHERE s = ? AND n < ? -- end"),
+        3 if table.serial => {
+            format!("UPDATE {name} SET s = ?, id = id + ? ORDER BY id DESC LIMIT 1")
+        }
+        4 if table.key.is_empty() => {
+            format!("INSERT INTO {name} (s, u) VALUES (?, ?) ON DUPLICATE KEY UPDATE n = n + 1")
+        }
+        5 if table.key.is_empty() => {
+            format!("REPLACE INTO {name} (s, u) VALUES (?, ?)")
+        }
+        6 => format!(
+            "UPDATE {name} AS me JOIN {name} AS o ON o.s <=> ? SET me.n = me.n + ? WHERE me.u > 3"
+        ),
         _ => format!(
             "UPDATE {name} SET s = ? ORDER BY {} LIMIT ?",
             table.key_names().join(", ")
@@ -293,6 +312,52 @@ fn exchange(random: &mut Random, _: &Schema, table: &Table) -> String {
     format!("UPDATE {} SET u = {} - u", table.name, 20 + random.below(9))
 }
 
+fn update_key(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let condition = condition(random, schema, table);
+    let set = match table.key.first() {
+        Some(column) if random.once_in(2) => {
+            format!(
+                "{} = {}",
+                column.name,
+                value(random, schema, table, &column.name)
+            )
+        }
+        _ if table.serial => format!("id = id + {}", 10 + random.below(9)),
+        _ => {
+            let column = random.pick(&table.key);
+            format!("n = 1, {0} = {0}", column.name)
+        }
+    };
+    let limit = 1 + random.below(2);
+    format!(
+        "UPDATE {} SET {set}, s = 'moved' WHERE {condition} ORDER BY {} DESC LIMIT {limit}",
+        table.name,
+        table.key_names().join(" DESC, "),
+    )
+}
+
+fn update_join(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let other = random.pick(&schema.tables);
+    let join = random.pick(&["JOIN", "LEFT JOIN"]);
+    format!(
+        "UPDATE {} AS me {join} {} AS o ON o.n = me.n + {} SET me.s = 'joined', me.n = me.n + 1 WHERE me.u > {}",
+        table.name,
+        other.name,
+        random.below(2),
+        random.below(12)
+    )
+}
+
+fn delete_join(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let other = random.pick(&schema.tables);
+    format!(
+        "DELETE me FROM {} AS o JOIN {} AS me ON o.u = me.n WHERE me.u > {}",
+        other.name,
+        table.name,
+        random.below(20)
+    )
+}
+
 fn delete(random: &mut Random, schema: &Schema, table: &Table) -> String {
     format!(
         "DELETE FROM {} WHERE {}",
@@ -341,12 +406,38 @@ fn select_for_update(random: &mut Random, _: &Schema, table: &Table) -> String {
 }
 
 fn replace(random: &mut Random, schema: &Schema, table: &Table) -> String {
-    insert(random, schema, table).replacen("INSERT", "REPLACE", 1)
+    insert_rows(random, schema, table).replacen("INSERT", "REPLACE", 1)
+}
+
+fn replace_returning(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    insert_returning(random, schema, table).replacen("INSERT", "REPLACE", 1)
+}
+
+fn insert_select_quietly(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    insert_select(random, schema, table).replacen(" RETURNING n, u", "", 1)
 }
 
 fn upsert(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let mut set = assignment(random, schema, table);
+    if random.once_in(2) {
+        set.push_str(", s = VALUES(s)");
+    }
     format!(
-        "{} ON DUPLICATE KEY UPDATE n = n + 1",
-        insert(random, schema, table)
+        "{} ON DUPLICATE KEY UPDATE {set}",
+        insert_rows(random, schema, table)
+    )
+}
+
+fn upsert_returning(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    format!("{} RETURNING n, u", upsert(random, schema, table))
+}
+
+fn upsert_select(random: &mut Random, schema: &Schema, table: &Table) -> String {
+    let select = insert_select_quietly(random, schema, table);
+    let from = format!("FROM {} ORDER", table.name);
+    let select = select.replacen(&from, &format!("FROM {} AS other ORDER", table.name), 1);
+    format!(
+        "{select} ON DUPLICATE KEY UPDATE {}.n = VALUES(n)",
+        table.name
     )
 }
