@@ -13,9 +13,14 @@ use accede_proto::v1::{Decision, Mode, RepairVerb, RollBackReason, Status, roll_
 
 /// A transaction id as people see it.
 pub(crate) fn xid(bits: u64) -> String {
+    format!("{bits:016x}")
+}
+
+/// Who waits for row locks: a transaction, or a local one outside of any.
+pub(crate) fn waiter(bits: u64) -> String {
     match bits {
         0 => "a local transaction".to_owned(),
-        bits => format!("{bits:016x}"),
+        bits => xid(bits),
     }
 }
 
@@ -133,6 +138,8 @@ mod tests {
     #[test]
     fn ids_are_hex() {
         assert_eq!(xid(0x1f), "000000000000001f");
+        assert_eq!(waiter(0x1f), "000000000000001f");
+        assert_eq!(waiter(0), "a local transaction");
         assert_eq!(hex(&[0, 0xab]), "00ab");
     }
 }

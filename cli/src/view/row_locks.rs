@@ -107,7 +107,7 @@ impl From<RowLockHolder> for HolderView {
 impl From<RowLockWaiter> for WaiterView {
     fn from(waiter: RowLockWaiter) -> Self {
         Self {
-            xid: xid(waiter.xid),
+            xid: super::waiter(waiter.xid),
             waiting_for_ms: waiter.waiting_for_ms,
             gives_up_in_ms: waiter.gives_up_in_ms,
             holds_local_locks: waiter.holds_local_locks,

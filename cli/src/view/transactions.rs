@@ -8,7 +8,7 @@ use comfy_table::Cell;
 use serde::Serialize;
 
 use super::{
-    decision_word, mode_word, reason_word, roll_back_sentence, status_word, verb_word, xid,
+    decision_word, mode_word, reason_word, roll_back_sentence, status_word, verb_word, waiter, xid,
 };
 use crate::{
     output::{Output, status_cell, trimmed},
@@ -200,7 +200,7 @@ impl From<WaitingRequest> for WaitingView {
         Self {
             resource: waiting.resource,
             row_locks: waiting.row_locks,
-            blocked_by: waiting.blocked_by.into_iter().map(xid).collect(),
+            blocked_by: waiting.blocked_by.into_iter().map(waiter).collect(),
             waiting_for_ms: waiting.waiting_for_ms,
             gives_up_in_ms: waiting.gives_up_in_ms,
         }

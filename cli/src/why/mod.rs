@@ -133,10 +133,15 @@ impl Why {
 
     fn waiting(&mut self, waiting: &WaitingRequest) {
         let locks = text::count(waiting.row_locks.into(), "row lock");
-        let holders: Vec<String> = waiting.blocked_by.iter().copied().map(view::xid).collect();
+        let ahead = waiting.blocked_by.iter().copied();
+        let holders: Vec<String> = ahead.filter(|bits| *bits != 0).map(view::xid).collect();
+        let behind_local = holders.len() < waiting.blocked_by.len();
         let since = text::duration(waiting.waiting_for_ms);
         let until = text::duration(waiting.gives_up_in_ms);
         let ahead = match holders.as_slice() {
+            [] if behind_local => {
+                "a local transaction outside of any global one is ahead of it".to_owned()
+            }
             [] => "no transaction is ahead of it any more".to_owned(),
             [one] => format!("transaction {one} is ahead of it"),
             many => format!("transactions {} are ahead of it", text::list(many)),

@@ -118,7 +118,20 @@ fn a_wait_names_who_is_ahead() {
         ],
     );
     assert!(!answer.to_text().contains("for the application"));
-    detail.waiting[0].blocked_by.truncate(1);
+    // Of a local transaction nothing can be asked.
+    detail.waiting[0].blocked_by.push(0);
+    assert!(
+        why(&detail)
+            .to_text()
+            .contains("transactions 000000000000002a and")
+    );
+    detail.waiting[0].blocked_by = vec![0];
+    assert_parts(
+        &why(&detail),
+        &["a local transaction outside of any global one is ahead"],
+    );
+    assert!(!why(&detail).to_text().contains("accede tx why"));
+    detail.waiting[0].blocked_by = vec![0x2a];
     assert_parts(&why(&detail), &["transaction 000000000000002a is ahead"]);
     detail.waiting[0].blocked_by.clear();
     assert_parts(&why(&detail), &["no transaction is ahead of it any more"]);
