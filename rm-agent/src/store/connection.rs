@@ -8,9 +8,9 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use sqlx::{Pool, pool::PoolConnection};
+use sqlx::{Connection as _, Pool, pool::PoolConnection};
 
-use crate::{clock, limits};
+use crate::{clock, error::Error, limits};
 
 /// What differs between databases when a connection is given back.
 pub(super) trait Lendable: sqlx::Database {
@@ -90,6 +90,27 @@ impl<DB: Lendable> Lender<DB> {
         held.lender = Some(Arc::clone(self));
         held.loans = loans;
         Ok(held)
+    }
+
+    /// Why there was none in time. The pool itself only says that time is up.
+    pub(super) async fn why_none(&self, resource: &Arc<str>) -> Error {
+        let most = self.pool.options().get_max_connections();
+        let reason = if self.pool.size() >= most {
+            format!("all {most} are in use; end transactions sooner, or allow more of them")
+        } else {
+            let options = self.pool.connect_options();
+            let connecting = DB::Connection::connect_with(&options);
+            match tokio::time::timeout(limits::CONNECT_PROBE, connecting).await {
+                Ok(Ok(_)) => "it could not be reached, but can be now; try again".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it does not answer".to_owned(),
+            }
+        };
+        Error::NoConnection {
+            resource: Arc::clone(resource),
+            waited: self.pool.options().get_acquire_timeout(),
+            reason,
+        }
     }
 
     fn take_back(self: &Arc<Self>, connection: PoolConnection<DB>, loans: u32) {

@@ -9,7 +9,7 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{Executor as _, PgPool};
 
 use tokio::sync::Semaphore;
 
@@ -24,7 +24,6 @@ use super::{
 use crate::{
     context::Kind,
     error::Error,
-    limits,
     registrar::Registrar,
     store::{
         retry::Retry,
@@ -194,30 +193,13 @@ impl AtPool {
     async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
         let watch = Watch::new(self, kind.xid(), None);
         match watch.over(self.inner.lender.lend()).await {
-            Err(sqlx::Error::PoolTimedOut) => Err(self.why_no_connection().await.into()),
+            Err(sqlx::Error::PoolTimedOut) => Err(self
+                .inner
+                .lender
+                .why_none(&self.inner.resource)
+                .await
+                .into()),
             result => result,
-        }
-    }
-
-    /// The pool itself only says that time is up.
-    async fn why_no_connection(&self) -> Error {
-        let pool = self.plain();
-        let most = pool.options().get_max_connections();
-        let reason = if pool.size() >= most {
-            format!("all {most} are in use; end transactions sooner, or allow more of them")
-        } else {
-            let options = pool.connect_options();
-            let connecting = PgConnection::connect_with(&options);
-            match tokio::time::timeout(limits::CONNECT_PROBE, connecting).await {
-                Ok(Ok(_)) => "it could not be reached, but can be now; try again".to_owned(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it does not answer".to_owned(),
-            }
-        };
-        Error::NoConnection {
-            resource: Arc::clone(&self.inner.resource),
-            waited: pool.options().get_acquire_timeout(),
-            reason,
         }
     }
 
