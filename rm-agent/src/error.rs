@@ -232,8 +232,11 @@ pub fn is_retryable(error: &sqlx::Error) -> bool {
     if let Some(own) = Error::from_sqlx(error) {
         return own.is_retryable();
     }
-    matches!(sql_state(error).as_deref(), Some("40001" | "40P01"))
-        || crate::store::sqlite::is_busy(error)
+    // 26000: a pooler between the agent and PostgreSQL lent another session.
+    matches!(
+        sql_state(error).as_deref(),
+        Some("40001" | "40P01" | "26000")
+    ) || crate::store::sqlite::is_busy(error)
 }
 
 pub(crate) fn sql_state(error: &sqlx::Error) -> Option<String> {

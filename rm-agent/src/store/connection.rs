@@ -14,6 +14,9 @@ use crate::{clock, error::Error, limits};
 
 /// What differs between databases when a connection is given back.
 pub(super) trait Lendable: sqlx::Database {
+    /// What is known of a connection from one loan to the next, as long as it stays at hand.
+    type Session: Default + Send;
+
     /// Ends whatever transaction is open, so that the connection may be reused.
     fn roll_back(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
 }
@@ -46,6 +49,7 @@ struct Shelf<DB: Lendable> {
 
 struct Kept<DB: Lendable> {
     connection: PoolConnection<DB>,
+    session: DB::Session,
     loans: u32,
     since: Instant,
 }
@@ -79,16 +83,19 @@ impl<DB: Lendable> Lender<DB> {
             shelf.waiting += usize::from(kept.is_none());
             kept
         };
-        let (connection, loans) = match kept {
-            Some(kept) => (kept.connection, kept.loans),
+        let mut held = match kept {
+            Some(kept) => {
+                let mut held = Held::new(kept.connection);
+                held.session = kept.session;
+                held.loans = kept.loans;
+                held
+            }
             None => {
                 let _waiting = Waiting(self);
-                (self.pool.acquire().await?, 0)
+                Held::new(self.pool.acquire().await?)
             }
         };
-        let mut held = Held::new(connection);
         held.lender = Some(Arc::clone(self));
-        held.loans = loans;
         Ok(held)
     }
 
@@ -113,7 +120,12 @@ impl<DB: Lendable> Lender<DB> {
         }
     }
 
-    fn take_back(self: &Arc<Self>, connection: PoolConnection<DB>, loans: u32) {
+    fn take_back(
+        self: &Arc<Self>,
+        connection: PoolConnection<DB>,
+        session: DB::Session,
+        loans: u32,
+    ) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             // sqlx cannot take it back without one.
             return drop(connection.detach());
@@ -129,6 +141,7 @@ impl<DB: Lendable> Lender<DB> {
         }
         shelf.kept.push(Kept {
             connection,
+            session,
             loans,
             since: clock::now(),
         });
@@ -188,6 +201,7 @@ pub(super) struct Held<DB: Lendable> {
     /// Something was sent since it was last known to be at rest.
     touched: bool,
     lender: Option<Arc<Lender<DB>>>,
+    session: DB::Session,
     /// How often it was lent without a visit to the pool.
     loans: u32,
 }
@@ -200,8 +214,14 @@ impl<DB: Lendable> Held<DB> {
             clean: true,
             touched: false,
             lender: None,
+            session: DB::Session::default(),
             loans: 0,
         }
+    }
+
+    /// What is known of it; nothing, if it comes from the pool.
+    pub(super) fn session(&mut self) -> &mut DB::Session {
+        &mut self.session
     }
 
     /// The connection itself.
@@ -244,6 +264,7 @@ impl<DB: Lendable> Held<DB> {
         self.close().await;
         self.connection = Some(pool.acquire().await?);
         self.clean();
+        self.session = DB::Session::default();
         self.loans = 0;
         Ok(())
     }
@@ -266,6 +287,7 @@ impl<DB: Lendable> Held<DB> {
             clean: false,
             touched: true,
             lender: self.lender.take(),
+            session: DB::Session::default(),
             loans: self.loans,
         };
         if held.connection.is_none() {
@@ -291,7 +313,8 @@ impl<DB: Lendable> Drop for Held<DB> {
         if !self.clean {
             connection.close_on_drop();
         } else if let (Some(lender), false) = (&self.lender, self.touched) {
-            lender.take_back(connection, self.loans + 1);
+            let session = std::mem::take(&mut self.session);
+            lender.take_back(connection, session, self.loans + 1);
         }
     }
 }

@@ -10,6 +10,8 @@ pub(super) type Held = connection::Held<MySql>;
 pub(super) type Lender = connection::Lender<MySql>;
 
 impl Lendable for MySql {
+    type Session = ();
+
     fn roll_back(connection: &mut MySqlConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move { sqlx::raw_sql(ROLLBACK).execute(connection).await.map(drop) })
     }

@@ -7,7 +7,7 @@ use std::{
 
 use accede_proto::Xid;
 
-use super::pool::AtPool;
+use super::{connection::Session, pool::AtPool};
 use crate::{
     at::undo::Changes,
     clock,
@@ -16,6 +16,25 @@ use crate::{
     limits,
     registrar::Registered,
 };
+
+/// Writes an undo record. Prepared once in a session, for its analysis costs the database as much
+/// as the change that it is for. The row's time is NULL, which the table refuses, once the give-up
+/// time has passed on the database's clock, counted from its BEGIN. A commit that would be lost by
+/// a crash of the database must not be reported as done: it is made durable whatever the session's
+/// setting.
+const PREPARE: &str = "PREPARE accede_undo(bigint, integer, bytea, interval) AS \
+     INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
+     VALUES ($1, $2, $3, 0, CASE WHEN clock_timestamp() - transaction_timestamp() < $4 \
+     AND (current_setting('synchronous_commit') <> 'off' \
+     OR set_config('synchronous_commit', 'on', true) = 'on') \
+     THEN clock_timestamp() END); ";
+
+/// Asks whether the session has it.
+pub(super) const IS_PREPARED: &str =
+    "EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'accede_undo')";
+
+/// The SQLSTATE of a session that does not.
+pub(super) const NOT_PREPARED: &str = "26000";
 
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]
@@ -59,27 +78,24 @@ impl Branch {
         self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
     }
 
-    /// The undo record and COMMIT as one message. The row's time is NULL, which
-    /// the table refuses, once the give-up time has passed on the database's clock,
-    /// counted from its BEGIN. A commit that would be lost by a crash of the
-    /// database must not be reported as done: it is made durable whatever the
-    /// session's setting.
+    /// The undo record and COMMIT as one message; before it the record's statement, if the
+    /// session does not have it yet.
     pub(super) fn commit_message(
         &self,
         xid: Xid,
         registered: Registered,
         sent: Instant,
         record: &[u8],
+        session: Session,
     ) -> String {
         let begun = self.begun.expect("a branch with changes has begun");
         // The database began before its answer arrived: rather too early than too late.
         let left = sent.saturating_duration_since(begun) + registered.give_up;
-        let left = left.as_millis();
-        let mut message = String::with_capacity(2 * record.len() + 400);
+        let prepare = if session.undo_prepared { "" } else { PREPARE };
+        let mut message = String::with_capacity(prepare.len() + 2 * record.len() + 100);
         let _ = write!(
             message,
-            "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
-             VALUES ({}, {}, '\\x",
+            "{prepare}EXECUTE accede_undo({}, {}, '\\x",
             xid.as_u64(),
             registered.branch,
         );
@@ -88,13 +104,7 @@ impl Branch {
                 message.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
             }
         }
-        let _ = write!(
-            message,
-            "'::bytea, 0, CASE WHEN clock_timestamp() - transaction_timestamp() < '{left} ms' \
-             AND (current_setting('synchronous_commit') <> 'off' \
-             OR set_config('synchronous_commit', 'on', true) = 'on') \
-             THEN clock_timestamp() END); COMMIT"
-        );
+        let _ = write!(message, "', '{} ms'); COMMIT", left.as_millis());
         message
     }
 }

@@ -8,7 +8,18 @@ use crate::store::connection::{self, Lendable};
 pub(super) type Held = connection::Held<Postgres>;
 pub(super) type Lender = connection::Lender<Postgres>;
 
+/// What is known of a session in the database.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct Session {
+    /// Its process.
+    pub(super) backend: Option<i64>,
+    /// The statement that writes undo records is prepared there.
+    pub(super) undo_prepared: bool,
+}
+
 impl Lendable for Postgres {
+    type Session = Session;
+
     fn roll_back(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         Box::pin(async move {
             sqlx::raw_sql("ROLLBACK")

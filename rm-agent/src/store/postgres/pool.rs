@@ -1,6 +1,13 @@
 //! The pool of connections that takes the place of `PgPool`.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use accede_link::context::TransactionContext;
 use accede_proto::Xid;
@@ -64,6 +71,9 @@ struct Inner {
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
     full_images: bool,
+    /// A connection is the same session of the database from one transaction to the next. It is
+    /// not behind a pooler that lends sessions by the transaction.
+    sessions_stay: AtomicBool,
     /// Turns at asking the database whether a statement waits.
     questions: Semaphore,
 }
@@ -100,6 +110,7 @@ impl AtPool {
             registrar,
             lock_wait,
             full_images,
+            sessions_stay: AtomicBool::new(true),
             questions: Semaphore::new(1),
         };
         Self {
@@ -140,6 +151,15 @@ impl AtPool {
     /// Whether undo records hold columns that did not change.
     pub(super) fn full_images(&self) -> bool {
         self.inner.full_images
+    }
+
+    pub(super) fn sessions_stay(&self) -> bool {
+        self.inner.sessions_stay.load(Ordering::Relaxed)
+    }
+
+    /// From now on each transaction asks what its session is.
+    pub(super) fn doubt_sessions(&self) {
+        self.inner.sessions_stay.store(false, Ordering::Relaxed);
     }
 
     /// Checks that the database can be reached and has this library's tables.

@@ -13,8 +13,8 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, commit_error, rolled_back_for_sure},
-    connection::Held,
+    branch::{Branch, IS_PREPARED, NOT_PREPARED, commit_error, rolled_back_for_sure},
+    connection::{Held, Session},
     executor::Statement,
     locking::LockingStatement,
     plan::{Plan, WritePlan},
@@ -222,7 +222,9 @@ impl AtTransaction {
             }
         };
         let mut outcome = Outcome::new(registrar, xid, registered.branch);
-        let message = branch.commit_message(xid, registered, sent, &record);
+        // What a failed message leaves in the session is asked for the next time.
+        let session = std::mem::take(self.held.session());
+        let message = branch.commit_message(xid, registered, sent, &record, session);
         outcome.sent = true;
         let commit = sqlx::raw_sql(sqlx::AssertSqlSafe(message)).execute(self.held.get());
         let committed = Watch::new(&self.pool, Some(xid), branch.backend)
@@ -232,9 +234,18 @@ impl AtTransaction {
             Ok(_) => {
                 self.held.clean();
                 outcome.done();
+                if self.pool.sessions_stay() {
+                    *self.held.session() = Session {
+                        undo_prepared: true,
+                        ..session
+                    };
+                }
                 Ok(())
             }
             Err(error) => {
+                if sql_state(&error).as_deref() == Some(NOT_PREPARED) {
+                    self.pool.doubt_sessions();
+                }
                 let certain = rolled_back_for_sure(&error);
                 let error = commit_error(xid, error, certain);
                 if certain {
@@ -449,7 +460,9 @@ impl AtTransaction {
             }
         }
         self.state = State::Busy;
-        self.first_message("BEGIN".to_owned()).await?;
+        // What the application does to its session is not looked at.
+        *self.held.session() = Session::default();
+        self.first_message(|_| "BEGIN".to_owned()).await?;
         self.state = State::Open;
         Ok(())
     }
@@ -457,11 +470,15 @@ impl AtTransaction {
     /// Sends the message that opens the local transaction. A pooled connection
     /// may have died since it was last used; nothing has happened on it yet, so
     /// another one takes its place.
-    async fn first_message(&mut self, message: String) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn first_message(
+        &mut self,
+        message: impl Fn(Session) -> String,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut renewals = self.pool.plain().size();
         loop {
             self.held.soil();
-            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
+            let text = message(*self.held.session());
+            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(text));
             match query.fetch_all(self.held.get()).await {
                 Err(error) if renewals > 0 && connection_is_lost(&error) => {
                     renewals -= 1;
@@ -478,22 +495,28 @@ impl AtTransaction {
         Watch::new(&self.pool, branch.xid, branch.backend)
     }
 
-    /// BEGIN and the lock time-out in one message. The same statement tells which process of the
-    /// database runs the branch, which is asked about if it should stand still.
+    /// BEGIN and the lock time-out in one message. What is not known of the session is asked for
+    /// with it: which process of the database it is, which is asked about if the branch should
+    /// stand still, and whether the undo record's statement is prepared.
     async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         let lock_timeout = branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis();
-        let answer = self
-            .first_message(format!(
-                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{lock_timeout}', true)"
-            ))
-            .await?;
+        let message = |session: Session| match session.backend {
+            Some(_) => format!("BEGIN; SET LOCAL lock_timeout = {lock_timeout}"),
+            None => format!(
+                "BEGIN; SELECT pg_backend_pid(), {IS_PREPARED}, \
+                 set_config('lock_timeout', '{lock_timeout}', true)"
+            ),
+        };
+        let answer = self.first_message(message).await?;
+        let session = self.held.session();
+        if let Some(row) = answer.first() {
+            session.backend = row.try_get::<i32, _>(0).ok().map(i64::from);
+            session.undo_prepared = row.try_get(1)?;
+        }
         let branch = self.branch.as_mut().expect("only called for a branch");
         branch.begun = Some(clock::now());
-        branch.backend = answer
-            .first()
-            .and_then(|row| row.try_get::<i32, _>(0).ok())
-            .map(i64::from);
+        branch.backend = session.backend;
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::{AtPool, Fixture, proxy};
-use crate::limits;
+use super::{AtPool, Fixture, proxy, xid};
+use crate::{error::is_retryable, limits};
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
@@ -27,9 +27,20 @@ async fn transaction(pool: &AtPool) {
     tx.commit().await.expect("commit");
 }
 
+async fn branch(pool: &AtPool, number: u64, first: &'static str) -> Result<(), sqlx::Error> {
+    let mut tx = pool.begin_in(xid(number)).await?;
+    sqlx::query(first).execute(&mut tx).await?;
+    sqlx::query("INSERT INTO stock VALUES ($1, 0)")
+        .bind(1000 + number.cast_signed())
+        .execute(&mut tx)
+        .await?;
+    tx.commit().await
+}
+
 fn pool(f: &Fixture, url: &str) -> AtPool {
     AtPool::builder(url)
         .resource("test-db")
+        .allow_function("forget")
         .max_connections(1)
         .build(f.registrar.clone())
         .expect("a pool")
@@ -120,4 +131,41 @@ async fn settings_of_the_application_see_every_connection_come_back() {
         };
         tokio::time::timeout(SOON, told).await.expect("told");
     }
+}
+
+#[tokio::test]
+async fn what_the_application_does_to_its_session_is_noticed() {
+    let f = Fixture::new(STOCK).await;
+    let pool = pool(&f, &f.url);
+    for number in 1..=4 {
+        branch(&pool, number, "SELECT 1").await.expect("commit");
+        let mut tx = pool.begin_plain().await.expect("begin");
+        sqlx::query("DEALLOCATE accede_undo")
+            .execute(&mut tx)
+            .await
+            .expect("untouched");
+        tx.commit().await.expect("commit");
+    }
+    assert_eq!(f.dump("undo_log").await.len(), 4);
+}
+
+/// As behind a pooler: another session for the next transaction.
+#[tokio::test]
+async fn a_session_that_changed_unseen_is_a_passing_failure_once() {
+    let f = Fixture::new(STOCK).await;
+    f.execute(
+        "CREATE FUNCTION forget() RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN EXECUTE 'DEALLOCATE accede_undo'; END $$",
+    )
+    .await;
+    let pool = pool(&f, &f.url);
+    branch(&pool, 1, "SELECT 1").await.expect("commit");
+    assert!(pool.sessions_stay());
+    let error = branch(&pool, 2, "SELECT forget()").await;
+    assert!(is_retryable(&error.expect_err("refused")));
+    for number in 3..=5 {
+        assert!(!pool.sessions_stay());
+        branch(&pool, number, "SELECT 1").await.expect("commit");
+    }
+    assert_eq!(f.dump("undo_log").await.len(), 4);
 }
