@@ -2,8 +2,8 @@
 
 use accede_core::{
     Attempt, Begin, BindResource, BranchDone, BranchId, Command, Commit, Effect, Effects, Entry,
-    Epoch, FinishBranch, LeaseWorker, LockKey, Mode, Outcome, ProcessId, RegisterBranch, Reply,
-    RequestId, Resource, State, TakeOffice, Timestamp, WallTime, Xid, limits,
+    Epoch, FinishBranch, LeaseWorker, LockKey, Mode, Outcome, Payload, ProcessId, RegisterBranch,
+    Reply, RequestId, Resource, State, TakeOffice, Timestamp, WallTime, Xid, limits,
 };
 use anyhow::{Context as _, bail};
 
@@ -175,6 +175,7 @@ impl World {
             resource: self.resources[place].clone(),
             mode: Mode::At,
             locks: vec![row.cloned().unwrap_or_else(own).into()],
+            payload: Payload::default(),
             wait_limit_ms: 60_000,
             holds_local_locks: false,
         })

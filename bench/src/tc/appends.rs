@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use accede_core::{
     Attempt, Begin, BranchDone, BranchId, Command, Commit, Epoch, FinishBranch, LockKey, Mode,
-    Outcome, ProcessId, RegisterBranch, RequestId, Timestamp, WallTime, Xid, codec::encode_batch,
+    Outcome, Payload, ProcessId, RegisterBranch, RequestId, Timestamp, WallTime, Xid,
+    codec::encode_batch,
 };
 use accede_log::{LogConfig, raw::Appender};
 use anyhow::Context as _;
@@ -86,6 +87,7 @@ fn entries() -> Vec<Bytes> {
             resource: super::load::RESOURCE.into(),
             mode: Mode::At,
             locks: vec![LockKey::from([7; 30]).into()],
+            payload: Payload::default(),
             wait_limit_ms: 5_000,
             holds_local_locks: true,
         })

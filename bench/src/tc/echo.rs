@@ -116,6 +116,7 @@ impl Echo {
                 attempt: 1,
                 epoch: 1,
                 was_done: true,
+                payload: bytes::Bytes::new(),
             };
             orders.push(v1::BranchEvent {
                 tag: 0,

@@ -56,6 +56,10 @@ pub(crate) fn mode_word(mode: Mode) -> &'static str {
     match mode {
         Mode::Unspecified => "unknown",
         Mode::At => "AT",
+        Mode::Xa => "XA",
+        Mode::Tcc => "TCC",
+        Mode::Saga => "Saga",
+        Mode::ThreePhase => "3PC",
     }
 }
 

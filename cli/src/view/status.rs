@@ -25,6 +25,7 @@ pub(crate) struct StatusView {
     transactions: BTreeMap<String, u64>,
     row_locks: u64,
     waiting_requests: u64,
+    payload_bytes: u64,
     workers: u64,
     agents: Vec<AgentView>,
     resources: Vec<ResourceView>,
@@ -42,6 +43,9 @@ struct AgentView {
 #[derive(Debug, Serialize)]
 struct ResourceView {
     name: String,
+    /// `database` or `action`.
+    kind: &'static str,
+    /// Empty for an action.
     database_id: String,
     attached_agents: u32,
     waiting_orders: u32,
@@ -64,6 +68,7 @@ impl From<CoordinatorStatus> for StatusView {
             transactions: status.transactions.into_iter().collect(),
             row_locks: status.row_locks,
             waiting_requests: status.waiting_requests,
+            payload_bytes: status.payload_bytes,
             workers: status.workers,
             agents: status.agents.into_iter().map(AgentView::from).collect(),
             resources: status
@@ -91,6 +96,10 @@ impl From<ResourceStatus> for ResourceView {
     fn from(resource: ResourceStatus) -> Self {
         Self {
             name: resource.name,
+            kind: match resource.database_id.is_empty() {
+                true => "action",
+                false => "database",
+            },
             database_id: hex(&resource.database_id),
             attached_agents: resource.attached_agents,
             waiting_orders: resource.waiting_orders,
@@ -149,6 +158,7 @@ impl StatusView {
             ("transactions", transactions),
             ("row locks", self.row_locks.to_string()),
             ("waiting requests", self.waiting_requests.to_string()),
+            ("branches' arguments", text::bytes(self.payload_bytes)),
             ("workers", self.workers.to_string()),
         ];
         table.add_rows(rows.map(|(name, value)| [name.to_owned(), value]));
@@ -169,10 +179,11 @@ impl StatusView {
     }
 
     fn resources_table(&self, output: Output) -> String {
-        let mut table = output.table(&["resource", "database", "agents", "waiting orders"]);
+        let mut table = output.table(&["resource", "kind", "database", "agents", "waiting orders"]);
         table.add_rows(self.resources.iter().map(|resource| {
             [
                 resource.name.clone(),
+                resource.kind.to_owned(),
                 resource.database_id.clone(),
                 resource.attached_agents.to_string(),
                 resource.waiting_orders.to_string(),
@@ -221,12 +232,18 @@ mod tests {
                 attached_for_ms: 61_000,
                 open_orders: 4,
             }],
-            resources: vec![ResourceStatus {
-                name: "stock-db".to_owned(),
-                database_id: vec![0xab; 16].into(),
-                attached_agents: 1,
-                waiting_orders: 9,
-            }],
+            resources: vec![
+                ResourceStatus {
+                    name: "stock-db".to_owned(),
+                    database_id: vec![0xab; 16].into(),
+                    attached_agents: 1,
+                    waiting_orders: 9,
+                },
+                ResourceStatus {
+                    name: "account.freeze".to_owned(),
+                    ..Default::default()
+                },
+            ],
             ..Default::default()
         });
         let text = view.to_text(PLAIN);
@@ -242,5 +259,7 @@ mod tests {
         let json = serde_json::to_value(&view).expect("plain data");
         assert_eq!(json["agents"][0]["agent"], "0000000000000007");
         assert_eq!(json["resources"][0]["waiting_orders"], 9);
+        assert_eq!(json["resources"][0]["kind"], "database");
+        assert_eq!(json["resources"][1]["kind"], "action");
     }
 }

@@ -34,6 +34,7 @@ struct SummaryView {
     remaining_ms: u64,
     branch_count: u32,
     unfinished_branches: u32,
+    modes: Vec<&'static str>,
     began_wall_ms: u64,
     #[serde(skip)]
     sentence: Option<String>,
@@ -54,6 +55,7 @@ impl From<TransactionSummary> for SummaryView {
             remaining_ms: summary.remaining_ms,
             branch_count: summary.branches,
             unfinished_branches: summary.unfinished_branches,
+            modes: summary.modes().map(mode_word).collect(),
             began_wall_ms: summary.began_wall_ms,
             name: summary.name,
         }
@@ -84,6 +86,7 @@ impl ListView {
             "status",
             "age",
             "branches",
+            "modes",
             "name",
             "rolled back because",
         ]);
@@ -93,6 +96,7 @@ impl ListView {
                 status_cell(summary.status),
                 Cell::new(text::duration(summary.age_ms)),
                 Cell::new(branches(summary)),
+                Cell::new(summary.modes.join(", ")),
                 Cell::new(&summary.name),
                 Cell::new(summary.sentence.as_deref().unwrap_or_default()),
             ]);
@@ -109,6 +113,14 @@ fn branches(summary: &SummaryView) -> String {
     match summary.unfinished_branches {
         0 => summary.branch_count.to_string(),
         open => format!("{} ({open} unfinished)", summary.branch_count),
+    }
+}
+
+/// Nothing where there are none: most modes have none.
+fn arguments(bytes: u32) -> String {
+    match bytes {
+        0 => String::new(),
+        bytes => text::bytes(bytes.into()),
     }
 }
 
@@ -132,6 +144,7 @@ struct BranchView {
     mode: &'static str,
     status: String,
     row_locks: u32,
+    payload_bytes: u32,
     agent: String,
     attempt: u32,
     failures: u32,
@@ -174,6 +187,7 @@ impl From<BranchDetail> for BranchView {
             resource: branch.resource,
             status: branch.status,
             row_locks: branch.row_locks,
+            payload_bytes: branch.payload_bytes,
             agent: branch.agent,
             attempt: branch.attempt,
             failures: branch.failures,
@@ -284,6 +298,7 @@ impl DetailView {
             "mode",
             "status",
             "row locks",
+            "arguments",
             "agent",
             "attempt",
             "problem",
@@ -296,6 +311,7 @@ impl DetailView {
                 Cell::new(branch.mode),
                 status_cell(&branch.status),
                 Cell::new(branch.row_locks),
+                Cell::new(arguments(branch.payload_bytes)),
                 Cell::new(&branch.agent),
                 Cell::new(branch.attempt),
                 Cell::new(problem),
@@ -360,8 +376,10 @@ mod tests {
                 unfinished_branches: 1,
                 began_wall_ms: 1_795_228_853_000,
                 remaining_ms: 0,
+                modes: vec![Mode::At.into(), Mode::Tcc.into()],
             }),
             branches: vec![BranchDetail {
+                payload_bytes: 17,
                 branch: 1,
                 resource: "stock-db".to_owned(),
                 mode: Mode::At.into(),
@@ -410,6 +428,7 @@ mod tests {
             "ann",
             "disk replaced",
             "0000000000000010",
+            "17 B",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -417,6 +436,8 @@ mod tests {
         assert_eq!(json["xid"], "000000000000001f");
         assert_eq!(json["roll_back_reason"], "timed-out");
         assert_eq!(json["branches"][0]["mode"], "AT");
+        assert_eq!(json["branches"][0]["payload_bytes"], 17);
+        assert_eq!(json["modes"][1], "TCC");
         assert_eq!(json["repairs"][0]["verb"], "retry");
         assert_eq!(json["waiting"][0]["blocked_by"][0], "000000000000002a");
     }
@@ -431,7 +452,9 @@ mod tests {
         });
         let text = list.to_text(PLAIN);
         assert!(
-            text.contains("2 (1 unfinished)") && text.contains("raise --limit"),
+            text.contains("2 (1 unfinished)")
+                && text.contains("AT, TCC")
+                && text.contains("raise --limit"),
             "{text}"
         );
     }

@@ -1,6 +1,6 @@
 //! What one branch of a decided transaction waits for.
 
-use accede_proto::v1::{BranchDetail, Decision, PhaseTwoProblem, TransactionSummary};
+use accede_proto::v1::{BranchDetail, Decision, Mode, PhaseTwoProblem, TransactionSummary};
 
 use super::Why;
 use crate::{text, view};
@@ -13,9 +13,17 @@ pub(super) fn is_open(branch: &BranchDetail) -> bool {
     )
 }
 
-/// `branch 2 on stock-db`.
+/// `branch 2 on stock-db`, `branch 2 (TCC, 17 B of arguments) on account.freeze`.
 pub(super) fn name(branch: &BranchDetail) -> String {
-    format!("branch {} on {}", branch.branch, branch.resource)
+    let arguments = match branch.payload_bytes {
+        0 => String::new(),
+        bytes => format!(", {} of arguments", text::bytes(bytes.into())),
+    };
+    let mode = match branch.mode() {
+        Mode::At | Mode::Unspecified => String::new(),
+        mode => format!(" ({}{arguments})", view::mode_word(mode)),
+    };
+    format!("branch {}{mode} on {}", branch.branch, branch.resource)
 }
 
 impl Why {
@@ -98,19 +106,29 @@ impl Why {
             command("retry"),
             "Tries again, with a fresh retry budget. Right once the cause is removed.",
         );
-        if summary.decision() == Decision::RollBack {
+        // Only AT compares rows with what it left, and so has something to do in spite of it.
+        let of_rows = matches!(branch.mode(), Mode::At | Mode::Unspecified);
+        if summary.decision() == Decision::RollBack && of_rows {
             self.offer(
                 command("apply"),
                 "Undoes the branch whatever its rows hold now: later changes of them are lost.",
             );
+        }
+        if summary.decision() == Decision::RollBack {
             self.offer(
                 command("accept"),
-                "Keeps the rows as they are now and drops the undo record.",
+                match of_rows {
+                    true => "Keeps the rows as they are now and drops the undo record.",
+                    false => "Keeps things as they are now: the agent no longer undoes the branch.",
+                },
             );
         }
         self.offer(
             command("skip"),
-            "Ends the transaction without this branch; its database is not touched any more.",
+            match of_rows {
+                true => "Ends the transaction without this branch; its database is not touched any more.",
+                false => "Ends the transaction without this branch; its agent is not asked any more.",
+            },
         );
     }
 }

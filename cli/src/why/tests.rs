@@ -3,6 +3,8 @@ use accede_proto::v1::{
     TransactionDetail, TransactionSummary, WaitingRequest, roll_back_reason::Code,
 };
 
+use accede_proto::v1::Mode;
+
 use super::{Why, why};
 
 fn transaction(status: Status, branches: Vec<BranchDetail>) -> TransactionDetail {
@@ -303,4 +305,30 @@ fn the_answer_is_plain_json() {
     assert_eq!(json["status"], "active");
     assert_eq!(json["actions"], serde_json::json!([]));
     assert_eq!(json["sentences"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_stuck_confirm_names_its_mode_and_has_no_rows_to_undo() {
+    let confirm = BranchDetail {
+        mode: Mode::Tcc.into(),
+        payload_bytes: 27,
+        attempt: 1,
+        ..branch(1, "account.freeze", "stuck")
+    };
+    let mut detail = transaction(Status::Stuck, vec![confirm]);
+    let why_rolled_back = why(&detail).to_text();
+    assert!(why_rolled_back.contains("the agent no longer undoes the branch"));
+    assert!(!why_rolled_back.contains(" apply "), "{why_rolled_back}");
+    if let Some(summary) = &mut detail.summary {
+        summary.decision = Decision::Commit.into();
+    }
+    assert_parts(
+        &why(&detail),
+        &[
+            "Branch 1 (TCC, 27 B of arguments) on account.freeze is stuck",
+            "retry",
+            "skip",
+            "its agent is not asked any more",
+        ],
+    );
 }

@@ -33,6 +33,7 @@ impl State {
             Command::EndLease(c) => cx.end_lease(&c),
             Command::Begin(c) => cx.begin(&c),
             Command::BindResource(c) => cx.bind_resource(&c),
+            Command::NameAction(c) => cx.name_action(&c),
             Command::RegisterBranch(c) => cx.register_branch(c),
             Command::CheckLocks(c) => cx.check_locks(c),
             Command::BranchDone(c) => cx.branch_done(&c),

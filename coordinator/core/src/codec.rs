@@ -24,9 +24,9 @@ use crate::{
 // The pieces of which the snapshot of the state is made too.
 pub(crate) use self::{
     command::{
-        get_asker, get_branch_id, get_command, get_problem, get_process, get_repair_verb,
-        get_request, get_worker, get_xid, put_command, put_problem, put_repair_verb, put_request,
-        put_xid,
+        get_asker, get_branch_id, get_command, get_mode, get_problem, get_process, get_repair_verb,
+        get_request, get_worker, get_xid, put_command, put_mode, put_problem, put_repair_verb,
+        put_request, put_xid,
     },
     lock::{get_row_lock, put_row_lock},
     wire::{Reader, Writer},

@@ -8,6 +8,8 @@ use crate::{
         WallTime, WorkerId, Xid,
     },
     lock_mode::RowLock,
+    mode::Mode,
+    payload::Payload,
     retention::Retention,
 };
 
@@ -37,6 +39,8 @@ pub enum Command {
     Begin(Begin),
     /// A name is tied to a database.
     BindResource(BindResource),
+    /// A name is an action's.
+    NameAction(NameAction),
     /// A branch joins with all its row locks, or not at all.
     RegisterBranch(RegisterBranch),
     /// Wait until no other transaction holds some rows.
@@ -81,7 +85,18 @@ impl Command {
             | Self::LeaseWorker(_)
             | Self::EndLease(_)
             | Self::BindResource(_)
+            | Self::NameAction(_)
             | Self::Expire => None,
+        }
+    }
+}
+
+impl Command {
+    /// Bytes of a branch's payload in it.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        match self {
+            Self::RegisterBranch(c) => c.payload.len() as u64,
+            _ => 0,
         }
     }
 }
@@ -137,11 +152,11 @@ pub struct BindResource {
     pub database: DatabaseId,
 }
 
-/// How a branch is finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Undone from images in the database's undo log.
-    At,
+/// Makes a name an action's: of something that agents do, in no database that is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameAction {
+    /// For example `account.freeze`.
+    pub action: Resource,
 }
 
 /// A branch and all its row locks.
@@ -153,12 +168,14 @@ pub struct RegisterBranch {
     pub request: RequestId,
     /// The agent that holds the local transaction.
     pub agent: ProcessId,
-    /// The database.
+    /// The database or the action.
     pub resource: Resource,
     /// How the branch is finished.
     pub mode: Mode,
-    /// Sorted by key, none twice.
+    /// Sorted by key, none twice; none at all where the mode takes none.
     pub locks: Vec<RowLock>,
+    /// Comes back with every order; empty where the mode takes none.
+    pub payload: Payload,
     /// Milliseconds the request may wait in the lock queues.
     pub wait_limit_ms: u32,
     /// The caller's open local transaction holds database locks on these rows.

@@ -4,8 +4,9 @@
 use alloc::vec::Vec;
 
 use crate::{
-    command::Mode,
     id::{Attempt, BranchId, Epoch, ProcessId, Resource, Xid},
+    mode::Mode,
+    payload::Payload,
     reply::{Decision, Reply, Waiter},
 };
 
@@ -71,20 +72,23 @@ pub struct Order {
     pub attempt: Attempt,
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// The branch reported its local commit: its undo record must exist.
+    /// The branch reported its phase one: what that left must exist. [`Mode`] says what it means
+    /// if not.
     pub was_done: bool,
+    /// What it was registered with.
+    pub payload: Payload,
 }
 
 /// What an order asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Drop what only a rollback would need.
+    /// Make it final: drop what only a rollback would need, confirm what was tried.
     Commit,
-    /// Undo, if the rows are as the branch left them.
+    /// Undo, cancel or compensate; in AT only if the rows are as the branch left them.
     RollBack,
     /// Undo whatever the rows hold now; an operator said so.
     RollBackForced,
-    /// Keep the rows and drop the undo record; an operator said so.
+    /// Keep things as they are and drop what a rollback needs; an operator said so.
     Accept,
 }
 

@@ -109,7 +109,7 @@ pub struct RequestId {
     pub sequence: u64,
 }
 
-/// What a branch changes: a database, by the operator's name.
+/// What a branch changes: a database, by the operator's name, or an action.
 pub type Resource = Arc<str>;
 
 /// The bytes of one row lock inside a resource. Opaque here.

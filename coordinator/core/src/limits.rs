@@ -17,6 +17,12 @@ pub const MAX_LOCK_KEY_BYTES: usize = 1_024;
 pub const MAX_ESCROW_COLUMNS: usize = 16;
 /// Bytes of all lock keys of one branch: what one log entry takes with room for others.
 pub const MAX_LOCK_BYTES_PER_BRANCH: usize = 1_048_576;
+/// Bytes of a branch's payload: the arguments of one call, not a document.
+pub const MAX_PAYLOAD_BYTES: usize = 65_536;
+/// Bytes of the payloads of all branches that are not over: they are kept in memory.
+pub const MAX_PAYLOAD_BYTES_IN_ALL: u64 = 1_073_741_824;
+/// Names of actions: as many as a large application has, and too few to fill memory with.
+pub const MAX_ACTIONS: usize = 16_384;
 /// Branches of one transaction.
 pub const MAX_BRANCHES: usize = 1_024;
 /// Requests remembered per transaction, refused and withdrawn ones too.
@@ -71,6 +77,7 @@ const _: () = {
     // A leader's grace is over before a lease that was renewed right before could end.
     assert!(GRACE_MS < LEASE_TTL_MS as u64);
     assert!(MAX_BRANCHES <= MAX_REQUESTS);
+    assert!(MAX_PAYLOAD_BYTES as u64 <= MAX_PAYLOAD_BYTES_IN_ALL);
     assert!(MIN_RETENTION_MS > GRACE_MS && RETENTION_MS <= MAX_RETENTION_MS);
     assert!(RETENTION_TRANSACTIONS <= MAX_RETENTION_TRANSACTIONS);
     assert!(RETENTION_TRANSACTIONS >= MIN_RETENTION_TRANSACTIONS);

@@ -119,8 +119,14 @@ pub enum Rejection {
     AlreadyDecided(Decision),
     /// A commit was asked for; no branch can join.
     CommitAsked,
-    /// The resource was never bound to a database here.
+    /// The resource was never bound to a database here, nor named as an action.
     ResourceUnknown,
+    /// The resource is an action: databases, row locks and branches of AT and XA have no place
+    /// there.
+    ResourceIsAction,
+    /// The resource is a database: it cannot be an action's name, nor have branches of TCC, Saga
+    /// or 3PC.
+    ResourceIsDatabase,
     /// The resource's name belongs to another database, or the database to another name.
     ResourceMismatch {
         /// The name in the existing binding.
@@ -131,6 +137,11 @@ pub enum Rejection {
     /// The transaction has as many branches or requests as it may have.
     TooManyBranches {
         /// How many it may have.
+        limit: u64,
+    },
+    /// The payloads of all open branches take as much as they may; try again later.
+    PayloadsFull {
+        /// How many bytes they may take.
         limit: u64,
     },
     /// Too many requests wait; try again later.

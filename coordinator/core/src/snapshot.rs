@@ -20,8 +20,13 @@ use crate::{
     transaction::Transaction,
 };
 
-/// 2 added the retention and the modes of row locks.
-const SNAPSHOT_VERSION: u8 = 2;
+/// 2 added the retention and the modes of row locks, 3 actions and payloads.
+const SNAPSHOT_VERSION: u8 = 3;
+/// The first that had it.
+const WITH_RETENTION: u8 = 2;
+const WITH_ROW_LOCK_MODES: u8 = 2;
+const WITH_ACTIONS: u8 = 3;
+const WITH_PAYLOADS: u8 = 3;
 /// Still read.
 const FIRST_VERSION: u8 = 1;
 
@@ -43,6 +48,7 @@ impl State {
             w.str(name);
             w.raw(database);
         });
+        w.list(&self.actions, |w, action| w.str(action));
         w.varint(self.transactions.len() as u64);
         for transaction in self.transactions.after(None) {
             put_transaction(&mut w, transaction);
@@ -64,7 +70,7 @@ impl State {
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let version = r.u8()?;
-        if !matches!(version, FIRST_VERSION | SNAPSHOT_VERSION) {
+        if !(FIRST_VERSION..=SNAPSHOT_VERSION).contains(&version) {
             return Err(DecodeError::UnknownVersion {
                 what: "snapshot",
                 version,
@@ -75,8 +81,8 @@ impl State {
             epoch: Epoch(r.varint()?),
             grace_until: Timestamp(r.varint()?),
             retention: match version {
-                FIRST_VERSION => Retention::UNWRITTEN,
-                _ => get_retention(&mut r)?.allowed(),
+                WITH_RETENTION.. => get_retention(&mut r)?.allowed(),
+                _ => Retention::UNWRITTEN,
             },
             ..Self::default()
         };
@@ -88,6 +94,11 @@ impl State {
             .list(|r| Ok((Resource::from(r.str()?), r.array()?)))?
             .into_iter()
             .collect();
+        if version >= WITH_ACTIONS {
+            state.actions = r.list(Reader::shared_str)?.into_iter().collect();
+            let known = |action| state.databases.contains_key(action);
+            sound(!state.actions.iter().any(known), "name of an action")?;
+        }
         for transaction in r.list(|r| get_transaction(r, version))? {
             state.transactions.insert(transaction);
         }
@@ -106,6 +117,7 @@ impl State {
             sound(!state.parked.contains_key(&xid), "parked request")?;
             state.arm(parked.until, Timer::Parked(xid))?;
             state.parked_requests += parked.commands.len();
+            state.payload_bytes += parked.payload_bytes();
             state.parked.insert(xid, parked);
         }
         r.end()?;
@@ -144,6 +156,7 @@ impl State {
             self.derive_from_undecided(t)?;
         }
         for branch in &t.branches {
+            self.payload_bytes += branch.payload.len() as u64;
             let locks = branch.locks.as_slice();
             #[cfg(feature = "planted-bugs")]
             let locks = match planted::is(Bug::LockLostInSnapshot) {

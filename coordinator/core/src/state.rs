@@ -35,6 +35,8 @@ pub struct State {
     /// Known worker ids that are not under lease. Ids are made without gaps.
     pub(crate) free_workers: BTreeSet<WorkerId>,
     pub(crate) databases: BTreeMap<Resource, DatabaseId>,
+    /// Never a database's name too.
+    pub(crate) actions: BTreeSet<Resource>,
     pub(crate) transactions: Transactions,
     /// Open transactions and those nested in them that are undecided.
     pub(crate) nested: BTreeMap<Xid, BTreeSet<Xid>>,
@@ -43,6 +45,8 @@ pub struct State {
     /// Requests that came before their transaction's begin.
     pub(crate) parked: BTreeMap<Xid, Parked>,
     pub(crate) parked_requests: usize,
+    /// Bytes of the payloads of all branches and parked requests.
+    pub(crate) payload_bytes: u64,
     pub(crate) locks: RowLocks,
     pub(crate) deadlines: Deadlines,
     pub(crate) by_status: [u64; 6],
@@ -76,6 +80,8 @@ pub struct Counts {
     pub waiting: u64,
     /// Workers under lease.
     pub workers: u64,
+    /// Bytes of the payloads of branches that are not over.
+    pub payload_bytes: u64,
 }
 
 /// A request that waits for row locks.
@@ -351,10 +357,22 @@ impl State {
             row_locks: self.locks.held(),
             waiting: self.locks.waiting() as u64,
             workers: self.leased.len() as u64,
+            payload_bytes: self.payload_bytes,
         }
     }
 
-    /// The known resources with their databases.
+    /// The known actions, in order.
+    pub fn actions(&self) -> impl Iterator<Item = &Resource> {
+        self.actions.iter()
+    }
+
+    /// Whether a name is a known action's.
+    #[must_use]
+    pub fn is_action(&self, name: &Resource) -> bool {
+        self.actions.contains(name)
+    }
+
+    /// The known databases by their names.
     pub fn resources(&self) -> impl Iterator<Item = (&Resource, &DatabaseId)> {
         self.databases.iter()
     }

@@ -3,10 +3,12 @@
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use crate::{
-    command::{Mode, Problem, RepairVerb},
+    command::{Problem, RepairVerb},
     effect::{Action, Order},
     id::{Attempt, BranchId, Epoch, ProcessId, RequestId, Resource, Timestamp, WallTime, Xid},
     lock_mode::RowLock,
+    mode::Mode,
+    payload::Payload,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::TicketId,
     status::{BranchEvent, BranchStatus, Event, Status},
@@ -188,6 +190,8 @@ pub struct Branch {
     pub(crate) was_done: bool,
     /// The row locks it holds; empty once they are released.
     pub(crate) locks: Vec<RowLock>,
+    /// For its orders; empty once nothing is owed to it.
+    pub(crate) payload: Payload,
     /// What the newest order asked for.
     pub(crate) action: Action,
     pub(crate) attempt: Attempt,
@@ -234,6 +238,11 @@ impl Branch {
     #[must_use]
     pub fn row_locks(&self) -> usize {
         self.locks.len()
+    }
+    /// What it was registered with; empty once it is over.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
     /// The newest attempt to finish it; 0 when none was made.
     #[must_use]
@@ -284,6 +293,7 @@ impl Branch {
             attempt: self.attempt,
             epoch,
             was_done: self.was_done,
+            payload: self.payload.clone(),
         }
     }
 }

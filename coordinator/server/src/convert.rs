@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use accede_core::{
-    self as core, Attempt, BranchId, Epoch, Mode, Problem, ProcessId, Resource, RollBackReason,
-    Xid, limits as core_limits,
+    self as core, Attempt, BranchId, Epoch, Mode, Payload, Problem, ProcessId, Resource,
+    RollBackReason, Xid, limits as core_limits,
 };
 use accede_proto::v1::{self, Refusal, branch_finished, refusal::Code, roll_back_reason};
 use bytes::Bytes;
@@ -165,22 +165,44 @@ pub(crate) fn register(
     agent: ProcessId,
     resource: Resource,
 ) -> Checked<core::RegisterBranch> {
-    if wire.mode() != v1::Mode::At {
-        return Err(Box::new(refusal::invalid(format!(
-            "mode {} is not known to this coordinator: only AT (1) is",
-            wire.mode
-        ))));
+    // Before it is copied.
+    if wire.payload.len() > core_limits::MAX_PAYLOAD_BYTES {
+        return Err(Box::new(refusal::too_large(
+            "the branch's payload (in bytes)",
+            wire.payload.len(),
+            core_limits::MAX_PAYLOAD_BYTES,
+        )));
     }
     Ok(core::RegisterBranch {
         xid: xid(wire.xid)?,
         request: request_id(wire.request)?,
         agent,
         resource,
-        mode: Mode::At,
+        mode: registered_mode(wire)?,
         locks: row_locks::wanted(wire)?,
+        payload: Payload::from(&wire.payload[..]),
         wait_limit_ms: wire.wait_limit_ms.min(core_limits::MAX_LOCK_WAIT_MS),
         holds_local_locks: wire.holds_local_locks,
     })
+}
+
+fn registered_mode(wire: &v1::RegisterBranch) -> Checked<Mode> {
+    match wire.mode() {
+        v1::Mode::At => Ok(Mode::At),
+        v1::Mode::Xa => Ok(Mode::Xa),
+        v1::Mode::Tcc => Ok(Mode::Tcc),
+        v1::Mode::Saga => Ok(Mode::Saga),
+        v1::Mode::ThreePhase => Ok(Mode::ThreePhase),
+        v1::Mode::Unspecified => {
+            let known =
+                Mode::ALL.map(|known| format!("{} ({})", known.as_str(), mode(known) as i32));
+            Err(Box::new(refusal::invalid(format!(
+                "mode {} is not known to this coordinator; it knows {}",
+                wire.mode,
+                known.join(", ")
+            ))))
+        }
+    }
 }
 
 pub(crate) fn check_locks(
@@ -309,10 +331,14 @@ pub(crate) fn repair(wire: v1::RepairRequest) -> Checked<core::Repair> {
     })
 }
 
-pub(crate) fn database_id(bytes: &[u8], resource: &str) -> Checked<core::DatabaseId> {
-    bytes.try_into().map_err(|_| {
+/// Reads which database a resource is; `None`: it is an action.
+pub(crate) fn database_id(bytes: &[u8], resource: &str) -> Checked<Option<core::DatabaseId>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    bytes.try_into().map(Some).map_err(|_| {
         Box::new(refusal::invalid(format!(
-            "the database id of resource {resource:?} has {} bytes instead of 16",
+            "the database id of resource {resource:?} has {} bytes instead of 16, or none for an action",
             bytes.len()
         )))
     })
@@ -450,12 +476,17 @@ pub(crate) fn order(order: &core::Order) -> v1::Order {
         attempt: order.attempt.0,
         epoch: order.epoch.0,
         was_done: order.was_done,
+        payload: Bytes::copy_from_slice(&order.payload),
     }
 }
 
 pub(crate) fn mode(mode: Mode) -> v1::Mode {
     match mode {
         Mode::At => v1::Mode::At,
+        Mode::Xa => v1::Mode::Xa,
+        Mode::Tcc => v1::Mode::Tcc,
+        Mode::Saga => v1::Mode::Saga,
+        Mode::ThreePhase => v1::Mode::ThreePhase,
     }
 }
 

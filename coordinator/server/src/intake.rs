@@ -177,6 +177,7 @@ fn is_new_work(command: &Command) -> bool {
         Command::TakeOffice(_)
         | Command::EndLease(_)
         | Command::BindResource(_)
+        | Command::NameAction(_)
         | Command::BranchDone(_)
         | Command::WithdrawBranch(_)
         | Command::DoomBranch(_)
@@ -194,9 +195,11 @@ fn size(command: &Command) -> usize {
     const FIXED: usize = 48;
     let variable: usize = match command {
         Command::Begin(begin) => begin.name.len(),
+        Command::NameAction(name) => name.action.len(),
         Command::LeaseWorker(lease) => lease.name.len(),
         Command::RegisterBranch(branch) => {
-            branch.locks.iter().map(row_lock_size).sum::<usize>() + branch.resource.len()
+            let locks = branch.locks.iter().map(row_lock_size).sum::<usize>();
+            locks + branch.resource.len() + branch.payload.len()
         }
         Command::CheckLocks(check) => {
             check.locks.iter().map(|key| key.len() + 4).sum::<usize>() + check.resource.len()

@@ -13,14 +13,14 @@ mod table;
 
 use table::{
     AGENTS, ARCHIVE_DROPPED, ARCHIVE_REMOVED, ARCHIVED, BEGUN, COMMANDS, DECIDED, ENTRIES, FLUSH,
-    FLUSH_MAX, FORCED, LEADER, LOG_BYTES, LOG_INDEX, OPEN_ORDERS, PREPARE_FAILURES, QUEUE,
-    REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STUCK, TRANSACTIONS,
-    UNATTACHED, UPTIME, WAITING, WORKERS,
+    FLUSH_MAX, FORCED, LEADER, LOG_BYTES, LOG_INDEX, OPEN_ORDERS, PAYLOAD_BYTES, PREPARE_FAILURES,
+    QUEUE, REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STUCK,
+    TRANSACTIONS, UNATTACHED, UPTIME, WAITING, WORKERS,
 };
 pub use table::{Kind, Metric, TABLE};
 
 /// The verbs of commands, in the order of [`verb`].
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "take_office",
     "lease_worker",
     "end_lease",
@@ -37,6 +37,7 @@ const VERBS: [&str; 16] = [
     "expire",
     "repair",
     "blocked",
+    "name_action",
 ];
 
 fn verb(command: &Command) -> usize {
@@ -57,6 +58,7 @@ fn verb(command: &Command) -> usize {
         Command::Expire => 13,
         Command::Repair(_) => 14,
         Command::Blocked(_) => 15,
+        Command::NameAction(_) => 16,
     }
 }
 
@@ -239,6 +241,7 @@ impl Metrics {
             (&SEGMENTS, log.segments as f64),
             (&ROW_LOCKS, reading.counts.row_locks as f64),
             (&WAITING, reading.counts.waiting as f64),
+            (&PAYLOAD_BYTES, reading.counts.payload_bytes as f64),
             (&WORKERS, reading.counts.workers as f64),
             (&AGENTS, reading.orders.agents as f64),
             (&OPEN_ORDERS, reading.orders.open as f64),

@@ -172,6 +172,18 @@ pub(crate) fn of_rejection(
                 "{it}: resource {resource:?} is not known here; attach an agent that serves it first"
             ),
         ),
+        Rejection::ResourceIsAction => (
+            Code::ResourceMismatch,
+            format!(
+                "{it}: {resource:?} is the name of an action; only TCC, Saga and 3PC branches go there, so give the database another name"
+            ),
+        ),
+        Rejection::ResourceIsDatabase => (
+            Code::ResourceMismatch,
+            format!(
+                "{it}: {resource:?} is the name of a database; only AT and XA branches go there, so give the action another name"
+            ),
+        ),
         Rejection::ResourceMismatch {
             resource: bound,
             database,
@@ -186,6 +198,12 @@ pub(crate) fn of_rejection(
             Code::LimitReached,
             format!(
                 "{it} has {limit} branches or requests, more are not allowed; split the work into smaller transactions"
+            ),
+        ),
+        Rejection::PayloadsFull { limit } => (
+            Code::LimitReached,
+            format!(
+                "{it}: the payloads of all open branches take {limit} bytes already, more are not allowed; try again when some transactions have ended"
             ),
         ),
         Rejection::TooManyWaiting { limit } => (
@@ -256,6 +274,7 @@ fn retry_after(rejection: &Rejection) -> u32 {
     match rejection {
         Rejection::NoWorkerLeft
         | Rejection::TooManyOpen { .. }
+        | Rejection::PayloadsFull { .. }
         | Rejection::TooManyWaiting { .. } => RETRY_AFTER_LIMIT_MS,
         Rejection::HolderRollingBack { .. } | Rejection::HolderBlocked { .. } => RETRY_AFTER_MS,
         _ => 0,
@@ -361,7 +380,22 @@ mod tests {
                 Code::ResourceUnknown,
                 "\"stock\"",
             ),
+            (
+                Rejection::ResourceIsAction,
+                Code::ResourceMismatch,
+                "\"stock\" is the name of an action",
+            ),
+            (
+                Rejection::ResourceIsDatabase,
+                Code::ResourceMismatch,
+                "\"stock\" is the name of a database",
+            ),
             (mismatch, Code::ResourceMismatch, "07070707-0707"),
+            (
+                Rejection::PayloadsFull { limit: 4 },
+                Code::LimitReached,
+                "4 bytes",
+            ),
             (
                 Rejection::TooManyBranches { limit: 6 },
                 Code::LimitReached,

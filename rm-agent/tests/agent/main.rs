@@ -117,6 +117,7 @@ async fn give(connection: &Connection, number: u64, action: Action, attempt: u32
         attempt,
         epoch: 5,
         was_done: true,
+        ..Order::default()
     };
     connection.answer(0, Answer::Order(order)).await;
 }

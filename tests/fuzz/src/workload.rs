@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use accede_core::{
     Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta, Command,
-    Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode, Order,
-    Outcome, Problem, ProcessId, RegisterBranch, Repair, RepairVerb, Reply, RequestId, RollBack,
-    RowLock, State, TakeOffice, Timestamp, WallTime, WithdrawBranch, Xid,
+    Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode,
+    NameAction, Order, Outcome, Payload, Problem, ProcessId, RegisterBranch, Repair, RepairVerb,
+    Reply, RequestId, RollBack, RowLock, State, TakeOffice, Timestamp, WallTime, WithdrawBranch,
+    Xid,
 };
 
 use crate::Random;
 
 const RESOURCES: [&str; 3] = ["stock", "account", "orders"];
+const ACTIONS: [&str; 2] = ["account.freeze", "parcel.ship"];
 const PROCESSES: u64 = 3;
 
 /// A state machine under random work that follows from a seed.
@@ -48,6 +50,12 @@ impl Workload {
                 database: [number; 16],
             };
             workload.apply(&Command::BindResource(bind), 1);
+        }
+        for action in ACTIONS {
+            let name = NameAction {
+                action: action.into(),
+            };
+            workload.apply(&Command::NameAction(name), 1);
         }
         workload
     }
@@ -91,7 +99,8 @@ impl Workload {
             0 => Command::Expire,
             1..4 => self.lease(process),
             4..9 => self.begin(process),
-            9..14 => self.register(process),
+            9..13 => self.register(process),
+            13 => self.act(process),
             14 => self.check(process),
             15..18 => Command::BranchDone(BranchDone {
                 xid: self.xid(),
@@ -199,8 +208,34 @@ impl Workload {
             resource: self.resource(),
             mode: Mode::At,
             locks: self.modes(),
+            payload: Payload::default(),
             wait_limit_ms: 500,
             holds_local_locks: self.random.below(2) == 0,
+        })
+    }
+
+    fn act(&mut self, process: u64) -> Command {
+        let mode = Mode::ALL[self.random.below(Mode::ALL.len())];
+        let place = match mode {
+            Mode::At | Mode::Xa => self.resource(),
+            Mode::Tcc | Mode::Saga | Mode::ThreePhase => {
+                ACTIONS[self.random.below(ACTIONS.len())].into()
+            }
+        };
+        let payload: &[u8] = match mode.takes_payload() {
+            true => b"{\"amount\":5}",
+            false => b"",
+        };
+        Command::RegisterBranch(RegisterBranch {
+            xid: self.xid(),
+            request: self.request(process),
+            agent: ProcessId(process),
+            resource: place,
+            mode,
+            locks: Vec::new(),
+            payload: Payload::from(payload),
+            wait_limit_ms: 0,
+            holds_local_locks: false,
         })
     }
 

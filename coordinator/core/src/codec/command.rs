@@ -7,11 +7,13 @@ use super::{
 use crate::{
     command::{
         Begin, BindResource, Blocked, BranchDone, CheckLocks, Command, Commit, DoomBranch,
-        EndLease, FinishBranch, LeaseWorker, Mode, Outcome, Problem, RegisterBranch, Repair,
+        EndLease, FinishBranch, LeaseWorker, NameAction, Outcome, Problem, RegisterBranch, Repair,
         RepairVerb, RollBack, TakeOffice, WithdrawBranch,
     },
     id::{Attempt, BranchId, Epoch, ProcessId, RequestId, WorkerId, Xid},
     lock_mode::{LockMode, RowLock},
+    mode::Mode,
+    payload::Payload,
     retention::{Retention, get_retention, put_retention},
 };
 
@@ -35,6 +37,7 @@ mod tag {
     pub(super) const REPAIR: u8 = 15;
     pub(super) const BLOCKED: u8 = 16;
     pub(super) const TAKE_OFFICE: u8 = 17;
+    pub(super) const NAME_ACTION: u8 = 18;
 }
 
 /// The agent is the process that asks: its id is not written twice.
@@ -43,6 +46,8 @@ const AGENT_ASKS: u8 = 1;
 const HOLDS_LOCAL_LOCKS: u8 = 2;
 /// The keys are followed by the modes. Without it all locks are exclusive.
 const HAS_MODES: u8 = 4;
+/// The payload comes last.
+const HAS_PAYLOAD: u8 = 8;
 
 /// A check's caller holds local locks.
 const CHECK_HOLDS_LOCAL_LOCKS: u8 = 1;
@@ -89,6 +94,10 @@ pub(crate) fn put_command(w: &mut Writer, command: &Command) {
             w.u8(tag::BIND_RESOURCE);
             w.str(resource);
             w.raw(database);
+        }
+        Command::NameAction(NameAction { action }) => {
+            w.u8(tag::NAME_ACTION);
+            w.str(action);
         }
         Command::RegisterBranch(register) => put_register_branch(w, register),
         Command::CheckLocks(check) => put_check_locks(w, check),
@@ -179,6 +188,9 @@ pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
             resource: r.shared_str()?,
             database: r.array()?,
         }),
+        tag::NAME_ACTION => Command::NameAction(NameAction {
+            action: r.shared_str()?,
+        }),
         tag::REGISTER_BRANCH => get_register_branch(r)?,
         tag::CHECK_LOCKS => get_check_locks(r)?,
         tag::BRANCH_DONE => Command::BranchDone(BranchDone {
@@ -231,6 +243,7 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
         resource,
         mode,
         locks,
+        payload,
         wait_limit_ms,
         holds_local_locks,
     } = register;
@@ -243,25 +256,27 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
         (agent_asks, AGENT_ASKS),
         (*holds_local_locks, HOLDS_LOCAL_LOCKS),
         (has_modes, HAS_MODES),
+        (!payload.is_empty(), HAS_PAYLOAD),
     ]));
     if !agent_asks {
         w.fixed(agent.0);
     }
     w.str(resource);
-    w.u8(match mode {
-        Mode::At => 1,
-    });
+    put_mode(w, *mode);
     w.list(locks, |w, lock| w.bytes(&lock.key));
     if has_modes {
         locks.iter().for_each(|lock| put_lock_mode(w, &lock.mode));
     }
     w.varint((*wait_limit_ms).into());
+    if !payload.is_empty() {
+        w.bytes(payload);
+    }
 }
 
 fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     let xid = get_xid(r)?;
     let request = get_request(r)?;
-    let known = AGENT_ASKS | HOLDS_LOCAL_LOCKS | HAS_MODES;
+    let known = AGENT_ASKS | HOLDS_LOCAL_LOCKS | HAS_MODES | HAS_PAYLOAD;
     let flags = get_flags(r, "set of register flags", known)?;
     let agent = if flags & AGENT_ASKS != 0 {
         request.process
@@ -269,16 +284,18 @@ fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
         get_process(r)?
     };
     let resource = r.shared_str()?;
-    let mode = match r.u8()? {
-        1 => Mode::At,
-        tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
-    };
+    let mode = get_mode(r)?;
     let mut locks = r.list(|r| r.shared_bytes().map(RowLock::from))?;
     if flags & HAS_MODES != 0 {
         for lock in &mut locks {
             lock.mode = get_lock_mode(r)?;
         }
     }
+    let wait_limit_ms = r.small("wait limit in milliseconds")?;
+    let payload = match flags & HAS_PAYLOAD {
+        0 => Payload::default(),
+        _ => Payload::from(r.bytes()?),
+    };
     Ok(Command::RegisterBranch(RegisterBranch {
         xid,
         request,
@@ -286,9 +303,31 @@ fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
         resource,
         mode,
         locks,
-        wait_limit_ms: r.small("wait limit in milliseconds")?,
+        payload,
+        wait_limit_ms,
         holds_local_locks: flags & HOLDS_LOCAL_LOCKS != 0,
     }))
+}
+
+pub(crate) fn put_mode(w: &mut Writer, mode: Mode) {
+    w.u8(match mode {
+        Mode::At => 1,
+        Mode::Xa => 2,
+        Mode::Tcc => 3,
+        Mode::Saga => 4,
+        Mode::ThreePhase => 5,
+    });
+}
+
+pub(crate) fn get_mode(r: &mut Reader<'_>) -> Result<Mode, DecodeError> {
+    Ok(match r.u8()? {
+        1 => Mode::At,
+        2 => Mode::Xa,
+        3 => Mode::Tcc,
+        4 => Mode::Saga,
+        5 => Mode::ThreePhase,
+        tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
+    })
 }
 
 fn put_check_locks(w: &mut Writer, check: &CheckLocks) {

@@ -5,7 +5,7 @@ use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{Batch, DecodeError, decode_batch, encode_batch};
-use crate::{command::*, id::*, lock_mode::*, retention::Retention};
+use crate::{command::*, id::*, lock_mode::*, mode::Mode, payload::Payload, retention::Retention};
 
 fn xid() -> impl Strategy<Value = Xid> {
     (1..=u64::MAX >> 1).prop_filter_map("not zero", Xid::new)
@@ -56,6 +56,10 @@ fn locks() -> impl Strategy<Value = Vec<RowLock>> {
     ];
     let lock = (key(), mode).prop_map(|(key, mode)| RowLock { key, mode });
     prop::collection::vec(lock, 0..5)
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| Payload::from(&bytes[..]))
 }
 
 fn problem() -> impl Strategy<Value = Problem> {
@@ -127,6 +131,9 @@ fn lease_commands() -> impl Strategy<Value = Command> {
                 database,
             })
         }),
+        text().prop_map(|action| Command::NameAction(NameAction {
+            action: action.into()
+        })),
     ]
 }
 
@@ -136,7 +143,7 @@ fn lock_commands() -> impl Strategy<Value = Command> {
         request(),
         any::<Option<u64>>(),
         text(),
-        locks(),
+        (prop::sample::select(&Mode::ALL[..]), locks(), payload()),
         any::<(u32, bool)>(),
     );
     let check = (
@@ -148,14 +155,15 @@ fn lock_commands() -> impl Strategy<Value = Command> {
     );
     prop_oneof![
         register.prop_map(
-            |(xid, request, agent, resource, locks, (wait_limit_ms, local))| {
+            |(xid, request, agent, resource, (mode, locks, payload), (wait_limit_ms, local))| {
                 Command::RegisterBranch(RegisterBranch {
                     xid,
                     request,
                     agent: agent.map_or(request.process, ProcessId),
                     resource: resource.into(),
-                    mode: Mode::At,
+                    mode,
                     locks,
+                    payload,
                     wait_limit_ms,
                     holds_local_locks: local,
                 })
@@ -305,10 +313,10 @@ fn each_kind_of_damage_has_its_name() {
         }
     );
     assert_eq!(
-        refused(&[18]),
+        refused(&[19]),
         UnknownTag {
             what: "command",
-            tag: 18
+            tag: 19
         }
     );
     assert_eq!(refused(&[11; 4]), Truncated);
@@ -358,17 +366,17 @@ fn each_kind_of_damage_has_its_name() {
     );
     let register = |rest: &[u8]| after_xid(6, &[&[7, 0, 0, 0, 0, 0, 0, 0, 3], rest].concat());
     assert_eq!(
-        refused(&register(&[8])),
+        refused(&register(&[16])),
         UnknownTag {
             what: "set of register flags",
-            tag: 8
+            tag: 16
         }
     );
     assert_eq!(
-        refused(&register(&[1, 0, 2])),
+        refused(&register(&[1, 0, 6])),
         UnknownTag {
             what: "mode",
-            tag: 2
+            tag: 6
         }
     );
 }
@@ -422,6 +430,7 @@ fn a_register_with_one_lock_is_small() {
         resource: "stock".into(),
         mode: Mode::At,
         locks: vec![LockKey::from([7; 30]).into()],
+        payload: Payload::default(),
         wait_limit_ms: 3_000,
         holds_local_locks: true,
     });

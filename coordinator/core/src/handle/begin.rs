@@ -108,6 +108,7 @@ impl Context<'_> {
             return;
         };
         self.state.parked_requests -= parked.commands.len();
+        self.state.payload_bytes -= parked.payload_bytes();
         self.state
             .deadlines
             .disarm(parked.until, Timer::Parked(xid));

@@ -13,6 +13,9 @@ impl Context<'_> {
         if let Err(rejection) = size::name("a resource's name", &command.resource) {
             return Reply::Refused(rejection);
         }
+        if self.state.actions.contains(&command.resource) {
+            return Reply::Refused(Rejection::ResourceIsAction);
+        }
         let bound =
             self.state.databases.iter().find(|(name, database)| {
                 **name == command.resource || **database == command.database

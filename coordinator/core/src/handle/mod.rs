@@ -11,6 +11,7 @@ mod end_lease;
 mod expire;
 mod finish_branch;
 mod lease_worker;
+mod name_action;
 mod register_branch;
 mod repair;
 mod roll_back;

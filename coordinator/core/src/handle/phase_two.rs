@@ -8,12 +8,32 @@ use crate::{
     deadline::Timer,
     effect::{Action, Effect},
     handle::Context,
-    id::{Attempt, BranchId, Xid},
+    id::{Attempt, BranchId, Resource, Xid},
+    mode::{Mode, Undoing},
     reply::Decision,
     row_lock::TicketId,
     state::status_slot,
     status::{BranchEvent, BranchStatus, Event},
+    transaction::Branch,
 };
+
+/// Branches that are undone one after the other.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Line<'a> {
+    On(&'a Resource),
+    Of(Mode),
+}
+
+impl<'a> Line<'a> {
+    /// Where a branch stands; `None` if it waits for no other.
+    fn of(branch: &'a Branch) -> Option<Self> {
+        match branch.mode.undoing() {
+            Undoing::LastOfResourceFirst => Some(Self::On(&branch.resource)),
+            Undoing::LastOfModeFirst => Some(Self::Of(branch.mode)),
+            Undoing::AtOnce => None,
+        }
+    }
+}
 
 impl Context<'_> {
     /// Sends the first order for a branch, as the transaction was decided.
@@ -50,8 +70,8 @@ impl Context<'_> {
         self.effects.push(Effect::Order(order));
     }
 
-    /// Does what is next after a branch is over: in a rollback the last unfinished branch of each
-    /// resource is undone first; a transaction without unfinished branches ends.
+    /// Does what is next after a branch is over: in a rollback those are undone that wait for no
+    /// other; a transaction without unfinished branches ends.
     pub(super) fn go_on(&mut self, xid: Xid) {
         let transaction = self.indexed(xid);
         if transaction.status.decision() == Some(Decision::RollBack) {
@@ -68,9 +88,9 @@ impl Context<'_> {
                 branches
             };
             for branch in last_first {
-                let last_of_resource = seen.insert(branch.resource.clone());
+                let first_in_line = Line::of(branch).is_none_or(|line| seen.insert(line));
                 let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
-                if last_of_resource && waits {
+                if first_in_line && waits {
                     next.push(branch.id);
                 }
             }
@@ -106,9 +126,18 @@ impl Context<'_> {
         if let Some(at) = branch.next_attempt_at.take() {
             self.state.deadlines.disarm(at, Timer::Attempt(xid, id));
         }
+        self.drop_payload(xid, id);
         self.unstick(xid);
         self.release_branch(xid, id);
         self.go_on(xid);
+    }
+
+    /// No order will need it: ended transactions stay known for long.
+    pub(super) fn drop_payload(&mut self, xid: Xid, id: BranchId) {
+        if let Some(branch) = self.indexed(xid).branch_mut(id) {
+            let payload = core::mem::take(&mut branch.payload);
+            self.state.payload_bytes -= payload.len() as u64;
+        }
     }
 
     /// Frees the row locks of one branch and serves those who wait.

@@ -4,6 +4,7 @@ use super::size;
 use crate::{
     command::RegisterBranch,
     handle::Context,
+    limits::MAX_PAYLOAD_BYTES,
     reply::{Rejection, Reply},
     row_lock::Wanted,
 };
@@ -20,5 +21,18 @@ impl Context<'_> {
 fn check(command: &RegisterBranch) -> Result<(), Rejection> {
     size::name("a resource's name", &command.resource)?;
     let locks = command.locks.iter();
-    size::locks(locks.map(|lock| (&lock.key, &lock.mode)))
+    size::locks(locks.map(|lock| (&lock.key, &lock.mode)))?;
+    let payload = command.payload.len();
+    size::check("a branch's payload", payload, MAX_PAYLOAD_BYTES)?;
+    if !command.locks.is_empty() && !command.mode.takes_row_locks() {
+        return Err(Rejection::Malformed(
+            "only branches of AT and XA take row locks",
+        ));
+    }
+    if !command.payload.is_empty() && !command.mode.takes_payload() {
+        return Err(Rejection::Malformed(
+            "branches of AT and XA carry no payload",
+        ));
+    }
+    Ok(())
 }

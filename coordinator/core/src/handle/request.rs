@@ -17,6 +17,7 @@ use crate::{
         PARK_MS,
     },
     lock_mode::{LockMode, RowLock},
+    mode::Mode,
     reply::{Rejection, Reply, Waiter, Whereabouts},
     row_lock::{Ticket, TicketId, Wanted},
     state::Parked,
@@ -72,8 +73,8 @@ impl Context<'_> {
                 false => Reply::Refused(Rejection::DifferentContent),
             };
         }
-        if !self.state.databases.contains_key(wanted.resource()) {
-            return Reply::Refused(Rejection::ResourceUnknown);
+        if let Err(rejection) = self.state.fits(&wanted) {
+            return Reply::Refused(rejection);
         }
         match self.take_or_queue(wanted) {
             Ok(answer) => self.reply_for(xid, request, &answer),
@@ -141,8 +142,13 @@ impl Context<'_> {
             let limit = MAX_PARKED_REQUESTS as u64;
             return Reply::Refused(Rejection::TooManyWaiting { limit });
         }
-        self.state.parked_requests += 1;
         let state = &mut *self.state;
+        let payload = command.payload_bytes();
+        if let Err(rejection) = state.has_room_for(payload) {
+            return Reply::Refused(rejection);
+        }
+        state.parked_requests += 1;
+        state.payload_bytes += payload;
         let parked = state.parked.entry(xid).or_insert_with(|| {
             let until = now.plus(PARK_MS);
             state.deadlines.arm(until, Timer::Parked(xid));
@@ -157,7 +163,8 @@ impl Context<'_> {
 
     /// The refusals that do not depend on row locks, in order of precedence.
     fn admit(&mut self, wanted: &Wanted) -> Result<(), Shed> {
-        let resource_known = self.state.databases.contains_key(wanted.resource());
+        let fits = self.state.fits(wanted);
+        let has_room = self.state.has_room_for(wanted.payload_bytes());
         let transaction = self.known(wanted.xid()).map_err(Shed::Unrecorded)?;
         if transaction.requests.len() >= MAX_REQUESTS || transaction.branches.len() >= MAX_BRANCHES
         {
@@ -170,10 +177,8 @@ impl Context<'_> {
         if transaction.commit_asked() {
             return Err(Shed::Recorded(Rejection::CommitAsked));
         }
-        if !resource_known {
-            return Err(Shed::Recorded(Rejection::ResourceUnknown));
-        }
-        Ok(())
+        fits.map_err(Shed::Recorded)?;
+        has_room.map_err(Shed::Unrecorded)
     }
 
     fn take_or_queue(&mut self, wanted: Wanted) -> Result<Answer, Shed> {
@@ -266,11 +271,12 @@ impl Context<'_> {
             xid,
             resource,
             locks,
+            payload,
             ..
         } = register;
         // One copy of each resource's name serves all branches.
-        let known = self.state.databases.get_key_value(&resource);
-        let resource = known.map_or(&resource, |(name, _)| name).clone();
+        let resource = self.state.name_of(resource);
+        self.state.payload_bytes += payload.len() as u64;
         let now = self.now();
         let transaction = self.indexed(xid);
         let left = transaction.deadline.since(now);
@@ -291,6 +297,7 @@ impl Context<'_> {
             status: BranchStatus::Registered,
             was_done: false,
             locks,
+            payload,
             action: Action::Commit,
             attempt: Attempt(0),
             failures: 0,
@@ -433,6 +440,7 @@ impl Context<'_> {
             return;
         };
         self.state.parked_requests -= parked.commands.len();
+        self.state.payload_bytes -= parked.payload_bytes();
         for command in parked.commands {
             let request = match command {
                 Command::RegisterBranch(c) => c.request,
@@ -517,7 +525,22 @@ fn digest(wanted: &Wanted) -> u64 {
         hash.write(key);
         digest_mode(&mut hash, mode);
     }
+    if let Wanted::Register(register) = wanted {
+        digest_end(&mut hash, register);
+    }
     hash.finish()
+}
+
+/// A branch of AT adds nothing: what came before there were other modes keeps its digest.
+fn digest_end(hash: &mut Folded, register: &RegisterBranch) {
+    hash.write_u64(match register.mode {
+        Mode::At => return,
+        Mode::Xa => 1,
+        Mode::Tcc => 2,
+        Mode::Saga => 3,
+        Mode::ThreePhase => 4,
+    });
+    hash.write(&register.payload);
 }
 
 /// An exclusive lock adds nothing: it is what keys are locked by unless told otherwise.

@@ -78,6 +78,7 @@ impl Context<'_> {
                 if let Some(record) = transaction.request_mut(command.request) {
                     record.answer = Answer::Withdrawn;
                 }
+                self.drop_payload(xid, id);
                 self.release_branch(xid, id);
                 self.refuse_cycles_of(xid);
                 self.commit_if_complete(xid);

@@ -4,6 +4,7 @@ use crate::{
     command::{CheckLocks, RegisterBranch},
     id::{LockKey, RequestId, Resource, Timestamp, Xid},
     lock_mode::LockMode,
+    mode::Place,
 };
 
 /// Names a waiting request; later requests have larger numbers.
@@ -66,6 +67,20 @@ impl Wanted {
         match self {
             Self::Register(r) => r.holds_local_locks,
             Self::Check(c) => c.holds_local_locks,
+        }
+    }
+    /// Bytes of the branch's payload.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        match self {
+            Self::Register(r) => r.payload.len() as u64,
+            Self::Check(_) => 0,
+        }
+    }
+    /// What its resource must be.
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Self::Register(r) => r.mode.place(),
+            Self::Check(_) => Place::Database,
         }
     }
     pub(crate) fn wait_limit_ms(&self) -> u32 {

@@ -2,17 +2,18 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use super::FIRST_VERSION;
+use super::{WITH_PAYLOADS, WITH_ROW_LOCK_MODES};
 use crate::{
     codec::{
-        DecodeError, Reader, Writer, get_asker, get_branch_id, get_command, get_problem,
-        get_process, get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_problem,
-        put_repair_verb, put_request, put_row_lock, put_xid,
+        DecodeError, Reader, Writer, get_asker, get_branch_id, get_command, get_mode, get_problem,
+        get_process, get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_mode,
+        put_problem, put_repair_verb, put_request, put_row_lock, put_xid,
     },
-    command::{Command, Mode},
+    command::Command,
     effect::Action,
     id::{Attempt, Timestamp, WallTime},
     lock_mode::RowLock,
+    payload::Payload,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::{Ticket, TicketId, Wanted},
     state::Parked,
@@ -174,9 +175,7 @@ fn get_reason(r: &mut Reader<'_>) -> Get<RollBackReason> {
 fn put_branch(w: &mut Writer, b: &Branch) {
     w.varint(b.id.0.into());
     w.str(&b.resource);
-    w.u8(match b.mode {
-        Mode::At => 1,
-    });
+    put_mode(w, b.mode);
     w.fixed(b.agent.0);
     w.u8(match b.status {
         BranchStatus::Registered => 1,
@@ -190,6 +189,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
     });
     w.bool(b.was_done);
     w.list(&b.locks, put_row_lock);
+    w.bytes(&b.payload);
     w.u8(match b.action {
         Action::Commit => 1,
         Action::RollBack => 2,
@@ -207,16 +207,17 @@ fn get_branch(r: &mut Reader<'_>, version: u8) -> Get<Branch> {
     Ok(Branch {
         id: get_branch_id(r)?,
         resource: r.shared_str()?,
-        mode: match r.u8()? {
-            1 => Mode::At,
-            tag => return Err(DecodeError::UnknownTag { what: "mode", tag }),
-        },
+        mode: get_mode(r)?,
         agent: get_process(r)?,
         status: get_branch_status(r)?,
         was_done: r.bool()?,
         locks: match version {
-            FIRST_VERSION => r.list(|r| r.shared_bytes().map(RowLock::from))?,
-            _ => r.list(get_row_lock)?,
+            WITH_ROW_LOCK_MODES.. => r.list(get_row_lock)?,
+            _ => r.list(|r| r.shared_bytes().map(RowLock::from))?,
+        },
+        payload: match version {
+            WITH_PAYLOADS.. => Payload::from(r.bytes()?),
+            _ => Payload::default(),
         },
         action: match r.u8()? {
             1 => Action::Commit,
@@ -327,6 +328,8 @@ fn put_rejection(w: &mut Writer, rejection: &Rejection) {
             w.u8(7);
             put_xid(w, *holder);
         }
+        Rejection::ResourceIsAction => w.u8(8),
+        Rejection::ResourceIsDatabase => w.u8(9),
         other @ (Rejection::TooLarge { .. }
         | Rejection::Malformed(_)
         | Rejection::LeaseEnded
@@ -339,6 +342,7 @@ fn put_rejection(w: &mut Writer, rejection: &Rejection) {
         | Rejection::Withdrawn
         | Rejection::ResourceMismatch { .. }
         | Rejection::TooManyBranches { .. }
+        | Rejection::PayloadsFull { .. }
         | Rejection::TooManyWaiting { .. }
         | Rejection::BranchUnknown
         | Rejection::BranchState(_)
@@ -363,6 +367,8 @@ fn get_rejection(r: &mut Reader<'_>) -> Get<Rejection> {
         7 => Rejection::HolderBlocked {
             holder: get_xid(r)?,
         },
+        8 => Rejection::ResourceIsAction,
+        9 => Rejection::ResourceIsDatabase,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "refusal",

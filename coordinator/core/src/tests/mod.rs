@@ -6,6 +6,7 @@
 mod blocked;
 mod commit;
 mod locks;
+mod modes;
 mod outside;
 mod phase_two;
 mod random;
@@ -26,7 +27,8 @@ use crate::{
     *,
 };
 
-/// A state with one worker (process 1) and the resources "a" and "b", driven by one leader.
+/// A state with one worker (process 1), the databases "a" and "b" and the actions "freeze" and
+/// "ship", driven by one leader.
 pub(super) struct World {
     pub(super) state: State,
     index: u64,
@@ -44,6 +46,14 @@ pub(super) const AGENT: ProcessId = ProcessId(2);
 
 impl World {
     pub(super) fn new() -> Self {
+        let mut world = Self::without_actions();
+        for action in ["freeze", "ship"] {
+            assert_eq!(world.name_action(action), Reply::Ok);
+        }
+        world
+    }
+
+    pub(super) fn without_actions() -> Self {
         let lease = Lease {
             worker: WorkerId(0),
             floor_ms: 0,
@@ -72,6 +82,11 @@ impl World {
             assert_eq!(bound, Reply::Ok);
         }
         world
+    }
+
+    pub(super) fn name_action(&mut self, action: &str) -> Reply {
+        let action = action.into();
+        self.apply(Command::NameAction(NameAction { action }))
     }
 
     /// Applies one command; its effects replace those of the one before.
@@ -175,8 +190,19 @@ impl World {
                 .iter()
                 .map(|k| LockKey::from(k.as_bytes()).into())
                 .collect(),
+            payload: Payload::default(),
             wait_limit_ms: 1_000,
             holds_local_locks: true,
+        }
+    }
+
+    /// A registration without row locks.
+    pub(super) fn action(&mut self, xid: Xid, mode: Mode, action: &str) -> RegisterBranch {
+        RegisterBranch {
+            mode,
+            payload: Payload::from(&b"{}"[..]),
+            holds_local_locks: false,
+            ..self.registration(xid, action, &[])
         }
     }
 
@@ -316,6 +342,7 @@ pub(super) fn check_always(state: &State) {
     assert_eq!(original, read_back, "a snapshot keeps everything");
 
     let mut expected = Vec::new();
+    let mut payloads: u64 = state.parked.values().map(|p| p.payload_bytes()).sum();
     for transaction in state.transactions_after(None) {
         let decided_commit = transaction.decision() == Some(Decision::Commit);
         for branch in transaction.branches() {
@@ -326,6 +353,11 @@ pub(super) fn check_always(state: &State) {
                     "locks end with the decision or the branch"
                 );
             }
+            payloads += branch.payload().len() as u64;
+            assert!(
+                branch.payload().is_empty() || !branch.status().is_over(),
+                "a payload ends with its branch"
+            );
             expected.extend(branch.locks.iter().map(|lock| {
                 let RowLock { key, mode } = lock.clone();
                 (branch.resource().clone(), key, transaction.xid(), mode)
@@ -346,6 +378,7 @@ pub(super) fn check_always(state: &State) {
             .any(|b| b.status() == BranchStatus::Stuck);
         assert_eq!(matches!(transaction.status(), Status::Stuck(_)), stuck);
     }
+    assert_eq!(state.counts().payload_bytes, payloads);
     let mut held = state.locks.holds();
     held.sort();
     expected.sort();

@@ -22,6 +22,12 @@ enum Step {
         local: bool,
         known: bool,
     },
+    Act {
+        of: usize,
+        mode: Mode,
+        action: &'static str,
+        known: bool,
+    },
     Check {
         of: usize,
         keys: u8,
@@ -70,6 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1..5_000_u32, any::<bool>()).prop_map(|(timeout, nested)| Step::Begin { timeout, nested }),
         8 => (of.clone(), any::<bool>(), (0..16_u8, any::<u8>()), 0..400_u32, any::<bool>(), 0..9_u8).prop_map(
             |(of, resource, (keys, modes), wait, local, known)| Step::Register { of, resource, keys, modes, wait, local, known: known > 0 }),
+        5 => (of.clone(), prop::sample::select(&Mode::ALL[..]), prop::sample::select(vec!["freeze", "ship", "a", "never-named"]), 0..9_u8).prop_map(
+            |(of, mode, action, known)| Step::Act { of, mode, action, known: known > 0 }),
         2 => (of.clone(), 0..16_u8).prop_map(|(of, keys)| Step::Check { of, keys }),
         8 => (of.clone(), 1..5_u32).prop_map(|(of, branch)| Step::Done { of, branch }),
         2 => (of.clone(), 1..60_u64).prop_map(|(of, request)| Step::Withdraw { of, request }),
@@ -137,6 +145,19 @@ impl Run {
                 }
                 registration.wait_limit_ms = wait;
                 registration.holds_local_locks = local;
+                self.world.apply(Command::RegisterBranch(registration));
+            }
+            Step::Act {
+                of,
+                mode,
+                action,
+                known,
+            } => {
+                let xid = match known {
+                    true => self.pick(of),
+                    false => self.world.next_xid(),
+                };
+                let registration = self.world.action(xid, mode, action);
                 self.world.apply(Command::RegisterBranch(registration));
             }
             Step::Check { of, keys } => {

@@ -123,9 +123,9 @@ fn what_was_written_before_it_was_a_setting_means_what_it_meant() {
     assert_eq!(back.retention(), w.state.retention());
 }
 
-/// What was going on when the snapshot of version 1 was taken.
+/// What was going on when the snapshots of versions 1 and 2 were taken.
 fn as_then() -> World {
-    let mut w = World::new();
+    let mut w = World::without_actions();
     let (t1, t2, t3) = (w.begin(), w.begin(), w.begin());
     w.branch(t1, "a", &["1", "2"]);
     w.branch(t3, "b", &["1"]);
@@ -134,6 +134,30 @@ fn as_then() -> World {
     w.queue(early, "a", &["4"]);
     w.roll_back(t3);
     w
+}
+
+/// The same with what only the present version has.
+fn as_now() -> World {
+    let mut w = as_then();
+    assert_eq!(w.name_action("freeze"), Reply::Ok);
+    let xid = w.begin();
+    let freeze = w.action(xid, Mode::Tcc, "freeze");
+    assert!(registered(&w.apply(Command::RegisterBranch(freeze))));
+    w
+}
+
+#[test]
+fn a_snapshot_of_version_2_is_read() {
+    let old = include_bytes!("../../tests/golden/snapshot-v2.bin");
+    assert_eq!(old[0], 2);
+    assert_eq!(State::from_snapshot(old), Ok(as_then().state));
+}
+
+#[test]
+fn a_snapshot_of_version_3_is_read() {
+    let old = include_bytes!("../../tests/golden/snapshot-v3.bin");
+    assert_eq!(old[0], 3);
+    assert_eq!(State::from_snapshot(old), Ok(as_now().state));
 }
 
 #[test]

@@ -320,7 +320,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// All branches go the same way, those of one resource backwards when they are undone.
+    /// All branches go the same way, backwards when they are undone: those of AT on one resource,
+    /// those of Saga everywhere.
     pub(super) fn order_is_sound(&self, state: &State, order: &Order) -> Told<()> {
         let (xid, branch) = (order.xid, order.branch.0);
         let asks = match order.action {
@@ -341,11 +342,16 @@ impl Ledger {
         let mut later = transaction
             .into_iter()
             .flat_map(|t| &t.branches()[branch as usize..]);
-        let waits = |b: &Branch| b.resource() == &order.resource && !b.status().is_over();
+        let waits = |b: &Branch| {
+            let in_line = match order.mode {
+                Mode::At => b.resource() == &order.resource,
+                Mode::Saga => true,
+                Mode::Xa | Mode::Tcc | Mode::ThreePhase => false,
+            };
+            in_line && b.mode() == order.mode && !b.status().is_over()
+        };
         if asks == Decision::RollBack && later.any(waits) {
-            return Err(format!(
-                "{xid} {branch} is undone before later ones of its resource"
-            ));
+            return Err(format!("{xid} {branch} is undone before later ones"));
         }
         Ok(())
     }

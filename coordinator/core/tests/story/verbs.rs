@@ -47,6 +47,11 @@ impl World {
             }
             "end" => self.end_lease(words),
             "bind" => self.bind(words),
+            "name" => {
+                words.expect("action")?;
+                let action = words.word("an action")?.into();
+                Ok(Command::NameAction(NameAction { action }))
+            }
             "begin" => self.begin(words),
             "register" => self.register(words),
             "check" => self.check(words),
@@ -143,7 +148,8 @@ impl World {
         }))
     }
 
-    /// `register A stock: apple, pear shared, plum -3 to 7 wait 2s local as r1`
+    /// `register A stock: apple, pear shared, plum -3 to 7 wait 2s local as r1`, or
+    /// `register A freeze in TCC with "five"`
     fn register(&mut self, words: &mut Line<'_>) -> Told<Command> {
         let wish = self.wish(words)?;
         Ok(Command::RegisterBranch(RegisterBranch {
@@ -151,8 +157,9 @@ impl World {
             request: wish.request,
             agent: ProcessId(number(AGENT)?),
             resource: wish.resource,
-            mode: Mode::At,
+            mode: wish.mode,
             locks: wish.locks,
+            payload: wish.payload,
             wait_limit_ms: wish.wait_limit_ms,
             holds_local_locks: wish.holds_local_locks,
         }))
@@ -183,9 +190,16 @@ impl World {
             Vec::new()
         };
         let (mut wait_limit_ms, mut local, mut name) = (0, false, None);
+        let (mut mode, mut payload) = (Mode::At, Payload::default());
         loop {
             if words.eat("wait") {
                 wait_limit_ms = small(words.duration()?)?;
+            } else if words.eat("in") {
+                let word = words.word("a mode")?;
+                let known = Mode::ALL.into_iter().find(|mode| mode.as_str() == word);
+                mode = known.ok_or_else(|| format!("{word:?} is no mode"))?;
+            } else if words.eat("with") {
+                payload = Payload::from(words.text().ok_or("the payload is missing")?.as_bytes());
             } else if words.eat("local") {
                 local = true;
             } else if words.eat("as") {
@@ -203,8 +217,9 @@ impl World {
             request: request(&name)?,
             agent: ProcessId(0),
             resource,
-            mode: Mode::At,
+            mode,
             locks,
+            payload,
             wait_limit_ms,
             holds_local_locks: local,
         })

@@ -131,12 +131,14 @@ fn status(transaction: &Transaction) -> String {
 }
 
 fn branch_shown(branch: &Branch, now: Timestamp) -> String {
-    let mut line = format!(
-        "branch {} on {}: {}",
-        branch.id().0,
-        branch.resource(),
-        branch.status().as_str()
-    );
+    let mut line = format!("branch {} on {}", branch.id().0, branch.resource());
+    if branch.mode() != Mode::At {
+        line += &format!(" in {}", branch.mode().as_str());
+    }
+    line += &format!(": {}", branch.status().as_str());
+    if !branch.payload().is_empty() {
+        line += &format!(", carries {} bytes", branch.payload().len());
+    }
     if branch.row_locks() > 0 {
         line += &format!(", {} row locks", branch.row_locks());
     }
@@ -199,6 +201,8 @@ fn refusal(rejection: &Rejection) -> String {
         Rejection::AlreadyDecided(decision) => format!("decided to {} before", decided(*decision)),
         Rejection::CommitAsked => "its commit was asked for".into(),
         Rejection::ResourceUnknown => "the resource is not bound to a database".into(),
+        Rejection::ResourceIsAction => "the resource is an action".into(),
+        Rejection::ResourceIsDatabase => "the resource is a database".into(),
         Rejection::HolderRollingBack { holder } => {
             format!("{holder} needs the local locks to roll back")
         }
@@ -242,7 +246,7 @@ fn effect(effect: &Effect) -> String {
                 Action::Accept => "keep the rows",
             };
             format!(
-                "order to {}: {action} {} {}, attempt {}, epoch {}{}",
+                "order to {}: {action} {} {}, attempt {}, epoch {}{}{}",
                 order.resource,
                 order.xid,
                 order.branch.0,
@@ -252,6 +256,11 @@ fn effect(effect: &Effect) -> String {
                     ""
                 } else {
                     ", not known to be done"
+                },
+                match std::str::from_utf8(&order.payload) {
+                    Ok("") => String::new(),
+                    Ok(text) => format!(", carries {text:?}"),
+                    Err(_) => format!(", carries {} bytes", order.payload.len()),
                 }
             )
         }

@@ -1,8 +1,7 @@
 //! One ended transaction as one line of JSON.
 
 use accede_core::{
-    Branch, BranchStatus, Decision, Mode, Problem, RepairVerb, RollBackReason, Timestamp,
-    Transaction,
+    Branch, BranchStatus, Decision, Problem, RepairVerb, RollBackReason, Timestamp, Transaction,
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,9 +135,7 @@ fn branch_record(branch: &Branch, shortened: bool) -> BranchRecord<'_> {
     BranchRecord {
         branch: branch.id().0,
         resource: branch.resource(),
-        mode: match branch.mode() {
-            Mode::At => "AT",
-        },
+        mode: branch.mode().as_str(),
         status: status(branch.status()),
         attempts: branch.attempt().0,
         problem: branch.problem().filter(|_| !shortened).map(problem),

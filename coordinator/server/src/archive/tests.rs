@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use accede_core::{
     Begin, BindResource, BranchDone, Command, Commit, Effects, Entry, Lease, LeaseWorker, Mode,
-    ProcessId, RegisterBranch, Reply, RequestId, RollBack, State, TakeOffice, WallTime,
+    Payload, ProcessId, RegisterBranch, Reply, RequestId, RollBack, State, TakeOffice, WallTime,
 };
 use parking_lot::RwLock;
 
@@ -134,6 +134,7 @@ fn a_line_says_all_that_is_known() {
         resource: "stock".into(),
         mode: Mode::At,
         locks: Vec::new(),
+        payload: Payload::default(),
         wait_limit_ms: 0,
         holds_local_locks: true,
     }));

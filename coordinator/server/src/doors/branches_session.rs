@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accede_core::{BindResource, Command, ProcessId, Reply, Resource};
+use accede_core::{BindResource, Command, DatabaseId, NameAction, ProcessId, Reply, Resource};
 use accede_proto::v1::{
     Attached, BranchEvent, BranchRequest, Empty, OpenBranchSession, Refusal, branch_event,
     branch_request::Body,
@@ -90,7 +90,7 @@ async fn open(
     Some((session, resources))
 }
 
-/// Checks what the agent shows and ties its resources to their databases.
+/// Checks what the agent shows, ties databases to their names and makes the other names actions.
 async fn attach(
     hub: &Hub,
     open: OpenBranchSession,
@@ -115,28 +115,54 @@ async fn attach(
                 "resource {resource:?} is shown twice"
             ))));
         }
-        let command = Command::BindResource(BindResource {
-            resource: Arc::clone(&resource),
-            database,
-        });
-        // A binding never changes: what stands needs no entry.
-        let stands = {
-            let state = hub.state.read();
-            let mut known = state.resources();
-            known.any(|(name, bound)| *name == resource && *bound == database)
-        };
-        if !stands {
-            let take = |reply| match reply {
-                Reply::Ok => Ok(()),
-                other => Err(other),
-            };
-            hub.ask_for(command, (None, Some(&resource)), take)
-                .await
-                .map_err(|refusal| name_both(refusal, &resource, &database))?;
-        }
+        know(hub, &resource, database).await?;
         resources.push(resource);
     }
     Ok((agent, name, resources))
+}
+
+/// Makes a name known as what the agent shows: a database's, or an action's.
+async fn know(
+    hub: &Hub,
+    resource: &Resource,
+    database: Option<DatabaseId>,
+) -> Result<(), Box<Refusal>> {
+    // What a name stands for never changes: what stands needs no entry.
+    let stands = {
+        let state = hub.state.read();
+        match database {
+            Some(shown) => {
+                let mut known = state.resources();
+                known.any(|(name, bound)| name == resource && *bound == shown)
+            }
+            None => state.is_action(resource),
+        }
+    };
+    if stands {
+        return Ok(());
+    }
+    let take = |reply| match reply {
+        Reply::Ok => Ok(()),
+        other => Err(other),
+    };
+    let resource = Arc::clone(resource);
+    let about = (None, Some(&*Arc::clone(&resource)));
+    match database {
+        Some(database) => {
+            let command = Command::BindResource(BindResource {
+                resource: Arc::clone(&resource),
+                database,
+            });
+            let bound = hub.ask_for(command, about, take).await;
+            bound.map_err(|refusal| name_both(refusal, &resource, &database))
+        }
+        None => {
+            let command = Command::NameAction(NameAction {
+                action: Arc::clone(&resource),
+            });
+            hub.ask_for(command, about, take).await
+        }
+    }
 }
 
 /// The refusal names the existing binding; this adds the one that was tried.

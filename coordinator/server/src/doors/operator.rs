@@ -1,6 +1,10 @@
 //! The service of operators: what the command line asks.
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use accede_core::{self as core, BranchId, Reply, State, Timestamp, Transaction, Xid};
 use accede_proto::v1::{
@@ -38,10 +42,11 @@ impl OperatorDoor {
         let log = hub.log.stats();
         let (counts, resources, epoch) = {
             let state = hub.state.read();
-            let resources: Vec<(core::Resource, core::DatabaseId)> = state
+            let databases = state
                 .resources()
-                .map(|(name, database)| (name.clone(), *database))
-                .collect();
+                .map(|(name, database)| (name.clone(), Some(*database)));
+            let actions = state.actions().map(|action| (action.clone(), None));
+            let resources: Vec<_> = databases.chain(actions).collect();
             (state.counts(), resources, state.epoch())
         };
         let transactions: HashMap<String, u64> = STATUSES
@@ -70,6 +75,7 @@ impl OperatorDoor {
                 .map(|(name, database)| self.resource(&name, database))
                 .collect(),
             log_bytes: log.segments * hub.config.segment_bytes + log.snapshot_bytes,
+            payload_bytes: counts.payload_bytes,
         }
     }
 
@@ -90,11 +96,11 @@ impl OperatorDoor {
             .collect()
     }
 
-    fn resource(&self, name: &str, database: core::DatabaseId) -> ResourceStatus {
+    fn resource(&self, name: &str, database: Option<core::DatabaseId>) -> ResourceStatus {
         let (agents, waiting) = self.hub.orders.of_resource(name);
         ResourceStatus {
             name: name.to_owned(),
-            database_id: Bytes::copy_from_slice(&database),
+            database_id: database.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id)),
             attached_agents: u32::try_from(agents).unwrap_or(u32::MAX),
             waiting_orders: u32::try_from(waiting).unwrap_or(u32::MAX),
         }
@@ -238,6 +244,7 @@ impl OperatorDoor {
             }),
             waiting_for_agent: waits,
             agent,
+            payload_bytes: u32::try_from(branch.payload().len()).unwrap_or(u32::MAX),
         }
     }
 }
@@ -272,6 +279,11 @@ fn summary(transaction: &Transaction, now: Timestamp) -> TransactionSummary {
         .filter(|branch| !branch.status().is_over())
         .count();
     let decision = transaction.decision();
+    let modes: BTreeSet<core::Mode> = transaction
+        .branches()
+        .iter()
+        .map(core::Branch::mode)
+        .collect();
     TransactionSummary {
         xid: transaction.xid().get(),
         name: transaction.name().to_owned(),
@@ -289,6 +301,10 @@ fn summary(transaction: &Transaction, now: Timestamp) -> TransactionSummary {
         } else {
             transaction.deadline().since(now)
         },
+        modes: modes
+            .into_iter()
+            .map(|mode| convert::mode(mode).into())
+            .collect(),
     }
 }
 

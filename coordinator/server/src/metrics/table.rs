@@ -153,6 +153,12 @@ pub(super) const WAITING: Metric = gauge(
     "requests",
     "Requests that wait for row locks.",
 );
+pub(super) const PAYLOAD_BYTES: Metric = gauge(
+    "accede_payload_bytes",
+    "",
+    "bytes",
+    "Arguments kept for branches of TCC, Saga and 3PC that are not over.",
+);
 pub(super) const WORKERS: Metric = gauge(
     "accede_workers",
     "",
@@ -232,6 +238,7 @@ pub const TABLE: &[Metric] = &[
     SEGMENTS,
     ROW_LOCKS,
     WAITING,
+    PAYLOAD_BYTES,
     WORKERS,
     AGENTS,
     SESSIONS,

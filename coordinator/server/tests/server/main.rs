@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod modes;
 mod orders;
 mod plain;
 mod row_locks;

@@ -148,6 +148,7 @@ fn order(number: u64, action: Action, attempt: u32) -> Order {
         attempt,
         epoch: 77,
         was_done: true,
+        ..Order::default()
     }
 }
 

@@ -2,7 +2,7 @@
 //! to the coordinator how it ended.
 
 use accede_core::{
-    Blocked, BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, RegisterBranch,
+    Blocked, BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, Payload, RegisterBranch,
     Rejection, Reply, RequestId, WithdrawBranch, Xid,
 };
 
@@ -184,6 +184,7 @@ impl Agent {
                     resource,
                     mode: Mode::At,
                     locks,
+                    payload: Payload::default(),
                     wait_limit_ms,
                     holds_local_locks: !work.registers_first,
                 })

@@ -5,6 +5,8 @@ use crate::{
     command::*,
     id::*,
     lock_mode::*,
+    mode::Mode,
+    payload::Payload,
     retention::Retention,
 };
 
@@ -42,8 +44,22 @@ fn golden() -> Vec<(Command, &'static str)> {
             resource: "stock".into(),
             mode: Mode::At,
             locks,
+            payload: Payload::default(),
             wait_limit_ms: 3_000,
             holds_local_locks: true,
+        })
+    };
+    let in_mode = |mode, payload: &[u8]| {
+        Command::RegisterBranch(RegisterBranch {
+            xid,
+            request,
+            agent: process,
+            resource: "freeze".into(),
+            mode,
+            locks: vec![],
+            payload: Payload::from(payload),
+            wait_limit_ms: 0,
+            holds_local_locks: false,
         })
     };
     let exclusive = || vec![key(b"k1").into(), key(b"k22").into()];
@@ -206,6 +222,28 @@ fn golden() -> Vec<(Command, &'static str)> {
                 },
             }),
             "1180b89929ac02",
+        ),
+        (
+            Command::NameAction(NameAction {
+                action: "freeze".into(),
+            }),
+            "1206667265657a65",
+        ),
+        (
+            in_mode(Mode::Xa, b""),
+            "06efcdab89674523018877665544332211ac020106667265657a65020000",
+        ),
+        (
+            in_mode(Mode::Tcc, b"{}"),
+            "06efcdab89674523018877665544332211ac020906667265657a65030000027b7d",
+        ),
+        (
+            in_mode(Mode::Saga, b""),
+            "06efcdab89674523018877665544332211ac020106667265657a65040000",
+        ),
+        (
+            in_mode(Mode::ThreePhase, b""),
+            "06efcdab89674523018877665544332211ac020106667265657a65050000",
         ),
     ]
 }

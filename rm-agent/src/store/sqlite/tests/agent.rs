@@ -82,6 +82,7 @@ async fn an_agent_serves_sqlite() {
             attempt: 1,
             epoch: 5,
             was_done: true,
+            ..Order::default()
         };
         connection.answer(0, Answer::Order(order)).await;
         match connection.next().await.body {
