@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct AgentLimits {
     /// Commit orders that share one DELETE.
     pub commit_batch: usize,
+    /// How long a commit order may wait for others to share its DELETE with. Nobody waits for it:
+    /// the row locks are free since the decision.
+    pub commit_gather: Duration,
     /// Rollbacks of one resource that run at the same time. Below the number of
     /// phase-two connections, so that rollbacks which wait for local locks leave
     /// one for commits.
@@ -42,6 +45,7 @@ impl Default for AgentLimits {
     fn default() -> Self {
         Self {
             commit_batch: 500,
+            commit_gather: Duration::from_millis(10),
             rollbacks: 3,
             orders: 65_536,
             phase_two: Duration::from_secs(45),

@@ -74,6 +74,16 @@ async fn commit_in_batches(
 ) {
     let mut tasks = Vec::new();
     while queue.recv_many(&mut tasks, limits.commit_batch).await > 0 {
+        // One order at a time would cost the database as much as the branch itself did.
+        let more = async {
+            while tasks.len() < limits.commit_batch {
+                let room = limits.commit_batch - tasks.len();
+                if queue.recv_many(&mut tasks, room).await == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(limits.commit_gather, more).await;
         let branches: Vec<BranchKey> = tasks.iter().map(|task| task.branch).collect();
         add(&orders.resource().counters.deletes, 1);
         let delete = orders.database().delete_undo(&branches);
@@ -81,8 +91,6 @@ async fn commit_in_batches(
         for task in tasks.drain(..) {
             task.end(result.clone()).await;
         }
-        // Whoever brings further orders may do so before the next batch is taken.
-        tokio::task::yield_now().await;
     }
 }
 
