@@ -120,6 +120,7 @@ fn links_lead_somewhere() {
         "docs/operations.md",
         "docs/at.md",
         "docs/protocol.md",
+        "docs/three-phase.md",
     ] {
         let folder = root().join(page).parent().expect("a folder").to_path_buf();
         for link in read(page).split("](").skip(1) {
