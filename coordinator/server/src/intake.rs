@@ -2,16 +2,12 @@
 
 use std::collections::VecDeque;
 
-use accede_core::{Command, LockMode, Outcome, State};
+use accede_core::{Command, LockMode, State};
 use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::sync::Notify;
 
 use crate::{
-    clock,
-    limits::{BATCH_BYTES, BATCH_COMMANDS, COMPANY, QUEUE_FOR_ALL, QUEUE_FOR_NEW_WORK},
+    limits::{BATCH_BYTES, BATCH_COMMANDS, QUEUE_FOR_ALL, QUEUE_FOR_NEW_WORK},
     reply_to::ReplyTo,
     trouble::Trouble,
 };
@@ -57,10 +53,6 @@ pub(crate) struct Intake {
 
 struct Queue {
     jobs: VecDeque<Job>,
-    /// How many of them somebody waits for.
-    urgent: usize,
-    /// When the queue was last empty.
-    since: Option<Instant>,
     gate: Gate,
 }
 
@@ -69,8 +61,6 @@ impl Intake {
         Self {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
-                urgent: 0,
-                since: None,
                 gate: Gate::Open,
             }),
             filled: Notify::new(),
@@ -81,19 +71,16 @@ impl Intake {
     /// Queues jobs in order. Those that are shed are answered at once.
     pub(crate) fn submit(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut shed = Vec::new();
-        let mut queue = self.queue.lock();
-        let (urgent, empty) = (queue.urgent, queue.jobs.is_empty());
-        for job in jobs {
-            match queue.refuses(&job) {
-                None => queue.push(job),
-                Some(trouble) => shed.push((job, trouble)),
+        {
+            let mut queue = self.queue.lock();
+            for job in jobs {
+                match queue.refuses(&job) {
+                    None => queue.jobs.push_back(job),
+                    Some(trouble) => shed.push((job, trouble)),
+                }
             }
         }
-        let news = queue.urgent > urgent || empty;
-        drop(queue);
-        if news {
-            self.filled.notify_one();
-        }
+        self.filled.notify_one();
         for (job, trouble) in shed {
             match job {
                 Job::Command(_, to) => to.answer(Err(trouble)),
@@ -113,26 +100,10 @@ impl Intake {
         }
     }
 
-    /// Waits until there may be something to take. Commands for whose answer nobody waits get some
-    /// time to share an entry with others, unless there is `haste`.
-    pub(crate) async fn filled(&self, haste: bool) {
-        loop {
-            let told = self.filled.notified();
-            let since = {
-                let queue = self.queue.lock();
-                if queue.urgent > 0 || (haste && !queue.jobs.is_empty()) {
-                    return;
-                }
-                queue.since
-            };
-            match since {
-                None => told.await,
-                Some(since) => {
-                    if timeout_at(since + COMPANY, told).await.is_err() {
-                        return;
-                    }
-                }
-            }
+    /// Waits until there may be something to take.
+    pub(crate) async fn filled(&self) {
+        if self.len() == 0 {
+            self.filled.notified().await;
         }
     }
 
@@ -142,7 +113,7 @@ impl Intake {
         let mut bytes = 0;
         let mut queue = self.queue.lock();
         while drained.commands.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
-            match queue.pop() {
+            match queue.jobs.pop_front() {
                 Some(Job::Command(command, to)) => {
                     bytes += size(&command);
                     drained.commands.push(command);
@@ -168,12 +139,11 @@ impl Intake {
     pub(crate) fn narrow(&self, to: Gate) {
         let mut queue = self.queue.lock();
         queue.gate = queue.gate.max(to);
-        let mut left = VecDeque::new();
-        if to == Gate::Shut {
-            left = std::mem::take(&mut queue.jobs);
-            queue.urgent = 0;
-            queue.since = None;
-        }
+        let left = if to == Gate::Shut {
+            std::mem::take(&mut queue.jobs)
+        } else {
+            VecDeque::new()
+        };
         drop(queue);
         self.room.notify_waiters();
         for job in left {
@@ -190,21 +160,6 @@ impl Intake {
 }
 
 impl Queue {
-    fn push(&mut self, job: Job) {
-        self.since.get_or_insert_with(clock::now);
-        self.urgent += usize::from(is_urgent(&job));
-        self.jobs.push_back(job);
-    }
-
-    fn pop(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.urgent -= usize::from(is_urgent(&job));
-        if self.jobs.is_empty() {
-            self.since = None;
-        }
-        Some(job)
-    }
-
     fn refuses(&self, job: &Job) -> Option<Trouble> {
         let new = matches!(job, Job::Command(command, _) if is_new_work(command));
         if self.gate == Gate::Shut || (new && self.gate == Gate::Finishing) {
@@ -212,19 +167,6 @@ impl Queue {
         }
         (new && self.jobs.len() >= QUEUE_FOR_NEW_WORK).then_some(Trouble::Overloaded)
     }
-}
-
-/// Whether somebody waits for what comes of it. What sessions announce, nobody does.
-fn is_urgent(job: &Job) -> bool {
-    let Job::Command(command, to) = job else {
-        return true;
-    };
-    let announced = match command {
-        Command::Begin(_) | Command::BranchDone(_) => true,
-        Command::FinishBranch(finish) => finish.outcome == Outcome::Finished,
-        _ => false,
-    };
-    !announced || matches!(to, ReplyTo::Once(_))
 }
 
 /// What may be shed. A renewed lease may not: its transactions would roll back.
@@ -263,8 +205,10 @@ fn size(command: &Command) -> usize {
             check.locks.iter().map(|key| key.len() + 4).sum::<usize>() + check.resource.len()
         }
         Command::FinishBranch(finish) => match &finish.outcome {
-            Outcome::Finished => 0,
-            Outcome::Failed(problem) | Outcome::Unavailable(problem) | Outcome::Stuck(problem) => {
+            accede_core::Outcome::Finished => 0,
+            accede_core::Outcome::Failed(problem)
+            | accede_core::Outcome::Unavailable(problem)
+            | accede_core::Outcome::Stuck(problem) => {
                 problem.reason.len() + problem.difference.len() + problem.repair_statement.len()
             }
         },
@@ -288,7 +232,6 @@ fn row_lock_size(lock: &accede_core::RowLock) -> usize {
 mod tests {
     use super::*;
     use accede_core::{Commit, RollBack, Xid};
-    use std::time::Duration;
     use tokio::sync::oneshot;
 
     fn xid() -> Xid {
@@ -345,42 +288,6 @@ mod tests {
         }
         assert_eq!(intake.take().commands.len(), BATCH_COMMANDS);
         room.await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_nobody_waits_for_waits_for_company() {
-        let intake = Intake::new();
-        let begins = clock::now();
-        intake.submit([Job::Command(begin(), ReplyTo::Nobody)]);
-        intake.filled(false).await;
-        assert!(begins.elapsed() >= COMPANY);
-        assert_eq!(intake.take().commands.len(), 1);
-
-        // Whoever is waited for takes it along.
-        let begins = clock::now();
-        intake.submit([Job::Command(begin(), ReplyTo::Nobody)]);
-        let filled = async {
-            intake.filled(false).await;
-            begins.elapsed()
-        };
-        let submit = async { intake.submit([Job::Command(commit(), ReplyTo::Nobody)]) };
-        assert_eq!(tokio::join!(filled, submit).0, Duration::ZERO);
-        assert_eq!(intake.take().commands.len(), 2);
-
-        // In haste, and by a unary call, nothing waits.
-        intake.submit([Job::Command(begin(), ReplyTo::Nobody)]);
-        intake.filled(true).await;
-        intake.take();
-        let (once, _answer) = oneshot::channel();
-        intake.submit([Job::Command(begin(), ReplyTo::Once(once))]);
-        intake.filled(false).await;
-        assert_eq!(begins.elapsed(), Duration::ZERO);
-        intake.take();
-        tokio::select! {
-            biased;
-            () = intake.filled(true) => panic!("it is empty"),
-            () = std::future::ready(()) => {}
-        }
     }
 
     #[test]

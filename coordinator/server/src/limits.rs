@@ -10,10 +10,6 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 /// Entries that are proposed and not applied. One is being written while the next one is queued
 /// behind it; everything else waits, so that it shares an entry.
 pub const ENTRIES_IN_FLIGHT: usize = 2;
-/// How long a command for whose answer nobody waits may wait for others to share its entry with.
-/// An entry costs a forced write and several times the work of a command. Less than a timer's
-/// tick makes no difference.
-pub const COMPANY: Duration = Duration::from_millis(1);
 /// Queued commands from which begins and registrations are refused. The rest of the queue is
 /// reserved for what finishes transactions.
 pub const QUEUE_FOR_NEW_WORK: usize = 16_384;

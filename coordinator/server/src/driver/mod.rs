@@ -110,8 +110,6 @@ impl Driver {
             let room = self.in_flight.len() < ENTRIES_IN_FLIGHT;
             let takes = room && (self.in_office || self.in_flight.is_empty());
             self.note_idle();
-            // Any command may be the one that somebody waits for.
-            let haste = !self.waiters.is_empty();
             tokio::select! {
                 biased;
                 done = next_done(&mut self.in_flight), if !self.in_flight.is_empty() => {
@@ -122,7 +120,7 @@ impl Driver {
                 () = std::future::ready(()), if room && self.in_office && self.expire_due => {
                     self.propose_next().await;
                 }
-                () = hub.intake.filled(haste), if takes => {
+                () = hub.intake.filled(), if takes => {
                     // Whoever else is ready may add its commands, so that they share the entry.
                     tokio::task::yield_now().await;
                     self.propose_next().await;

@@ -21,10 +21,6 @@ impl Waiters {
         callers.push_back(to);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Answers all callers of one waiter.
     pub(super) fn answer(&mut self, waiter: Waiter, reply: &Reply) {
         for caller in self.0.remove(&waiter).into_iter().flatten() {
