@@ -59,7 +59,7 @@ impl Database for MariaDb {
         was_done: bool,
         policy: UndoPolicy,
     ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
-        Box::pin(phase_two::roll_back(self.pool(), branch, was_done, policy))
+        Box::pin(phase_two::roll_back(&self.0, branch, was_done, policy))
     }
 
     fn leftovers(

@@ -31,6 +31,7 @@ fn table(columns: Vec<Column>, key: Vec<usize>, unique: Vec<Vec<usize>>) -> Tabl
         key,
         unique: unique.into_iter().map(index).collect(),
         incoming: Vec::new(),
+        recorded: Vec::new(),
     }
 }
 

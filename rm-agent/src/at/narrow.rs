@@ -10,8 +10,9 @@ use super::{
 
 /// The undo record's part for one table. Rows that came or went are recorded whole; of changed
 /// rows, if `narrow`, only the columns by which they are known (those of the key and of unique
-/// indexes), those that the owner listed for merging, and those that the branch changed in any of
-/// them. What is left out, others may change meanwhile: an undo does not touch it.
+/// indexes), those that the database needs recorded, those that the owner listed for merging, and
+/// those that the branch changed in any of them. What is left out, others may change meanwhile: an
+/// undo does not touch it.
 pub(super) fn record(table: &Table, rows: Vec<UndoRow>, narrow: bool) -> Vec<UndoTable> {
     let all: Vec<usize> = (0..table.columns.len()).collect();
     let (changed, other): (Vec<_>, Vec<_>) = rows
@@ -27,7 +28,8 @@ pub(super) fn record(table: &Table, rows: Vec<UndoRow>, narrow: bool) -> Vec<Und
 
 fn kept(table: &Table, rows: &[UndoRow]) -> Vec<usize> {
     let unique = table.unique.iter().flat_map(|index| &index.columns);
-    let mut kept: BTreeSet<usize> = table.key.iter().chain(unique).copied().collect();
+    let known_by = table.key.iter().chain(unique).chain(&table.recorded);
+    let mut kept: BTreeSet<usize> = known_by.copied().collect();
     kept.extend((0..table.columns.len()).filter(|&position| table.columns[position].merges));
     for row in rows {
         if let (Some(before), Some(after)) = (&row.before, &row.after) {

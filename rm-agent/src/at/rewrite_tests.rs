@@ -32,6 +32,7 @@ fn table() -> Table {
             nulls_are_equal: false,
         }],
         incoming: Vec::new(),
+        recorded: Vec::new(),
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Table {
     /// All unique indexes but the primary key's.
     pub(crate) unique: Vec<UniqueIndex>,
     pub(crate) incoming: Vec<IncomingKey>,
+    /// Columns that undo records always hold, beside those of `key` and `unique`.
+    pub(crate) recorded: Vec<usize>,
 }
 
 impl Table {

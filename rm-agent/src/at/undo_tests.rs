@@ -39,6 +39,7 @@ fn table() -> Arc<Table> {
             on_delete: ReferentialAction::Refuse,
             on_update: ReferentialAction::Change("CASCADE"),
         }],
+        recorded: Vec::new(),
     })
 }
 
@@ -185,4 +186,17 @@ fn a_narrow_record_holds_keys_unique_and_changed_columns() {
     let change = &changed.rows[0];
     assert_eq!(change.before, three([1, 1, 0]));
     assert_eq!(change.after, three([1, 3, 0]));
+}
+
+#[test]
+fn a_narrow_record_holds_what_the_database_needs_recorded() {
+    let mut table = Table::clone(&table());
+    table.recorded = vec![3, 2];
+    let table = Arc::new(table);
+    let mut changes = Changes::default().narrow(true);
+    changes
+        .record(&table, row([1, 1, 0, 5]), row([1, 2, 0, 5]), false)
+        .expect("undoable");
+    let record = changes.take_record();
+    assert_eq!(record.tables[0].columns.len(), 4);
 }

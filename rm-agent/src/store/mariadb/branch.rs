@@ -12,6 +12,7 @@ use sqlx::{Executor as _, MySqlConnection};
 
 use super::{
     error_number,
+    pool::AtPool,
     session::{self, BEFORE_COMMIT, Session},
 };
 use crate::{
@@ -39,16 +40,16 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Nothing if the local transaction runs untouched.
-    pub(super) fn new(kind: Kind, lock_wait: Duration) -> Option<Self> {
+    pub(super) fn new(kind: Kind, pool: &AtPool) -> Option<Self> {
         let changes = match kind {
             Kind::Plain => return None,
             Kind::Checked(_) => Changes::locks_only(),
-            Kind::Branch(_) => Changes::default(),
+            Kind::Branch(_) => Changes::default().narrow(!pool.full_images()),
         };
         Some(Self {
             xid: kind.xid(),
             started: clock::now(),
-            patience: kind.patience(lock_wait),
+            patience: kind.patience(pool.lock_wait()),
             begun: None,
             changes,
             captures: false,

@@ -26,6 +26,20 @@ fn phase_two_settings() -> String {
     )
 }
 
+/// Asks connections whether they live if they were not used for a while.
+fn tested_when_idle() -> MySqlPoolOptions {
+    MySqlPoolOptions::new()
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > limits::POOL_TEST_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
 /// Collects the settings of an [`AtPool`]. Every default stands in [`limits`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build` or `connect`"]
@@ -37,6 +51,7 @@ pub struct AtPoolBuilder {
     phase_two_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
+    full_images: bool,
     allowed: Allowed,
 }
 
@@ -47,22 +62,14 @@ impl AtPoolBuilder {
             .map_err(|error| format!("the database URL cannot be used: {error}"));
         Self {
             options,
-            pool: MySqlPoolOptions::new()
+            pool: tested_when_idle()
                 .max_connections(limits::POOL_CONNECTIONS)
-                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .before_acquire(|connection, metadata| {
-                    Box::pin(async move {
-                        if metadata.idle_for > limits::POOL_TEST_AFTER {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                }),
+                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT),
             own_pool: false,
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
+            full_images: false,
             allowed: Allowed::default(),
         }
     }
@@ -145,6 +152,16 @@ impl AtPoolBuilder {
         self
     }
 
+    /// Records every column of the rows that a branch changes, in place of those that it
+    /// changed, those of keys and unique indexes, and those with `ON UPDATE`. Then an undo
+    /// finds any change that others made to such a row, also to columns that the branch left
+    /// alone, and is stuck; and a row that others deleted can be brought back by a repair. Undo
+    /// records grow by what the rows hold.
+    pub fn full_images(mut self) -> Self {
+        self.full_images = true;
+        self
+    }
+
     /// Lets several transactions add to this integer column of `table` (or
     /// `database.table`) at the same time, as to the stock of a product that everybody
     /// buys: none waits for the end of the others, as long as the column stays in
@@ -200,7 +217,7 @@ impl AtPoolBuilder {
                     .to_owned(),
             ));
         };
-        let phase_two = MySqlPoolOptions::new()
+        let phase_two = tested_when_idle()
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
@@ -221,6 +238,7 @@ impl AtPoolBuilder {
             planner,
             registrar,
             self.lock_wait,
+            self.full_images,
         ))
     }
 

@@ -1,20 +1,21 @@
 //! Reads from MariaDB's catalog what AT must know about a table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+pub(super) mod columns;
+pub(super) mod references;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use sqlx::{MySqlConnection, Row as _, mysql::MySqlRow};
 
+use self::{columns::Generated, references::Reference};
 use crate::{
     at::{
         mysql::{
-            quote, quote_qualified,
-            types::{Class, signature, weight},
+            quote,
+            types::{Class, weight},
         },
         statement::TableName,
-        table::{Column, Equality, IncomingKey, ReferentialAction, Table, UniqueIndex},
+        table::{Table, UniqueIndex},
     },
     error::Error,
 };
@@ -41,6 +42,8 @@ pub(super) struct TableInfo {
     pub(super) set_on_update: Vec<usize>,
     /// All unique indexes, the primary key among them.
     pub(super) unique_keys: Vec<UniqueKey>,
+    /// Foreign keys that reference it.
+    pub(super) references: Arc<[Reference]>,
 }
 
 /// A unique index as its definition names it.
@@ -92,6 +95,7 @@ pub(super) async fn read_table(
         computed_defaults: Vec::new(),
         set_on_update: Vec::new(),
         unique_keys: Vec::new(),
+        references: Arc::default(),
     };
     let mut table = Table {
         oid: number,
@@ -101,7 +105,15 @@ pub(super) async fn read_table(
     };
     let columns = read_columns(connection, &mut table, &mut info).await?;
     info.unique_keys = read_indexes(connection, &mut table, &columns).await?;
-    read_references(connection, &mut table).await?;
+    info.references = references::read(connection, &schema, &table_name)
+        .await?
+        .into();
+    table.incoming = info
+        .references
+        .iter()
+        .map(|reference| reference.to(&table.columns))
+        .collect();
+    table.recorded = always_recorded(&table, &info);
     let triggers = sqlx::query(
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
          WHERE EVENT_OBJECT_SCHEMA = ? AND EVENT_OBJECT_TABLE = ?",
@@ -123,6 +135,19 @@ pub(super) async fn read_table(
         .collect();
     info.table = Arc::new(table);
     Ok(Some(info))
+}
+
+/// Columns that an undo must know although the branch did not change them: those behind the
+/// weights of unique indexes; those that foreign keys reference, which need no unique index here;
+/// and those that an UPDATE sets by itself, so that it does not depend on the clock whether an
+/// undo looks at them.
+fn always_recorded(table: &Table, info: &TableInfo) -> Vec<usize> {
+    let indexed = info.unique_keys.iter().flat_map(|key| &key.parts);
+    let referenced = table.incoming.iter().flat_map(|key| &key.columns);
+    let mut recorded: Vec<usize> = indexed.map(|(position, _)| *position).collect();
+    recorded.extend(referenced);
+    recorded.extend(&info.set_on_update);
+    recorded
 }
 
 fn table_obstacle(
@@ -166,60 +191,37 @@ async fn read_columns(
     info: &mut TableInfo,
 ) -> Result<Vec<Known>, sqlx::Error> {
     let in_unique_indexes = columns_in_unique_indexes(connection, table).await?;
-    let rows = sqlx::query(
-        "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME,
-                EXTRA, COLUMN_DEFAULT
-         FROM information_schema.COLUMNS
-         WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
-    )
-    .bind(&*table.schema)
-    .bind(&*table.name)
-    .fetch_all(connection)
-    .await?;
-    let mut known = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let name = required(row, 0)?;
-        let (data_type, column_type) = (required(row, 1)?, required(row, 2)?);
-        let extra = required(row, 5)?.to_ascii_uppercase();
-        let is_in_index = in_unique_indexes.contains(&name);
-        if !extra.contains("INVISIBLE") {
-            info.visible.push(name.clone());
+    let described = columns::read(connection, &table.schema, &table.name).await?;
+    let mut known = Vec::with_capacity(described.len());
+    for described in described {
+        let is_in_index = in_unique_indexes.contains(&*described.name);
+        if !described.hidden {
+            info.visible.push(described.name.to_string());
         }
         // It may read differently each time, and nothing depends on it.
-        if extra.contains("VIRTUAL GENERATED") && !is_in_index {
+        if described.generated == Some(Generated::Virtual) && !is_in_index {
             continue;
         }
-        let Some(class) = Class::of(&data_type, &column_type) else {
-            let part = format!("its column {name} has the type {data_type}");
+        let Some(column) = described.column() else {
+            let part = format!(
+                "its column {} has the type {}",
+                described.name, described.data_type
+            );
             let advice = "keep such columns in another table, or use XA mode";
             info.obstacle.get_or_insert((part, advice));
             continue;
         };
-        if extra.contains("AUTO_INCREMENT") {
+        if described.auto_increment {
             info.auto_increment = Some(table.columns.len());
         }
-        if extra.contains("ON UPDATE") {
+        if described.set_on_update {
             info.set_on_update.push(table.columns.len());
         }
-        let signature = signature(
-            &column_type,
-            text(row, 3)?.as_deref(),
-            text(row, 4)?.as_deref(),
-        );
         known.push(Known {
-            class,
-            computed_default: text(row, 6)?.is_some_and(|default| default.contains('(')),
+            class: Class::from_number(column.type_oid).unwrap_or(Class::Bytes),
+            computed_default: described.computed_default,
         });
-        let equality = match class {
-            Class::Float => Equality::Unknown,
-            _ => Equality::Bytes,
-        };
-        table.columns.push(column(
-            &name,
-            (class, &signature),
-            extra.contains("GENERATED"),
-            equality,
-        ));
+        table.columns.push(column);
     }
     Ok(known)
 }
@@ -238,25 +240,6 @@ async fn columns_in_unique_indexes(
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| required(row, 0)).collect()
-}
-
-fn column(
-    name: &str,
-    (class, signature): (Class, &str),
-    generated: bool,
-    equality: Equality,
-) -> Column {
-    Column {
-        name: name.into(),
-        type_oid: class as u32,
-        type_name: signature.into(),
-        as_text: true,
-        merges: false,
-        generated,
-        identity_always: false,
-        escrow: None,
-        equality,
-    }
 }
 
 async fn read_indexes(
@@ -322,97 +305,9 @@ fn weight_column(table: &mut Table, expression: &str) -> usize {
     let name = format!("accede_weight {expression}");
     table.column(&name).unwrap_or_else(|| {
         let weight = (Class::Weight, expression);
-        table
-            .columns
-            .push(column(&name, weight, true, Equality::Bytes));
+        table.columns.push(columns::column(&name, weight, true));
         table.columns.len() - 1
     })
-}
-
-/// Foreign keys of other tables that reference this one.
-///
-/// `information_schema` cannot look them up by the referenced table: it opens every
-/// table. Those of the system, with all their views, take by far the longest and
-/// reference nobody's; a join would open everything once more for each row.
-async fn read_references(
-    connection: &mut MySqlConnection,
-    table: &mut Table,
-) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME
-         FROM information_schema.KEY_COLUMN_USAGE
-         WHERE REFERENCED_TABLE_SCHEMA = ? AND REFERENCED_TABLE_NAME = ?
-           AND TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')
-         ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION",
-    )
-    .bind(&*table.schema)
-    .bind(&*table.name)
-    .fetch_all(&mut *connection)
-    .await?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let rules = read_rules(connection, &table.name).await?;
-    for row in &rows {
-        let constraint = required(row, 0)?;
-        let child = quote_qualified(&required(row, 1)?, &required(row, 2)?);
-        let (child_column, column) = (required(row, 3)?, required(row, 4)?);
-        let Some(position) = table.column(&column) else {
-            continue;
-        };
-        // Without a rule it was dropped since, or may not be seen.
-        let unknown = ReferentialAction::Change("an action that is not known");
-        let rule = rules.get(&(child.clone(), constraint.clone()));
-        let &(on_delete, on_update) = rule.unwrap_or(&(unknown, unknown));
-        match table.incoming.last_mut() {
-            Some(last) if *last.constraint == *constraint && *last.child == *child => {
-                last.columns.push(position);
-                last.child_columns.push(child_column.as_str().into());
-            }
-            _ => table.incoming.push(IncomingKey {
-                constraint: constraint.as_str().into(),
-                child: child.as_str().into(),
-                child_columns: vec![child_column.as_str().into()],
-                columns: vec![position],
-                on_delete,
-                on_update,
-            }),
-        }
-    }
-    Ok(())
-}
-
-/// What the foreign keys that reference tables of this name do ON DELETE and ON UPDATE,
-/// by the referencing table and the key's name.
-async fn read_rules(
-    connection: &mut MySqlConnection,
-    referenced: &str,
-) -> Result<BTreeMap<(String, String), (ReferentialAction, ReferentialAction)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE
-         FROM information_schema.REFERENTIAL_CONSTRAINTS
-         WHERE REFERENCED_TABLE_NAME = ?
-           AND CONSTRAINT_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')",
-    )
-    .bind(referenced)
-    .fetch_all(connection)
-    .await?;
-    let mut rules = BTreeMap::new();
-    for row in &rows {
-        let child = quote_qualified(&required(row, 0)?, &required(row, 1)?);
-        let actions = (action(&required(row, 3)?), action(&required(row, 4)?));
-        rules.insert((child, required(row, 2)?), actions);
-    }
-    Ok(rules)
-}
-
-fn action(rule: &str) -> ReferentialAction {
-    match rule {
-        "CASCADE" => ReferentialAction::Change("CASCADE"),
-        "SET NULL" => ReferentialAction::Change("SET NULL"),
-        "SET DEFAULT" => ReferentialAction::Change("SET DEFAULT"),
-        _ => ReferentialAction::Refuse,
-    }
 }
 
 /// Which of these are views, or no tables at all.

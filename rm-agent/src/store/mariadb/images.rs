@@ -1,5 +1,7 @@
 //! Row images: which expressions show them, how values go back to the database.
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 use sqlx::{
     Arguments as _, Row as _,
@@ -214,17 +216,15 @@ pub(super) fn padded(count: usize) -> usize {
 pub(super) fn bind_keys(
     arguments: &mut MySqlArguments,
     table: &Table,
-    rows: &[RowImage],
+    rows: &[impl Borrow<RowImage>],
     count: usize,
 ) -> Result<(), sqlx::Error> {
     let last = rows.last().into_iter().cycle();
     for row in rows.iter().chain(last).take(count) {
+        let values = &row.borrow().values;
         for &position in &table.key {
-            bind(
-                arguments,
-                table.columns[position].type_oid,
-                &row.values[position],
-            )?;
+            let column = &table.columns[position];
+            bind(arguments, column.type_oid, &values[position])?;
         }
     }
     Ok(())

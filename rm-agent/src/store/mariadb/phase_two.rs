@@ -8,12 +8,14 @@ mod apply;
 mod report;
 mod rows;
 mod sweep;
+mod table;
 
-use sqlx::{MySqlPool, Row as _};
+use futures_util::TryStreamExt as _;
+use sqlx::{Executor as _, MySqlPool, Row as _, mysql::MySqlRow};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
 
-use super::{connection::Held, error_number};
+use super::{connection::Held, error_number, pool::AtPool};
 use crate::{
     at::codec::UndoRecord,
     limits,
@@ -85,24 +87,23 @@ pub(crate) async fn delete_undo(
 /// nothing. `was_done`: the branch reported its local commit, so its undo record must
 /// be there.
 pub(crate) async fn roll_back(
-    pool: &MySqlPool,
+    pool: &AtPool,
     key: BranchKey,
     was_done: bool,
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
-    let connection = pool.acquire().await.map_err(|error| failure(&error))?;
-    let mut held = Held::new(connection);
-    held.soil();
-    sqlx::raw_sql("START TRANSACTION")
-        .execute(held.get())
+    let connection = pool
+        .phase_two()
+        .acquire()
         .await
         .map_err(|error| failure(&error))?;
-    let result = roll_back_inside(&mut held, key, was_done, policy).await;
+    let mut held = Held::new(connection);
+    held.soil();
+    let result = match roll_back_inside(pool, &mut held, key, was_done, policy).await {
+        Ok(end) => send(&mut held, end).await.map(drop),
+        Err(error) => Err(error),
+    };
     if result.is_ok() {
-        sqlx::raw_sql("COMMIT")
-            .execute(held.get())
-            .await
-            .map_err(|error| failure(&error))?;
         held.clean();
     } else {
         // The connection is closed: its settings are this library's own.
@@ -111,29 +112,42 @@ pub(crate) async fn roll_back(
     result
 }
 
+/// Sends statements as one message; the row that one of them shows.
+async fn send(held: &mut Held, message: String) -> Result<Option<MySqlRow>, PhaseTwoError> {
+    let message = sqlx::raw_sql(sqlx::AssertSqlSafe(message));
+    let mut steps = held.get().fetch_many(message);
+    let mut shown = None;
+    while let Some(step) = steps.try_next().await.map_err(|error| failure(&error))? {
+        shown = step.right().or(shown);
+    }
+    Ok(shown)
+}
+
+/// Does all but the last message, which it returns.
 async fn roll_back_inside(
+    pool: &AtPool,
     held: &mut Held,
     key: BranchKey,
     was_done: bool,
     policy: UndoPolicy,
-) -> Result<(), PhaseTwoError> {
+) -> Result<String, PhaseTwoError> {
     // Waits for a branch that is committing at this moment: its undo row's key is taken
     // until its transaction ends. A row of ours makes it fail later. One that is there
     // is locked at once and exclusively, so that two of us never wait for each other;
     // the token tells a new row from an old one.
-    let token: [u8; 16] = rand::random();
-    let row = sqlx::query(
-        "INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created)
-         VALUES (?, ?, ?, ?, SYSDATE(6)) ON DUPLICATE KEY UPDATE xid = VALUES(xid)
-         RETURNING rollback_info, log_status",
-    )
-    .bind(key.xid_column())
-    .bind(key.branch_column())
-    .bind(&token[..])
-    .bind(DEFENCE)
-    .fetch_one(held.get())
-    .await
-    .map_err(|error| failure(&error))?;
+    let token = rand::random::<u128>().to_be_bytes();
+    let (xid, branch) = (key.xid_column(), key.branch_column());
+    let begin = format!(
+        "START TRANSACTION; \
+         INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
+         VALUES ({xid}, {branch}, X'{:032x}', {DEFENCE}, SYSDATE(6)) \
+         ON DUPLICATE KEY UPDATE xid = VALUES(xid) RETURNING rollback_info, log_status",
+        u128::from_be_bytes(token),
+    );
+    let nothing_to_undo = || "COMMIT".to_owned();
+    let row = send(held, begin)
+        .await?
+        .ok_or_else(|| failure(&sqlx::Error::RowNotFound))?;
     let record: Vec<u8> = row.try_get(0).map_err(|error| failure(&error))?;
     let status: i16 = row.try_get(1).map_err(|error| failure(&error))?;
     if status == DEFENCE && record == token {
@@ -145,26 +159,20 @@ async fn roll_back_inside(
                 key.branch, key.xid
             )))
         } else {
-            Ok(())
+            Ok(nothing_to_undo())
         };
     }
     if status != UNDOABLE {
-        return Ok(());
+        return Ok(nothing_to_undo());
     }
     if policy != UndoPolicy::AcceptCurrent {
         let record =
             UndoRecord::decode(&record).map_err(|error| PhaseTwoError::stuck(error.to_string()))?;
-        rows::undo(held.get(), record, policy == UndoPolicy::Forced).await?;
+        let forced = policy == UndoPolicy::Forced;
+        rows::undo(held.get(), pool.planner(), record, forced).await?;
     }
-    sqlx::query(
-        "UPDATE undo_log SET log_status = ?, rollback_info = '', log_created = SYSDATE(6)
-         WHERE xid = ? AND branch_id = ?",
-    )
-    .bind(UNDONE)
-    .bind(key.xid_column())
-    .bind(key.branch_column())
-    .execute(held.get())
-    .await
-    .map_err(|error| failure(&error))?;
-    Ok(())
+    Ok(format!(
+        "UPDATE undo_log SET log_status = {UNDONE}, rollback_info = '', log_created = SYSDATE(6) \
+         WHERE xid = {xid} AND branch_id = {branch}; COMMIT"
+    ))
 }

@@ -14,7 +14,10 @@ use parking_lot::Mutex;
 use sqlx::MySqlConnection;
 
 use super::{
-    catalog::{self, TableInfo},
+    catalog::{
+        self, TableInfo,
+        references::{self, Reference},
+    },
     change::ChangePlan,
     images,
     insert::InsertPlan,
@@ -76,6 +79,8 @@ pub(super) struct Planner {
     tables: Remembered<TableName, Arc<TableInfo>>,
     /// Tables that are no views.
     plain: Remembered<TableName, ()>,
+    /// Who references a table, by its schema and name.
+    references: Remembered<(String, String), Arc<[Reference]>>,
     /// Numbers of tables by their name; images of one branch meet by them.
     numbers: Mutex<HashMap<TableName, u32>>,
     next: AtomicU32,
@@ -116,6 +121,7 @@ impl Planner {
             plans: Mutex::default(),
             tables: Mutex::default(),
             plain: Mutex::default(),
+            references: Mutex::default(),
             numbers: Mutex::default(),
             next: AtomicU32::new(1),
         }
@@ -177,6 +183,29 @@ impl Planner {
         self.plans.lock().clear();
         self.tables.lock().clear();
         self.plain.lock().clear();
+        self.references.lock().clear();
+    }
+
+    /// Foreign keys that reference a table, as they were at most
+    /// [`METADATA_RECHECK`](limits::METADATA_RECHECK) ago: to find them opens every table of the
+    /// server.
+    pub(super) async fn references(
+        &self,
+        connection: &mut MySqlConnection,
+        schema: &str,
+        table: &str,
+    ) -> Result<Arc<[Reference]>, sqlx::Error> {
+        let key = (schema.to_owned(), table.to_owned());
+        if let Some((known, read)) = self.references.lock().get(&key)
+            && is_fresh(*read)
+        {
+            return Ok(Arc::clone(known));
+        }
+        let read = clock::now();
+        let found: Arc<[Reference]> = references::read(connection, schema, table).await?.into();
+        let entry = (Arc::clone(&found), read);
+        remember(&self.references, limits::MAX_REMEMBERED_TABLES, key, entry);
+        Ok(found)
     }
 
     async fn table(
@@ -219,6 +248,10 @@ impl Planner {
                 column.escrow = listed.find_map(|entry| self.allowed.escrow.get(&entry).copied());
             }
         }
+        let referenced = (info.table.schema.to_string(), info.table.name.to_string());
+        let entry = (Arc::clone(&info.references), read);
+        let limit = limits::MAX_REMEMBERED_TABLES;
+        remember(&self.references, limit, referenced, entry);
         let info = Arc::new(info);
         let entry = (Arc::clone(&info), read);
         remember(

@@ -65,6 +65,7 @@ struct Inner {
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
+    full_images: bool,
     questions: Semaphore,
 }
 
@@ -91,6 +92,7 @@ impl AtPool {
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
+        full_images: bool,
     ) -> Self {
         let inner = Inner {
             resource,
@@ -100,6 +102,7 @@ impl AtPool {
             planner,
             registrar,
             lock_wait,
+            full_images,
             questions: Semaphore::new(1),
         };
         Self {
@@ -140,6 +143,10 @@ impl AtPool {
 
     pub(super) fn lock_wait(&self) -> Duration {
         self.inner.lock_wait
+    }
+
+    pub(super) fn full_images(&self) -> bool {
+        self.inner.full_images
     }
 
     /// Checks that the database can be reached and has this library's tables.

@@ -83,7 +83,7 @@ impl Drop for AtTransaction {
 
 impl AtTransaction {
     pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
-        let branch = Branch::new(kind, pool.lock_wait());
+        let branch = Branch::new(kind, &pool);
         Self {
             pool,
             held,

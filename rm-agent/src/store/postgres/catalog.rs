@@ -85,6 +85,7 @@ pub(super) async fn read_table(
         key: Vec::new(),
         unique: Vec::new(),
         incoming: Vec::new(),
+        recorded: Vec::new(),
     };
     for column in &columns {
         table.columns.push(read_column(column)?);

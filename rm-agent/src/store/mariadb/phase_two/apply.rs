@@ -7,11 +7,17 @@
 use sqlx::{Executor as _, MySqlConnection, mysql::MySqlArguments};
 
 use super::{
-    super::{error_number, executor::Statement, images},
+    super::{error_number, executor::Statement, images, plan::Planner},
     PhaseTwoError, failure,
-    rows::{CurrentTable, Step},
+    rows::Step,
+    table::{CurrentTable, Found},
 };
-use crate::at::{image::RowImage, merge::is_undone, mysql::quote};
+use crate::at::{
+    image::RowImage,
+    merge::is_undone,
+    mysql::quote,
+    table::{IncomingKey, ReferentialAction},
+};
 
 /// Why a row could not be changed back.
 enum Failure {
@@ -41,17 +47,19 @@ impl From<PhaseTwoError> for Failure {
 /// leaves nothing behind, so each is tried again until what is in its way has gone.
 pub(super) async fn apply_all(
     connection: &mut MySqlConnection,
-    tables: &[CurrentTable],
-    mut steps: Vec<Step>,
+    planner: &Planner,
+    tables: &mut [CurrentTable],
+    steps: Vec<Step>,
     forced: bool,
 ) -> Result<(), PhaseTwoError> {
-    while !steps.is_empty() {
-        let before = steps.len();
+    let (mut waiting, mut done) = (steps, Vec::new());
+    while !waiting.is_empty() {
+        let before = waiting.len();
         let mut first = None;
         let mut left = Vec::new();
-        for step in steps {
-            match tables[step.table].apply(connection, &step, forced).await {
-                Ok(()) => {}
+        for step in waiting {
+            match tables[step.table].apply(connection, &step).await {
+                Ok(()) => done.push(step),
                 Err(Failure::InTheWay(error)) => {
                     first.get_or_insert(error);
                     left.push(step);
@@ -61,13 +69,17 @@ pub(super) async fn apply_all(
         }
         if let Some(error) = first
             && left.len() == before
-            && !park_one(connection, tables, &mut left).await?
+            && !park_one(connection, planner, tables, &mut left).await?
         {
             return Err(error);
         }
         // What one row waits for often stands right behind it.
         left.reverse();
-        steps = left;
+        waiting = left;
+    }
+    for (position, table) in tables.iter().enumerate() {
+        let steps = done.iter().filter(|step| step.table == position);
+        table.check(connection, steps, forced).await?;
     }
     Ok(())
 }
@@ -76,21 +88,23 @@ pub(super) async fn apply_all(
 /// can leave, and come back as a new row with the same bytes.
 async fn park_one(
     connection: &mut MySqlConnection,
-    tables: &[CurrentTable],
+    planner: &Planner,
+    tables: &mut [CurrentTable],
     steps: &mut [Step],
 ) -> Result<bool, PhaseTwoError> {
     for step in steps {
         let (Some(current), Some(_)) = (&step.current, &step.target) else {
             continue;
         };
-        let table = &tables[step.table];
-        // It would come back without what its new columns hold.
-        if table.has_new_columns {
+        let table = &mut tables[step.table];
+        // It would come back without what those columns hold.
+        if table.has_unknown() {
             continue;
         }
+        table.read_incoming(connection, planner).await?;
         match table.delete(connection, current).await {
             Ok(()) => {
-                step.current = None;
+                step.parked = step.current.take();
                 return Ok(true);
             }
             Err(Failure::InTheWay(_)) => {}
@@ -101,51 +115,55 @@ async fn park_one(
 }
 
 impl CurrentTable {
-    async fn apply(
-        &self,
-        connection: &mut MySqlConnection,
-        step: &Step,
-        forced: bool,
-    ) -> Result<(), Failure> {
-        let Some(target) = &step.target else {
-            let Some(current) = &step.current else {
-                return Ok(());
-            };
-            self.delete(connection, current).await?;
-            let left = self
-                .read_rows(connection, std::slice::from_ref(current))
-                .await?;
-            if left.contains(current) {
-                let reason = format!("a row of {} is still there after its undo", self.name);
-                return Err(PhaseTwoError::stuck(reason).into());
-            }
-            return Ok(());
-        };
-        match &step.current {
-            Some(current) => self.update(connection, current, target).await?,
-            None => self.insert(connection, target).await?,
+    async fn apply(&self, connection: &mut MySqlConnection, step: &Step) -> Result<(), Failure> {
+        match (&step.current, &step.target) {
+            (None, None) => Ok(()),
+            (Some(current), None) => self.delete(connection, current).await,
+            (Some(current), Some(target)) => self.update(connection, current, target).await,
+            (None, Some(target)) => self.insert(connection, step, target).await,
         }
-        let rows = self
-            .read_rows(connection, std::slice::from_ref(target))
-            .await?;
-        let as_wanted = match rows.as_slice() {
-            [got] => is_undone(&self.undo.columns, target, got),
-            _ => false,
-        };
-        if as_wanted || forced {
-            return Ok(());
-        }
-        Err(PhaseTwoError::stuck(format!(
-            "a row of {} is not as before after its undo: a trigger or a generated column made \
-             it different; switch the trigger off and repair with retry, or accept the rows",
-            self.name
-        ))
-        .into())
     }
 
-    /// The columns that can be written.
-    fn written(&self) -> impl Iterator<Item = usize> {
-        (0..self.undo.columns.len()).filter(|&position| !self.undo.columns[position].generated)
+    /// Whether all rows are as they should be.
+    async fn check(
+        &self,
+        connection: &mut MySqlConnection,
+        steps: impl Iterator<Item = &Step> + Clone,
+        forced: bool,
+    ) -> Result<(), PhaseTwoError> {
+        let images = steps.clone().filter_map(|step| {
+            let current = step.current.as_ref().map(|found| &found.image);
+            step.target.as_ref().or(current)
+        });
+        let images: Vec<&RowImage> = images.collect();
+        let found = self.read_rows(connection, &images).await?;
+        for step in steps {
+            let Some(target) = &step.target else {
+                let gone = step.current.as_ref().is_none_or(|current| {
+                    let found = found.get(&self.key_of(&current.image));
+                    found.is_none_or(|found| found.image != current.image)
+                });
+                if gone {
+                    continue;
+                }
+                let reason = format!("a row of {} is still there after its undo", self.name);
+                return Err(PhaseTwoError::stuck(reason));
+            };
+            let was = step.current.as_ref().or(step.parked.as_ref());
+            let as_wanted = found.get(&self.key_of(target)).is_some_and(|got| {
+                let touched = was.is_some_and(|was| was.rest != got.rest);
+                !touched && is_undone(&self.undo.columns, target, &got.image)
+            });
+            if !as_wanted && !forced {
+                return Err(PhaseTwoError::stuck(format!(
+                    "a row of {} is not as before after its undo: a trigger or a generated \
+                     column made it different; switch the trigger off and repair with retry, or \
+                     accept the rows",
+                    self.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Runs a statement that changes this one row.
@@ -167,13 +185,26 @@ impl CurrentTable {
         .into())
     }
 
-    /// Assigns every column, so that `ON UPDATE CURRENT_TIMESTAMP` assigns none.
+    /// Assigns every column that the images have, and those to themselves that would get a
+    /// value from `ON UPDATE CURRENT_TIMESTAMP`.
     async fn update(
         &self,
         connection: &mut MySqlConnection,
-        current: &RowImage,
+        current: &Found,
         target: &RowImage,
     ) -> Result<(), Failure> {
+        let changes = |key: &&IncomingKey| {
+            let mut columns = key.columns.iter();
+            matches!(key.on_update, ReferentialAction::Change(_))
+                && columns.any(|&p| {
+                    target
+                        .values
+                        .get(p)
+                        .is_some_and(|new| new != current.value(p))
+                })
+        };
+        self.check_references(connection, current, changes, "updated")
+            .await?;
         let mut arguments = MySqlArguments::default();
         let mut assignments = Vec::new();
         for position in self.written() {
@@ -181,17 +212,18 @@ impl CurrentTable {
             images::bind(&mut arguments, column.type_oid, &target.values[position])?;
             assignments.push(format!("{} = ?", quote(&column.name)));
         }
-        images::bind_keys(
-            &mut arguments,
-            &self.table,
-            std::slice::from_ref(current),
-            1,
-        )?;
+        for name in self.set_on_update() {
+            let mut columns = self.undo.columns.iter();
+            if columns.all(|column| *column.name != *name) {
+                assignments.push(format!("{0} = {0}", quote(name)));
+            }
+        }
+        images::bind_keys(&mut arguments, self.table(), &[&current.image], 1)?;
         let sql = format!(
             "UPDATE {} SET {} WHERE {}",
             self.name,
             assignments.join(", "),
-            images::key_condition(&images::key_columns(&self.table), 1)
+            images::key_condition(&images::key_columns(self.table()), 1)
         );
         self.execute(connection, sql, arguments).await
     }
@@ -199,14 +231,29 @@ impl CurrentTable {
     async fn insert(
         &self,
         connection: &mut MySqlConnection,
+        step: &Step,
         target: &RowImage,
     ) -> Result<(), Failure> {
+        if self.is_lost(step) {
+            return Err(PhaseTwoError::stuck(format!(
+                "a row of {} that the branch changed is gone, and the undo record holds only some \
+                 of its columns; restore it by hand, then repair with accept",
+                self.name
+            ))
+            .into());
+        }
+        let recorded = self.written().map(|position| {
+            let column = &self.undo.columns[position];
+            (&column.name, column.type_oid, &target.values[position])
+        });
+        let parked = step.parked.iter().flat_map(|row| &row.rest);
+        let rest = self.rest().iter().zip(parked);
+        let rest = rest.map(|(column, value)| (&column.name, column.type_oid, value));
         let mut arguments = MySqlArguments::default();
         let mut names = Vec::new();
-        for position in self.written() {
-            let column = &self.undo.columns[position];
-            images::bind(&mut arguments, column.type_oid, &target.values[position])?;
-            names.push(quote(&column.name));
+        for (name, type_oid, value) in recorded.chain(rest) {
+            images::bind(&mut arguments, type_oid, value)?;
+            names.push(quote(name));
         }
         let sql = format!(
             "INSERT INTO {} ({}) VALUES ({})",
@@ -220,18 +267,38 @@ impl CurrentTable {
     async fn delete(
         &self,
         connection: &mut MySqlConnection,
-        current: &RowImage,
+        current: &Found,
     ) -> Result<(), Failure> {
-        for key in &self.table.incoming {
-            let values: Vec<_> = key.columns.iter().map(|&p| &current.values[p]).collect();
-            if values.iter().any(|value| value.is_none()) {
+        let changes = |key: &&IncomingKey| matches!(key.on_delete, ReferentialAction::Change(_));
+        self.check_references(connection, current, changes, "deleted")
+            .await?;
+        let mut arguments = MySqlArguments::default();
+        images::bind_keys(&mut arguments, self.table(), &[&current.image], 1)?;
+        let sql = format!(
+            "DELETE FROM {} WHERE {}",
+            self.name,
+            images::key_condition(&images::key_columns(self.table()), 1)
+        );
+        self.execute(connection, sql, arguments).await
+    }
+
+    /// Whether rows reference this one by a foreign key that would change them.
+    async fn check_references(
+        &self,
+        connection: &mut MySqlConnection,
+        current: &Found,
+        would_change: impl Fn(&&IncomingKey) -> bool,
+        when: &str,
+    ) -> Result<(), Failure> {
+        for key in self.incoming().iter().filter(would_change) {
+            if key.columns.iter().any(|&p| current.value(p).is_none()) {
                 continue;
             }
             let mut arguments = MySqlArguments::default();
             let mut terms = Vec::new();
             for (&position, child) in key.columns.iter().zip(&key.child_columns) {
-                let column = &self.undo.columns[position];
-                images::bind(&mut arguments, column.type_oid, &current.values[position])?;
+                let type_oid = self.table().columns[position].type_oid;
+                images::bind(&mut arguments, type_oid, current.value(position))?;
                 terms.push(format!("{} = ?", quote(child)));
             }
             let sql = format!(
@@ -244,25 +311,13 @@ impl CurrentTable {
                 .await?;
             if referencing.is_some() {
                 return Err(Failure::InTheWay(PhaseTwoError::stuck(format!(
-                    "rows of {} reference a row of {} that the branch inserted, and the foreign \
-                     key {} would change them when it is deleted; remove them and repair with \
+                    "rows of {} reference a row of {} that the branch wrote, and the foreign \
+                     key {} would change them when it is {when}; remove them and repair with \
                      retry, or accept the rows",
                     key.child, self.name, key.constraint
                 ))));
             }
         }
-        let mut arguments = MySqlArguments::default();
-        images::bind_keys(
-            &mut arguments,
-            &self.table,
-            std::slice::from_ref(current),
-            1,
-        )?;
-        let sql = format!(
-            "DELETE FROM {} WHERE {}",
-            self.name,
-            images::key_condition(&images::key_columns(&self.table), 1)
-        );
-        self.execute(connection, sql, arguments).await
+        Ok(())
     }
 }

@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    PhaseTwoError,
-    rows::{CurrentTable, Step},
-};
+use super::{PhaseTwoError, rows::Step, table::CurrentTable};
 use crate::{
     at::{
         image::{RowImage, Value},
@@ -32,7 +29,12 @@ pub(super) fn stuck(
     let mut in_order: Vec<&Step> = steps.iter().collect();
     in_order.sort_by_key(|step| std::cmp::Reverse(step.row.order));
     for step in in_order {
-        repair_one(&mut repair, &tables[step.table], step);
+        let table = &tables[step.table];
+        if table.is_lost(step) {
+            repair.clear();
+            break;
+        }
+        repair_one(&mut repair, table, step);
         if repair.len() > limits::MAX_REPORT_BYTES {
             // Half of a repair would be worse than none.
             repair.clear();
@@ -74,7 +76,7 @@ fn describe(out: &mut String, table: &CurrentTable, step: &Step) {
     let (before, after, now) = (
         step.row.before.as_ref(),
         step.row.after.as_ref(),
-        step.current.as_ref(),
+        step.current.as_ref().map(|found| &found.image),
     );
     let any = before.or(after);
     let columns = &table.undo.columns;
@@ -95,7 +97,10 @@ fn describe(out: &mut String, table: &CurrentTable, step: &Step) {
             );
         }
     }
-    if table.has_new_columns && before.is_none() {
+    if table.is_lost(step) {
+        out.push_str("  columns that the branch did not change are lost with the row\n");
+    }
+    if table.has_more() && before.is_none() {
         out.push_str("  columns added since then may hold values that would be lost\n");
     }
 }
@@ -128,8 +133,9 @@ fn repair_one(out: &mut String, table: &CurrentTable, step: &Step) {
             .collect();
         terms.join(" AND ")
     };
-    let written = || (0..columns.len()).filter(|&position| !columns[position].generated);
-    let _ = match (&step.target, &step.current) {
+    let written = || table.written();
+    let current = step.current.as_ref().map(|found| &found.image);
+    let _ = match (&step.target, current) {
         (None, None) => Ok(()),
         (None, Some(now)) => writeln!(out, "DELETE FROM {} WHERE {};", table.name, condition(now)),
         (Some(before), None) => {
@@ -144,12 +150,18 @@ fn repair_one(out: &mut String, table: &CurrentTable, step: &Step) {
             )
         }
         (Some(before), Some(now)) => {
-            let assignments: Vec<String> = written()
-                .filter(|&p| before.values[p] != now.values[p])
-                .map(|p| format!("{} = {}", quote(&columns[p].name), value(before, p)))
-                .collect();
-            if assignments.is_empty() {
+            let changed = written().filter(|&p| before.values[p] != now.values[p]);
+            let changed: Vec<usize> = changed.collect();
+            if changed.is_empty() {
                 return;
+            }
+            let assign = |&p: &usize| format!("{} = {}", quote(&columns[p].name), value(before, p));
+            let mut assignments: Vec<String> = changed.iter().map(assign).collect();
+            // What an UPDATE sets by itself, it leaves if it is assigned.
+            for name in table.set_on_update() {
+                if changed.iter().all(|&p| *columns[p].name != *name) {
+                    assignments.push(format!("{0} = {0}", quote(name)));
+                }
             }
             writeln!(
                 out,

@@ -96,6 +96,8 @@ async fn images_hold_at(level: &'static str) {
     let pool = AtPool::builder(&f.url)
         .resource("test-db")
         .pool_options(options)
+        // Every version of a row shall be found, also where it did not change.
+        .full_images()
         .build(f.registrar.clone())
         .expect("a pool");
     let start = versions(&f).await;

@@ -17,7 +17,7 @@ use std::{
 use accede_proto::Xid;
 use futures_util::future::BoxFuture;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use sqlx::{MySqlPool, mysql::MySqlPoolOptions};
+use sqlx::mysql::MySqlPoolOptions;
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot},
@@ -165,7 +165,7 @@ async fn run(
 
 /// Plays the coordinator and counts what was committed.
 struct Coordinator {
-    phase_two: MySqlPool,
+    pool: AtPool,
     registrar: Arc<TestRegistrar>,
     open: BTreeMap<u64, BTreeSet<Xid>>,
     committed: BTreeMap<i64, i64>,
@@ -223,16 +223,14 @@ impl Coordinator {
             .map(|&branch| BranchKey { xid, branch })
             .collect();
         if commit {
-            phase_two::delete_undo(&self.phase_two, &keys)
+            phase_two::delete_undo(self.pool.phase_two(), &keys)
                 .await
                 .expect("deleted");
         } else {
             for key in keys {
                 let was_done = done.contains(&key.branch);
                 loop {
-                    match phase_two::roll_back(&self.phase_two, key, was_done, UndoPolicy::Check)
-                        .await
-                    {
+                    match phase_two::roll_back(&self.pool, key, was_done, UndoPolicy::Check).await {
                         Ok(()) => break,
                         // A connection of a dead agent still holds local locks.
                         Err(PhaseTwoError::Failed { .. } | PhaseTwoError::Unavailable { .. }) => {}
@@ -294,7 +292,7 @@ async fn agents_die_at(level: &'static str) {
     let f = Fixture::new(SETUP).await;
     let (tell, mut heard) = mpsc::unbounded_channel();
     let mut coordinator = Coordinator {
-        phase_two: f.pool.phase_two().clone(),
+        pool: f.pool.clone(),
         registrar: f.registrar.clone(),
         open: BTreeMap::new(),
         committed: BTreeMap::new(),

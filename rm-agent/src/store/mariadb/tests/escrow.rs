@@ -223,8 +223,7 @@ async fn columns_that_others_may_change_stay_as_they_are() {
         xid: xid(2),
         branch: 1,
     };
-    let result =
-        phase_two::roll_back(f.pool.phase_two(), key, true, super::UndoPolicy::Check).await;
+    let result = phase_two::roll_back(&f.pool, key, true, super::UndoPolicy::Check).await;
     assert!(
         matches!(result, Err(PhaseTwoError::Stuck { .. })),
         "{result:?}"

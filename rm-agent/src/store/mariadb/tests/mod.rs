@@ -6,6 +6,7 @@ mod concurrent;
 mod crashes;
 mod escrow;
 mod global_lock;
+mod narrow;
 mod phase_one;
 mod proof;
 mod refusals;
@@ -82,13 +83,7 @@ impl Fixture {
         branch: u32,
         policy: UndoPolicy,
     ) -> Result<(), PhaseTwoError> {
-        phase_two::roll_back(
-            self.pool.phase_two(),
-            BranchKey { xid, branch },
-            true,
-            policy,
-        )
-        .await
+        phase_two::roll_back(&self.pool, BranchKey { xid, branch }, true, policy).await
     }
 
     /// Runs SQL statements one by one in a branch of `xid` and commits it.

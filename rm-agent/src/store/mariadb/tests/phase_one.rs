@@ -143,7 +143,7 @@ async fn a_commit_after_the_give_up_time_is_refused_by_the_database() {
 async fn a_branch_that_was_rolled_back_before_cannot_commit() {
     let f = Fixture::new(STOCK).await;
     super::phase_two::roll_back(
-        f.pool.phase_two(),
+        &f.pool,
         super::BranchKey {
             xid: xid(1),
             branch: 1,

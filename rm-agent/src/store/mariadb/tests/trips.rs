@@ -1,6 +1,9 @@
 //! Round trips to the database, counted by a proxy.
 
-use super::{super::catalog::read_table, AtPool, Fixture, proxy, xid};
+use super::{
+    super::{catalog::read_table, phase_two::roll_back},
+    AtPool, BranchKey, Fixture, UndoPolicy, proxy, xid,
+};
 use crate::at::statement::TableName;
 
 /// What a transaction of this one statement costs: plainly, and as a branch.
@@ -76,7 +79,54 @@ async fn a_branch_needs_two_round_trips_more_or_three_for_a_replace() {
     }
 }
 
-/// Each rollback reads the description anew, so it must be cheap.
+/// What the undo of a branch of this one statement costs.
+async fn trips_of_rollback(f: &Fixture, setup: &str, sql: &'static str) -> usize {
+    let (url, counter) = proxy::start(&f.url).await;
+    let pool = AtPool::builder(&url)
+        .resource("test-db")
+        .build(f.registrar.clone())
+        .expect("a pool");
+    let mut count = 0;
+    // The first round prepares the statements and learns who references the table.
+    for round in 0..2 {
+        f.execute(setup).await;
+        f.registrar.release();
+        f.branch(xid(round + 1), &[sql]).await.expect("commit");
+        // The driver looks at a connection that comes back.
+        while pool.phase_two().size() > 0 && pool.phase_two().num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+        counter.take();
+        let xid = xid(round + 1);
+        let branch = f.registrar.done_branches(xid).pop().expect("committed");
+        let key = BranchKey { xid, branch };
+        roll_back(&pool, key, true, UndoPolicy::Check)
+            .await
+            .expect("undone");
+        count = counter.take();
+    }
+    pool.phase_two().close().await;
+    count
+}
+
+#[tokio::test]
+async fn a_rollback_needs_six_round_trips() {
+    let f = Fixture::new("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT);").await;
+    let setup = "TRUNCATE t; TRUNCATE undo_log; INSERT INTO t VALUES (7, 1), (8, 2)";
+    for (sql, trips) in [
+        // Its record; the columns; the rows, locked; each row changed; the rows once more; the end.
+        ("UPDATE t SET v = v + 1 WHERE id = 7", 6),
+        ("UPDATE t SET v = v + 1", 7),
+        ("DELETE FROM t WHERE id = 7", 6),
+        ("INSERT INTO t (v) VALUES (3)", 6),
+    ] {
+        // The ping of a connection that has gone back may come early.
+        let counted = trips_of_rollback(&f, setup, sql).await;
+        assert!((trips..=trips + 1).contains(&counted), "{counted}: {sql}");
+    }
+}
+
+/// Each pool reads descriptions again and again, so it must be cheap.
 #[tokio::test]
 async fn a_table_is_described_without_a_look_at_the_tables_of_the_system() {
     let f = Fixture::new(

@@ -200,8 +200,7 @@ impl<'a> World<'a> {
         } else {
             counts.rolled_back += 1;
             for &key in &keys {
-                let undone =
-                    phase_two::roll_back(self.pool.phase_two(), key, true, UndoPolicy::Check).await;
+                let undone = phase_two::roll_back(&self.pool, key, true, UndoPolicy::Check).await;
                 if let Err(error) = undone {
                     counts.mismatches.push(format!("not undone: {error:?}"));
                 }
