@@ -2,13 +2,17 @@
 //! read again. The statement cannot reach a row that has no image, whatever others commit
 //! meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sqlx::{Either, MySqlConnection};
 
 use super::{
     executor::Statement,
-    images::{self, MAX_PARAMETERS},
+    images,
+    keys::{MAX_PARAMETERS, RowKeys},
     plan::{consumed, refuse},
     run::{collect, key, read_by_key, row_error},
     transaction::Step,
@@ -40,6 +44,8 @@ pub(super) struct ChangePlan {
     /// The user's statement around the keys.
     before_keys: String,
     after_keys: String,
+    /// Others are joined to the table: a row of it may come several times.
+    joins: bool,
     /// How the statement refers to the table, if others are joined to it.
     reference: Option<String>,
     /// Whether the user's statement returns rows.
@@ -66,6 +72,7 @@ impl ChangePlan {
             new_keys,
             before_keys,
             after_keys,
+            joins: write.joins,
             reference: keeps_joins.then(|| write.reference.clone()),
             returns: write.returning.is_some(),
             adds_only: adds_only(write, table),
@@ -73,17 +80,10 @@ impl ChangePlan {
         })
     }
 
-    /// The statement, for so many keys only.
-    fn sql(&self, count: usize) -> String {
-        let keys = match count {
-            0 => "FALSE".to_owned(),
-            count => images::key_condition_as(
-                &images::key_columns(&self.table),
-                count,
-                self.reference.as_deref(),
-            ),
-        };
-        format!("{}{keys}{}", self.before_keys, self.after_keys)
+    /// The statement, for these rows only.
+    fn sql(&self, keys: &RowKeys<'_, RowImage>) -> String {
+        let condition = keys.condition(self.reference.as_deref());
+        format!("{}{condition}{}", self.before_keys, self.after_keys)
     }
 
     pub(super) async fn run(
@@ -96,13 +96,9 @@ impl ChangePlan {
         let table = &self.table;
         let reading = statement.with_text(self.locking_sql.clone(), statement.arguments());
         let (before, moved) = self.lock(connection, reading).await?;
-        let count = if before.is_empty() {
-            0
-        } else {
-            images::padded(before.len())
-        };
+        let keys = RowKeys::of(table, &before);
         let mut arguments = statement.arguments();
-        let parameters = sqlx::Arguments::len(&arguments) + count * table.key.len();
+        let parameters = sqlx::Arguments::len(&arguments) + keys.parameters();
         if parameters > MAX_PARAMETERS {
             return Err(Error::TooLarge {
                 what: format!("the statement's keys and parameters, {parameters},"),
@@ -110,17 +106,19 @@ impl ChangePlan {
             }
             .into());
         }
-        images::bind_keys(&mut arguments, table, &before, count)?;
-        let writing = statement.with_text(self.sql(count), arguments);
+        keys.bind(&mut arguments)?;
+        let writing = statement.with_text(self.sql(&keys), arguments);
         let steps = collect(connection, writing, true, |_| Ok(())).await?;
         *wrote = true;
         match self.kind {
             WriteKind::Delete => self.deleted(&steps, before, changes)?,
             _ if before.is_empty() => {}
             _ => {
-                let (mut after, adds_only) = self.read(connection, statement, &moved).await?;
+                let moved = if moved.is_empty() { &before } else { &moved };
+                let (mut after, adds_only) = self.read(connection, statement, moved).await?;
+                let moved: Vec<_> = moved.iter().map(|row| key(table, row)).collect();
                 for (row, moved) in before.into_iter().zip(&moved) {
-                    let new = after.remove(&key(table, moved)).ok_or_else(|| {
+                    let new = after.remove(moved).ok_or_else(|| {
                         row_error(
                             table,
                             "it is not found under its primary key after it was updated; assign \
@@ -167,14 +165,14 @@ impl ChangePlan {
         }
         let first = outputs.len();
         outputs.extend(images::outputs(table));
-        let count = images::padded(rows.len());
+        let keys = RowKeys::of(table, rows);
         let mut arguments = statement.arguments();
-        images::bind_keys(&mut arguments, table, rows, count)?;
+        keys.bind(&mut arguments)?;
         let sql = format!(
             "SELECT {} FROM {} WHERE {} FOR UPDATE",
             outputs.join(", "),
             quote_qualified(&table.schema, &table.name),
-            images::key_condition(&images::key_columns(table), count),
+            keys.condition(None),
         );
         let (mut found, mut adds_only) = (BTreeMap::new(), true);
         collect(
@@ -196,28 +194,32 @@ impl ChangePlan {
         Ok((found, adds_only))
     }
 
-    /// Locks and reads the rows, each once: as they are, and with the keys that they get.
+    /// Locks and reads the rows, each once: as they are, and with the keys that they get, if
+    /// the statement assigns some.
     async fn lock(
         &self,
         connection: &mut MySqlConnection,
         reading: Statement,
     ) -> Result<(Vec<RowImage>, Vec<RowImage>), sqlx::Error> {
         let table = &self.table;
-        let mut found: BTreeMap<Vec<Value>, usize> = BTreeMap::new();
+        let mut found: BTreeSet<Vec<Value>> = BTreeSet::new();
         let (mut before, mut moved) = (Vec::new(), Vec::new());
         collect(connection, reading, false, |row| {
             let image = images::image_or_none(row, 0, table)?;
             // An outer join may have no row of this table.
             let Some(image) = image else { return Ok(()) };
-            let mut new = image.clone();
-            for &(position, output) in &self.new_keys {
-                let value = images::value(row, output)?;
-                new.values[position] = same_form(&image.values[position], value);
+            if self.joins && !found.insert(key(table, &image)) {
+                return Ok(());
             }
-            if found.insert(key(table, &image), before.len()).is_none() {
-                before.push(image);
+            if !self.new_keys.is_empty() {
+                let mut new = image.clone();
+                for &(position, output) in &self.new_keys {
+                    let value = images::value(row, output)?;
+                    new.values[position] = same_form(&image.values[position], value);
+                }
                 moved.push(new);
             }
+            before.push(image);
             Ok(())
         })
         .await?;

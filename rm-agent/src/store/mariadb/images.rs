@@ -1,7 +1,5 @@
 //! Row images: which expressions show them, how values go back to the database.
 
-use std::borrow::Borrow;
-
 use bytes::Bytes;
 use sqlx::{
     Arguments as _, Row as _,
@@ -21,9 +19,6 @@ use crate::{
 /// Values above this never fit into an undo record; the database shows what is larger
 /// than its largest message as NULL.
 const LARGEST_VALUE: usize = limits::MAX_UNDO_BYTES;
-
-/// The most parameters of one statement in MariaDB's protocol.
-pub(super) const MAX_PARAMETERS: usize = 65_535;
 
 fn class(type_oid: u32) -> Class {
     // Numbers come from this library's catalog reader, or from a record that was checked.
@@ -60,33 +55,37 @@ pub(super) fn output(column: &Column, reference: Option<&str>) -> String {
     }
 }
 
-fn qualified(reference: Option<&str>, name: &str) -> String {
+pub(super) fn qualified(reference: Option<&str>, name: &str) -> String {
     match reference {
         Some(reference) => format!("{reference}.{}", quote(name)),
         None => quote(name),
     }
 }
 
+/// Whether its values may be larger than an undo record.
+fn may_be_large(column: &Column) -> bool {
+    const LARGE: [&str; 9] = [
+        "mediumtext",
+        "longtext",
+        "mediumblob",
+        "longblob",
+        "json",
+        "geometry",
+        "multi",
+        "polygon",
+        "linestring",
+    ];
+    matches!(class(column.type_oid), Class::Text | Class::Bytes)
+        && LARGE
+            .iter()
+            .any(|large| column.type_name.starts_with(large))
+}
+
 fn size_guard(table: &Table, reference: Option<&str>) -> Option<String> {
-    let large = |type_name: &str| {
-        [
-            "mediumtext",
-            "longtext",
-            "mediumblob",
-            "longblob",
-            "geometry",
-            "json",
-        ]
-        .iter()
-        .any(|large| type_name.starts_with(large))
-            || type_name.starts_with("multi")
-            || type_name.contains("polygon")
-            || type_name.contains("linestring")
-    };
     let sizes: Vec<String> = table
         .columns
         .iter()
-        .filter(|c| class(c.type_oid) != Class::Weight && large(&c.type_name))
+        .filter(|column| may_be_large(column))
         .map(|c| {
             let name = qualified(reference, &c.name);
             format!("COALESCE(LENGTH({name}), 0) > {LARGEST_VALUE}")
@@ -101,7 +100,7 @@ pub(super) fn image(row: &MySqlRow, first: usize, table: &Table) -> Result<RowIm
     for index in first..first + table.columns.len() {
         values.push(value(row, index)?);
     }
-    if size_guard(table, None).is_some() {
+    if table.columns.iter().any(may_be_large) {
         let guard: Option<Vec<u8>> = row.try_get_unchecked(first + table.columns.len())?;
         if guard.as_deref() != Some(b"0") {
             return Err(Error::TooLarge {
@@ -159,73 +158,4 @@ pub(super) fn bind(
         Class::Text | Class::Bytes | Class::Weight => arguments.add(&bytes[..]),
     };
     added.map_err(sqlx::Error::Encode)
-}
-
-/// A column of a key: its name, class and signature.
-pub(super) type KeyColumn<'a> = (&'a str, u32, &'a str);
-
-pub(super) fn key_columns(table: &Table) -> Vec<KeyColumn<'_>> {
-    let column = |&position: &usize| {
-        let column = &table.columns[position];
-        (&*column.name, column.type_oid, &*column.type_name)
-    };
-    table.key.iter().map(column).collect()
-}
-
-/// The condition that a row's key is one of `count`.
-pub(super) fn key_condition(key: &[KeyColumn<'_>], count: usize) -> String {
-    key_condition_as(key, count, None)
-}
-
-/// The same where other tables have columns of the same names.
-pub(super) fn key_condition_as(
-    key: &[KeyColumn<'_>],
-    count: usize,
-    reference: Option<&str>,
-) -> String {
-    let comparison = |&(_, oid, signature): &KeyColumn<'_>| class(oid).comparison(signature);
-    if let [only] = key {
-        let values = vec![comparison(only); count];
-        return format!(
-            "{} IN ({})",
-            qualified(reference, only.0),
-            values.join(", ")
-        );
-    }
-    let terms: Vec<String> = key
-        .iter()
-        .map(|column| {
-            format!(
-                "{} = {}",
-                qualified(reference, column.0),
-                comparison(column)
-            )
-        })
-        .collect();
-    let row = format!("({})", terms.join(" AND "));
-    format!("({})", vec![row; count].join(" OR "))
-}
-
-/// Keys for [`key_condition`]: of so many rows that few different texts arise. The
-/// last one is repeated.
-pub(super) fn padded(count: usize) -> usize {
-    count.next_power_of_two()
-}
-
-/// Adds the keys of the rows, and the last one again up to `count`.
-pub(super) fn bind_keys(
-    arguments: &mut MySqlArguments,
-    table: &Table,
-    rows: &[impl Borrow<RowImage>],
-    count: usize,
-) -> Result<(), sqlx::Error> {
-    let last = rows.last().into_iter().cycle();
-    for row in rows.iter().chain(last).take(count) {
-        let values = &row.borrow().values;
-        for &position in &table.key {
-            let column = &table.columns[position];
-            bind(arguments, column.type_oid, &values[position])?;
-        }
-    }
-    Ok(())
 }

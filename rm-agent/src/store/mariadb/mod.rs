@@ -9,6 +9,7 @@ mod executor;
 mod failure;
 mod images;
 mod insert;
+mod keys;
 mod locking;
 pub(crate) mod phase_two;
 mod plan;

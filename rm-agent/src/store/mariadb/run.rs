@@ -8,7 +8,9 @@ use sqlx::{
     mysql::{MySqlArguments, MySqlRow},
 };
 
-use super::{branch::Branch, executor::Statement, images, plan::WritePlan, transaction::Step};
+use super::{
+    branch::Branch, executor::Statement, images, keys::RowKeys, plan::WritePlan, transaction::Step,
+};
 use crate::{
     at::{
         image::{RowImage, Value},
@@ -107,11 +109,11 @@ pub(super) async fn read_by_key(
     table: &Table,
     rows: &[RowImage],
 ) -> Result<BTreeMap<Vec<Value>, RowImage>, sqlx::Error> {
-    let count = images::padded(rows.len());
+    let keys = RowKeys::of(table, rows);
     let mut arguments = MySqlArguments::default();
-    images::bind_keys(&mut arguments, table, rows, count)?;
-    let condition = images::key_condition(&images::key_columns(table), count);
-    let reading = Statement::own(super::plan::read_sql(table, &condition), arguments);
+    keys.bind(&mut arguments)?;
+    let sql = super::plan::read_sql(table, &keys.condition(None));
+    let reading = Statement::own(sql, arguments);
     let found = read_images(connection, reading, table).await?;
     Ok(found
         .into_iter()

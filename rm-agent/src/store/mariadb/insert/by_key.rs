@@ -18,7 +18,7 @@ use crate::{
     store::mariadb::{
         catalog::TableInfo,
         executor::Statement,
-        images::{self, MAX_PARAMETERS},
+        keys::{self, MAX_PARAMETERS},
         plan::{consumed, read_sql, refuse},
         run::{collect, read_images, row_error},
         transaction::Step,
@@ -153,7 +153,7 @@ impl ByKey {
             conditions.push(format!("({})", self.condition));
         }
         if let Some(column) = self.generated {
-            let count = images::padded(self.rows);
+            let count = keys::padded(self.rows);
             let last = (self.rows as u64).saturating_sub(1);
             for number in 0..count as u64 {
                 let id = done.last_insert_id() + number.min(last) * increment;

@@ -27,7 +27,7 @@ use crate::{
     store::mariadb::{
         catalog::{TableInfo, UniqueKey},
         executor::Statement,
-        images::{self, MAX_PARAMETERS},
+        keys::{MAX_PARAMETERS, RowKeys},
         plan::{consumed, read_sql, refuse},
         run::{collect, read_images, row_error},
     },
@@ -111,13 +111,13 @@ impl Clearing {
         let mut done = MySqlQueryResult::default();
         let most = (MAX_PARAMETERS / 2) / table.key.len().max(1);
         for rows in rows.chunks(most) {
-            let count = images::padded(rows.len());
+            let keys = RowKeys::of(table, rows);
             let mut arguments = MySqlArguments::default();
-            images::bind_keys(&mut arguments, table, rows, count)?;
+            keys.bind(&mut arguments)?;
             let sql = format!(
                 "DELETE FROM {} WHERE {}",
                 quote_qualified(&table.schema, &table.name),
-                images::key_condition(&images::key_columns(table), count),
+                keys.condition(None),
             );
             let deleting = Statement::own(sql, arguments);
             let steps = collect(connection, deleting, true, |_| Ok(())).await?;

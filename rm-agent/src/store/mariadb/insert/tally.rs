@@ -18,7 +18,7 @@ use crate::{
     store::mariadb::{
         catalog::TableInfo,
         executor::Statement,
-        images::{self, MAX_PARAMETERS},
+        keys::{MAX_PARAMETERS, RowKeys},
         run::{self, collect, row_error},
         transaction::Step,
     },
@@ -135,13 +135,13 @@ impl TallyPlan {
             let images: Vec<RowImage> = rows.iter().map(|(row, _)| row.clone()).collect();
             let most = (MAX_PARAMETERS / 2) / table.key.len().max(1);
             for images in images.chunks(most) {
-                let count = images::padded(images.len());
+                let keys = RowKeys::of(table, images);
                 let mut arguments = MySqlArguments::default();
-                images::bind_keys(&mut arguments, table, images, count)?;
+                keys.bind(&mut arguments)?;
                 let mut sql = format!(
                     "UPDATE {} SET {column} = {column} WHERE {}",
                     quote_qualified(&table.schema, &table.name),
-                    images::key_condition(&images::key_columns(table), count),
+                    keys.condition(None),
                     column = self.column,
                 );
                 if let Some(key) = key {

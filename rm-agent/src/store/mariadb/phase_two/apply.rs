@@ -7,7 +7,7 @@
 use sqlx::{Executor as _, MySqlConnection, mysql::MySqlArguments};
 
 use super::{
-    super::{error_number, executor::Statement, images, plan::Planner},
+    super::{error_number, executor::Statement, images, keys::RowKeys, plan::Planner},
     PhaseTwoError, failure,
     rows::Step,
     table::{CurrentTable, Found},
@@ -218,12 +218,14 @@ impl CurrentTable {
                 assignments.push(format!("{0} = {0}", quote(name)));
             }
         }
-        images::bind_keys(&mut arguments, self.table(), &[&current.image], 1)?;
+        let row = [&current.image];
+        let keys = RowKeys::of(self.table(), &row);
+        keys.bind(&mut arguments)?;
         let sql = format!(
             "UPDATE {} SET {} WHERE {}",
             self.name,
             assignments.join(", "),
-            images::key_condition(&images::key_columns(self.table()), 1)
+            keys.condition(None)
         );
         self.execute(connection, sql, arguments).await
     }
@@ -273,12 +275,10 @@ impl CurrentTable {
         self.check_references(connection, current, changes, "deleted")
             .await?;
         let mut arguments = MySqlArguments::default();
-        images::bind_keys(&mut arguments, self.table(), &[&current.image], 1)?;
-        let sql = format!(
-            "DELETE FROM {} WHERE {}",
-            self.name,
-            images::key_condition(&images::key_columns(self.table()), 1)
-        );
+        let row = [&current.image];
+        let keys = RowKeys::of(self.table(), &row);
+        keys.bind(&mut arguments)?;
+        let sql = format!("DELETE FROM {} WHERE {}", self.name, keys.condition(None));
         self.execute(connection, sql, arguments).await
     }
 

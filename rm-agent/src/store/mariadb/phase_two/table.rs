@@ -8,7 +8,7 @@ use super::{
     super::{
         catalog::columns::Described,
         executor::Statement,
-        images,
+        keys::RowKeys,
         plan::{Planner, read_sql},
         run::read_images,
     },
@@ -210,12 +210,11 @@ impl CurrentTable {
     ) -> Result<BTreeMap<Vec<Value>, Found>, PhaseTwoError> {
         let mut found = BTreeMap::new();
         for rows in rows.chunks(ROWS_AT_ONCE) {
-            let count = images::padded(rows.len());
+            let keys = RowKeys::of(&self.table, rows);
             let mut arguments = MySqlArguments::default();
-            images::bind_keys(&mut arguments, &self.table, rows, count)
-                .map_err(|error| failure(&error))?;
-            let condition = images::key_condition(&images::key_columns(&self.table), count);
-            let reading = Statement::own(read_sql(&self.table, &condition), arguments);
+            keys.bind(&mut arguments).map_err(|error| failure(&error))?;
+            let sql = read_sql(&self.table, &keys.condition(None));
+            let reading = Statement::own(sql, arguments);
             let rows = read_images(connection, reading, &self.table)
                 .await
                 .map_err(|error| failure(&error))?;

@@ -1,6 +1,7 @@
 //! AT against a real MariaDB.
 
 mod agent;
+mod batches;
 mod blocked;
 mod concurrent;
 mod crashes;
