@@ -10,12 +10,11 @@ mod rows;
 mod sweep;
 mod table;
 
-use futures_util::TryStreamExt as _;
-use sqlx::{Executor as _, MySqlPool, Row as _, mysql::MySqlRow};
+use sqlx::{MySqlPool, Row as _};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
 
-use super::{connection::Held, error_number, pool::AtPool};
+use super::{connection::Held, error_number, pool::AtPool, session::send};
 use crate::{
     at::codec::UndoRecord,
     limits,
@@ -100,7 +99,10 @@ pub(crate) async fn roll_back(
     let mut held = Held::new(connection);
     held.soil();
     let result = match roll_back_inside(pool, &mut held, key, was_done, policy).await {
-        Ok(end) => send(&mut held, end).await.map(drop),
+        Ok(end) => match send(held.get(), end).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        },
         Err(error) => Err(error),
     };
     if result.is_ok() {
@@ -110,17 +112,6 @@ pub(crate) async fn roll_back(
         held.close().await;
     }
     result
-}
-
-/// Sends statements as one message; the row that one of them shows.
-async fn send(held: &mut Held, message: String) -> Result<Option<MySqlRow>, PhaseTwoError> {
-    let message = sqlx::raw_sql(sqlx::AssertSqlSafe(message));
-    let mut steps = held.get().fetch_many(message);
-    let mut shown = None;
-    while let Some(step) = steps.try_next().await.map_err(|error| failure(&error))? {
-        shown = step.right().or(shown);
-    }
-    Ok(shown)
 }
 
 /// Does all but the last message, which it returns.
@@ -145,9 +136,10 @@ async fn roll_back_inside(
         u128::from_be_bytes(token),
     );
     let nothing_to_undo = || "COMMIT".to_owned();
-    let row = send(held, begin)
-        .await?
-        .ok_or_else(|| failure(&sqlx::Error::RowNotFound))?;
+    let row = send(held.get(), begin)
+        .await
+        .and_then(|row| row.ok_or(sqlx::Error::RowNotFound))
+        .map_err(|error| failure(&error))?;
     let record: Vec<u8> = row.try_get(0).map_err(|error| failure(&error))?;
     let status: i16 = row.try_get(1).map_err(|error| failure(&error))?;
     if status == DEFENCE && record == token {

@@ -1,7 +1,7 @@
 //! How a branch begins, and what the session must be like for its images to hold.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Either, Executor as _, MySqlConnection, Row as _, mysql::MySqlRow};
+use sqlx::{Executor as _, MySqlConnection, Row as _, mysql::MySqlRow};
 
 use super::branch::Branch;
 use crate::error::Error;
@@ -68,14 +68,23 @@ pub(super) async fn empty_capture(
     Ok(())
 }
 
-/// Opens the local transaction of a branch: one message. Without autocommit, no
-/// statement is on its own if the database rolls all back.
-pub(super) async fn begin(
+/// Sends statements as one message; the row that one of them shows.
+pub(super) async fn send(
     connection: &mut MySqlConnection,
-    lock_timeout_s: u64,
-    database: &str,
-) -> Result<Session, sqlx::Error> {
-    let message = format!(
+    message: String,
+) -> Result<Option<MySqlRow>, sqlx::Error> {
+    let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
+    let mut shown = None;
+    while let Some(step) = steps.try_next().await? {
+        shown = step.right().or(shown);
+    }
+    Ok(shown)
+}
+
+/// Opens the local transaction of a branch: one message, whose row [`read`] takes. Without
+/// autocommit, no statement is on its own if the database rolls all back.
+pub(super) fn begin(lock_timeout_s: u64) -> String {
+    format!(
         "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}, autocommit = 0, \
          {CAPTURED} = NULL; \
          SELECT CAST(@@session.sql_mode AS CHAR), CAST(@@session.tx_isolation AS CHAR), \
@@ -85,21 +94,11 @@ pub(super) async fn begin(
          CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), \
          CAST(CONNECTION_ID() AS CHAR); \
          START TRANSACTION; SAVEPOINT {ANCHOR}"
-    );
-    let mut row = None;
-    {
-        let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
-        while let Some(step) = steps.try_next().await? {
-            if let Either::Right(found) = step {
-                row = Some(found);
-            }
-        }
-    }
-    let row = row.ok_or(sqlx::Error::RowNotFound)?;
-    Ok(read(&row, database)?)
+    )
 }
 
-fn read(row: &MySqlRow, database: &str) -> Result<Session, Error> {
+/// What the database said when the branch began, if its images hold in such a session.
+pub(super) fn read(row: &MySqlRow, database: &str) -> Result<Session, Error> {
     let value = |index: usize| -> Result<String, Error> {
         let found: Option<String> = row
             .try_get(index)

@@ -1,5 +1,7 @@
 //! A local transaction: plain, or a branch of a global one.
 
+mod begin;
+
 use std::{fmt, sync::Arc};
 
 use accede_proto::Xid;
@@ -16,7 +18,7 @@ use super::{
     branch::{Branch, commit_error, send_commit},
     connection::Held,
     executor::Statement,
-    failure::{connection_is_lost, error_number, fails_alone},
+    failure::{error_number, fails_alone},
     plan::Plan,
     pool::AtPool,
     run, savepoint, session,
@@ -415,26 +417,6 @@ impl AtTransaction {
         Ok(())
     }
 
-    /// Plans the statement. A pooled connection may have died since it was last
-    /// used; while nothing has happened on it, another one takes its place.
-    async fn plan(&mut self, statement: &Statement, idle: bool) -> Result<Arc<Plan>, Error> {
-        let pool = self.pool.clone();
-        let mut renewals = if idle { pool.plain().size() } else { 0 };
-        loop {
-            let sql = statement.sql.as_str();
-            match pool.planner().plan(sql, self.held.get()).await {
-                Err(Error::Database { source, .. })
-                    if renewals > 0 && connection_is_lost(&source) =>
-                {
-                    renewals -= 1;
-                    let renewed = self.held.renew(pool.plain()).await;
-                    renewed.map_err(Error::database("connecting to the database"))?;
-                }
-                result => return result,
-            }
-        }
-    }
-
     fn stay_broken(&mut self, reason: &str) -> sqlx::Error {
         self.state = State::Broken(reason.to_owned());
         Error::Broken {
@@ -453,62 +435,9 @@ impl AtTransaction {
         error
     }
 
-    async fn begin_plainly(&mut self) -> Result<(), sqlx::Error> {
-        match self.state {
-            State::Open => return Ok(()),
-            State::Idle => {}
-            State::Busy | State::Broken(_) => {
-                return Err(self.stay_broken("its BEGIN was cancelled or failed"));
-            }
-        }
-        self.state = State::Busy;
-        self.first_message("BEGIN".to_owned()).await?;
-        self.state = State::Open;
-        Ok(())
-    }
-
-    /// Sends the message that opens the local transaction. A pooled connection
-    /// may have died since it was last used; nothing has happened on it yet, so
-    /// another one takes its place.
-    async fn first_message(&mut self, message: String) -> Result<(), sqlx::Error> {
-        let mut renewals = self.pool.plain().size();
-        loop {
-            self.held.soil();
-            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(message.clone()));
-            match self.held.get().execute(query).await {
-                Err(error) if renewals > 0 && connection_is_lost(&error) => {
-                    renewals -= 1;
-                    self.held.renew(self.pool.plain()).await?;
-                }
-                result => return result.map(drop),
-            }
-        }
-    }
-
     /// Looks after the waits of this branch.
     fn watch(&self) -> Watch<AtPool> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         Watch::new(&self.pool, branch.xid, branch.backend())
-    }
-
-    /// Everything that a branch begins with, in one message.
-    async fn begin_branch(&mut self) -> Result<(), sqlx::Error> {
-        let branch = self.branch.as_ref().expect("only called for a branch");
-        // In whole seconds; rather too long than none at all.
-        let seconds = branch.remaining().as_secs().max(1);
-        let mut renewals = self.pool.plain().size();
-        let session = loop {
-            self.held.soil();
-            match session::begin(self.held.get(), seconds, self.pool.database()).await {
-                Err(error) if renewals > 0 && connection_is_lost(&error) => {
-                    renewals -= 1;
-                    self.held.renew(self.pool.plain()).await?;
-                }
-                result => break result?,
-            }
-        };
-        let branch = self.branch.as_mut().expect("only called for a branch");
-        branch.begun = Some((session, clock::now()));
-        Ok(())
     }
 }
