@@ -14,6 +14,20 @@ use super::{
 };
 use crate::{at::escrow::Bounds, error::Error, limits, registrar::Registrar};
 
+/// Asks connections whether they live if they were not used for a while.
+fn tested_when_idle() -> PgPoolOptions {
+    PgPoolOptions::new()
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > limits::POOL_TEST_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
 /// Collects the settings of an [`AtPool`]. Every default stands in [`limits`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build` or `connect`"]
@@ -36,18 +50,9 @@ impl AtPoolBuilder {
             .map_err(|error| format!("the database URL cannot be used: {error}"));
         Self {
             options,
-            pool: PgPoolOptions::new()
+            pool: tested_when_idle()
                 .max_connections(limits::POOL_CONNECTIONS)
-                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .before_acquire(|connection, metadata| {
-                    Box::pin(async move {
-                        if metadata.idle_for > limits::POOL_TEST_AFTER {
-                            connection.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                }),
+                .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT),
             own_pool: false,
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
             resource: None,
@@ -207,7 +212,7 @@ impl AtPoolBuilder {
             ("intervalstyle", "postgres".to_owned()),
             ("xmloption", "content".to_owned()),
         ]);
-        let phase_two = PgPoolOptions::new()
+        let phase_two = tested_when_idle()
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
             .connect_lazy_with(phase_two_options);

@@ -110,24 +110,30 @@ async fn roll_back_once(
     sqlx::raw_sql("BEGIN; SET CONSTRAINTS ALL DEFERRED")
         .execute(held.get())
         .await?;
-    let result = roll_back_inside(&mut held, key, was_done, policy, patient).await;
-    if result.is_ok() {
-        sqlx::raw_sql("COMMIT").execute(held.get()).await?;
-        held.clean();
-    } else {
-        // The connection is closed if this fails, which rolls back as well.
-        let _ = held.roll_back().await;
+    match roll_back_inside(&mut held, key, was_done, policy, patient).await {
+        Ok(end) => {
+            let end = sqlx::raw_sql(sqlx::AssertSqlSafe(end));
+            end.execute(held.get()).await?;
+            held.clean();
+            Ok(())
+        }
+        Err(failure) => {
+            // The connection is closed if this fails, which rolls back as well.
+            let _ = held.roll_back().await;
+            Err(failure)
+        }
     }
-    result
 }
 
+/// Does all but the last message, which it returns.
 async fn roll_back_inside(
     held: &mut Held,
     key: BranchKey,
     was_done: bool,
     policy: UndoPolicy,
     patient: bool,
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
+    let nothing_to_undo = || "COMMIT".to_owned();
     // Waits for a branch that is committing at this moment: its undo row's key
     // is taken until its transaction ends. A row of ours makes it fail later.
     let fresh = sqlx::query(
@@ -151,7 +157,7 @@ async fn roll_back_inside(
             ))
             .into())
         } else {
-            Ok(())
+            Ok(nothing_to_undo())
         };
     }
     let row = sqlx::query(
@@ -169,21 +175,17 @@ async fn roll_back_inside(
         .into());
     };
     if row.try_get::<i16, _>(1)? != UNDOABLE {
-        return Ok(());
+        return Ok(nothing_to_undo());
     }
     if policy != UndoPolicy::AcceptCurrent {
         let record = UndoRecord::decode(row.try_get::<&[u8], _>(0)?)
             .map_err(|error| PhaseTwoError::stuck(error.to_string()))?;
         rows::undo(held.get(), record, policy == UndoPolicy::Forced, patient).await?;
     }
-    sqlx::query(
-        "UPDATE undo_log SET log_status = $3, rollback_info = '', log_created = clock_timestamp()
-         WHERE xid = $1 AND branch_id = $2",
-    )
-    .bind(key.xid_column())
-    .bind(key.branch_column())
-    .bind(UNDONE)
-    .execute(&mut *held.get())
-    .await?;
-    Ok(())
+    Ok(format!(
+        "UPDATE undo_log SET log_status = {UNDONE}, rollback_info = '', \
+         log_created = clock_timestamp() WHERE xid = {} AND branch_id = {}; COMMIT",
+        key.xid_column(),
+        key.branch_column(),
+    ))
 }

@@ -55,7 +55,7 @@ impl From<Failure> for PhaseTwoError {
 /// its way.
 pub(super) async fn apply_all(
     connection: &mut PgConnection,
-    tables: &[CurrentTable],
+    tables: &mut [CurrentTable],
     mut steps: Vec<Step>,
     forced: bool,
     patient: bool,
@@ -100,15 +100,17 @@ pub(super) async fn apply_all(
 /// can leave, and come back as a new row with the same bytes.
 async fn park_one(
     connection: &mut PgConnection,
-    tables: &[CurrentTable],
+    tables: &mut [CurrentTable],
     steps: &mut [Step],
 ) -> Result<bool, Failure> {
     for step in steps {
         let (Some(current), Some(_)) = (&step.current, &step.target) else {
             continue;
         };
+        let table = &mut tables[step.table];
+        table.read_cascades(connection).await?;
         connection.execute("SAVEPOINT accede_step").await?;
-        match tables[step.table].delete(connection, current).await {
+        match table.delete(connection, current).await {
             Ok(()) => {
                 connection.execute("RELEASE accede_step").await?;
                 step.current = None;
@@ -250,7 +252,7 @@ impl CurrentTable {
         connection: &mut PgConnection,
         current: &RowImage,
     ) -> Result<(), Failure> {
-        for cascade in &self.cascades {
+        for cascade in self.cascades() {
             let mut bound = Bound { values: Vec::new() };
             let terms: Vec<String> = cascade
                 .columns

@@ -29,7 +29,8 @@ pub(super) struct CurrentTable {
     /// Columns that the images do not have, because they came later or because the branch did
     /// not change them, and the value that rows got from `ADD COLUMN … DEFAULT`.
     added: Vec<(String, Option<String>)>,
-    pub(super) cascades: Vec<Cascade>,
+    /// Those that matter when a row goes, once they were asked for.
+    cascades: Option<Vec<Cascade>>,
 }
 
 /// A foreign key that would change other rows when one of this table goes.
@@ -142,6 +143,9 @@ pub(super) async fn undo(
                     has_new_values,
                 });
             }
+            if target.is_none() {
+                table.read_cascades(connection).await?;
+            }
             steps.push(Step {
                 table: tables.len(),
                 row,
@@ -159,7 +163,7 @@ pub(super) async fn undo(
     }
     respell(&mut steps);
     steps.sort_by_key(|step| std::cmp::Reverse(step.row.order));
-    apply_all(connection, &tables, steps, forced, patient).await
+    apply_all(connection, &mut tables, steps, forced, patient).await
 }
 
 impl UndoColumn {
@@ -243,14 +247,29 @@ impl CurrentTable {
         if seen != undo.columns.len() {
             return Err(changed(&name, "a column was dropped or renamed"));
         }
-        let cascades = read_cascades(connection, &name, &undo).await?;
         Ok(Self {
             undo,
             name,
             type_names,
             added,
-            cascades,
+            cascades: None,
         })
+    }
+
+    /// Reads, if they are not known, which foreign keys would change other rows when one goes.
+    pub(super) async fn read_cascades(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<(), PhaseTwoError> {
+        if self.cascades.is_none() {
+            self.cascades = Some(read_cascades(connection, &self.name, &self.undo).await?);
+        }
+        Ok(())
+    }
+
+    /// Those keys, as far as they were asked for.
+    pub(super) fn cascades(&self) -> &[Cascade] {
+        self.cascades.as_deref().unwrap_or_default()
     }
 
     pub(super) fn image_output(&self) -> String {

@@ -21,6 +21,7 @@ mod savepoints;
 mod server;
 mod shapes;
 mod sizes;
+mod trips;
 
 use std::sync::Arc;
 
