@@ -38,6 +38,23 @@ pub(in crate::store::mariadb) struct Described {
 }
 
 impl Described {
+    /// One of this name, of a type that is supported or not.
+    #[cfg(test)]
+    pub(in crate::store::mariadb) fn of(name: &str, class: Option<Class>) -> Self {
+        Self {
+            name: name.into(),
+            data_type: String::new(),
+            class,
+            signature: "int(11)".to_owned(),
+            generated: None,
+            hidden: false,
+            auto_increment: false,
+            set_on_update: false,
+            computed_default: false,
+            leads_index: false,
+        }
+    }
+
     /// As images show it; `None` for types that are not supported.
     pub(in crate::store::mariadb) fn column(&self) -> Option<Column> {
         let class = (self.class?, self.signature.as_str());

@@ -233,3 +233,54 @@ fn changed(table: &str, what: &str) -> PhaseTwoError {
          themselves; restore them by hand, then repair with accept"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undo(names: &[&str]) -> UndoTable {
+        let column = |name: &&str| UndoColumn {
+            name: (*name).into(),
+            type_oid: Class::Signed as u32,
+            text_type: Some("int(11)".into()),
+            generated: false,
+            merges: false,
+        };
+        UndoTable {
+            schema: "s".into(),
+            name: "t".into(),
+            key: vec![0],
+            columns: names.iter().map(column).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn table(recorded: &[&str], now: &[(&str, Option<Class>)]) -> Result<CurrentTable, String> {
+        let now = now.iter().map(|(name, class)| Described::of(name, *class));
+        let now: Vec<Described> = now.collect();
+        CurrentTable::new(undo(recorded), &now).map_err(|error| format!("{error:?}"))
+    }
+
+    #[test]
+    fn what_the_record_does_not_hold_is_the_rest() {
+        const INT: Option<Class> = Some(Class::Signed);
+        let whole = table(&["id", "v"], &[("id", INT), ("v", INT)]).expect("as it was");
+        assert!(!whole.has_more() && !whole.has_unknown());
+        let more = table(&["id"], &[("v", INT), ("id", INT), ("w", INT)]).expect("narrow");
+        let rest: Vec<&str> = more.rest().iter().map(|column| &*column.name).collect();
+        assert_eq!(rest, ["v", "w"]);
+        assert!(more.has_more() && !more.has_unknown());
+        // A row that holds such a value cannot come back.
+        let unknown = table(&["id"], &[("id", INT), ("v", None)]).expect("narrow");
+        assert!(unknown.has_more() && unknown.has_unknown() && unknown.rest().is_empty());
+        for (now, reason) in [
+            (&[][..], "the table is gone"),
+            (&[("v", INT)], "a column was dropped or renamed"),
+            (&[("id", None)], "id changed its type"),
+            (&[("id", Some(Class::Text))], "id changed its type"),
+        ] {
+            let error = table(&["id"], now).err().expect("it is not as it was");
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}
