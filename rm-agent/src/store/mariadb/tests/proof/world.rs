@@ -271,6 +271,12 @@ async fn run_both(
         }
         // Strict mode does not look at the condition of the locking read.
         (Ok(_), Err(error)) if class(&error).as_deref() == Some("22") => Ok(End::Failed),
+        // So it went on, and met something else.
+        (Err(here), Err(there))
+            if class(&there).as_deref() == Some("22") && Error::from_sqlx(&here).is_none() =>
+        {
+            Ok(End::Failed)
+        }
         // Two of its rows met each other.
         (Err(error), _) if matches!(Error::from_sqlx(&error), Some(Error::RowsMoved { .. })) => {
             Ok(End::Failed)
