@@ -13,7 +13,9 @@ use accede_proto::{
 use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::timeout_at};
 
 use crate::{
-    Error, GlobalTransaction, Options, Outcome, clock, limits,
+    Error, GlobalTransaction, Options, Outcome, clock,
+    hooks::Hooks,
+    limits,
     options::check_name,
     renewal,
     worker::{Missing, Worker},
@@ -38,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Handle,
     /// Bounds them.
     pub(crate) dropped: Arc<Semaphore>,
+    pub(crate) hooks: Hooks,
     renewal: AbortHandle,
 }
 
@@ -149,6 +152,7 @@ impl TransactionClientBuilder {
                 patience: self.patience,
                 runtime: Handle::current(),
                 dropped: Arc::new(Semaphore::new(limits::MAX_ROLL_BACKS_OF_DROPPED)),
+                hooks: Hooks::default(),
                 renewal: renewal.abort_handle(),
             }),
         })

@@ -74,6 +74,23 @@ pub enum Error {
         /// The caller's transaction.
         xid: Xid,
     },
+    /// Correct the program: a hook for a transaction that this client did not begin, or that has
+    /// ended. Who began it knows when it ends: give the hook there.
+    #[error(
+        "transaction {xid} was not begun by this client, or has ended: only who begins it can run hooks"
+    )]
+    BegunElsewhere {
+        /// The caller's transaction.
+        xid: Xid,
+    },
+    /// Correct the program: hooks are for a few things around a transaction. This one was not taken.
+    #[error("transaction {xid} has {limit} hooks already")]
+    TooManyHooks {
+        /// The caller's transaction.
+        xid: Xid,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// Retry later: the coordinator did not tell where the transaction stands.
     #[error("cannot tell the outcome of transaction {xid}: {reason}; ask again")]
     OutcomeUnavailable {
@@ -98,6 +115,15 @@ pub enum CommitError {
     /// It was decided to roll back: nothing of it is or stays permanent.
     #[error("{0}")]
     RolledBack(RolledBack),
+    /// A hook before the commit failed, so it was rolled back (if the coordinator could not be
+    /// told, by its time-out): nothing of it stays permanent.
+    #[error("transaction {xid} was rolled back, a hook prevented its commit: {reason}")]
+    Prevented {
+        /// Which one.
+        xid: Xid,
+        /// What the hook said.
+        reason: String,
+    },
     /// The coordinator never began it, so no branch could join: nothing of it is
     /// permanent.
     #[error("transaction {xid} was never begun: {refusal}")]
@@ -140,7 +166,8 @@ impl CommitError {
     pub fn xid(&self) -> Xid {
         match self {
             Self::RolledBack(back) => back.xid,
-            Self::NeverBegun { xid, .. }
+            Self::Prevented { xid, .. }
+            | Self::NeverBegun { xid, .. }
             | Self::Unknown { xid, .. }
             | Self::Forgotten { xid }
             | Self::Refused { xid, .. } => *xid,
@@ -221,9 +248,11 @@ impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Commit(CommitError::RolledBack(_) | CommitError::NeverBegun { .. }) => {
-                Self::aborted(text)
-            }
+            Error::Commit(
+                CommitError::RolledBack(_)
+                | CommitError::Prevented { .. }
+                | CommitError::NeverBegun { .. },
+            ) => Self::aborted(text),
             Error::Commit(CommitError::Unknown { .. } | CommitError::Forgotten { .. })
             | Error::RollBack(RollBackError::Unknown { .. } | RollBackError::Forgotten { .. }) => {
                 Self::unknown(text)
@@ -238,6 +267,8 @@ impl From<Error> for tonic::Status {
             Error::Commit(CommitError::Refused { .. })
             | Error::RollBack(RollBackError::Refused { .. })
             | Error::InvalidOption { .. }
+            | Error::BegunElsewhere { .. }
+            | Error::TooManyHooks { .. }
             | Error::Configuration(_) => Self::internal(text),
         }
     }

@@ -78,6 +78,8 @@
 //! - **The transaction follows the task**, not `tokio::spawn`: use
 //!   [`spawn_in_transaction`], or [`context::carry`] for other executors.
 //! - **Only who begins a transaction ends it**; [`Propagation`] says who joins.
+//! - **Around a transaction**: [`TransactionClient::before_commit`] for what may still prevent it,
+//!   [`TransactionClient::after_end`] for what depends on how it ended.
 //! - When this process dies, its undecided transactions are rolled back as soon
 //!   as its lease ends.
 //!
@@ -95,6 +97,7 @@ mod begins;
 mod client;
 mod clock;
 mod error;
+mod hooks;
 pub mod limits;
 mod options;
 mod outcome;
@@ -113,6 +116,7 @@ pub use accede_proto::{Xid, v1::refusal::Code as RefusalCode};
 pub use accede_tm_macros::global_transaction;
 pub use client::{TransactionClient, TransactionClientBuilder};
 pub use error::{CommitError, Error, HoldsTransactionError, Refusal, RollBackError};
+pub use hooks::{Ended, HookError};
 pub use options::Options;
 pub use outcome::{Committed, Outcome, PhaseTwo, RollBackCause, RolledBack};
 pub use propagation::Propagation;

@@ -44,6 +44,9 @@ pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// bound `begin` waits. About a tenth of a second of the highest load.
 pub const MAX_UNLOGGED_BEGINS: usize = 16_384;
 
+/// Hooks of one transaction.
+pub const MAX_HOOKS: usize = 64;
+
 /// Rollbacks of dropped guards that may be under way at once. Those beyond are
 /// left to the transaction's time-out.
 pub const MAX_ROLL_BACKS_OF_DROPPED: usize = 1024;

@@ -150,7 +150,9 @@ async fn end<T, E: HoldsTransactionError>(
 fn log_commit(error: &CommitError) {
     let xid = error.xid();
     match error {
-        CommitError::RolledBack(_) | CommitError::NeverBegun { .. } => {
+        CommitError::RolledBack(_)
+        | CommitError::Prevented { .. }
+        | CommitError::NeverBegun { .. } => {
             tracing::info!(%xid, %error, "not committed");
         }
         _ => tracing::error!(%xid, %error, "not committed"),

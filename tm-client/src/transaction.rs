@@ -10,8 +10,8 @@ use accede_proto::{
 use tokio::time::Instant;
 
 use crate::{
-    CommitError, Committed, Outcome, PhaseTwo, Refusal, RollBackCause, RollBackError, RolledBack,
-    TransactionClient, ask::Told, limits, worker::RefusedCell,
+    CommitError, Committed, Ended, HookError, Outcome, PhaseTwo, Refusal, RollBackCause,
+    RollBackError, RolledBack, TransactionClient, ask::Told, limits, worker::RefusedCell,
 };
 
 /// A transaction that this process began and ends.
@@ -39,6 +39,7 @@ impl GlobalTransaction {
         deadline: Instant,
         refused: RefusedCell,
     ) -> Self {
+        client.inner.hooks.open(xid);
         Self {
             client,
             context: TransactionContext::new(xid).with_deadline(deadline),
@@ -75,8 +76,29 @@ impl GlobalTransaction {
     /// # Errors
     /// [`CommitError`]; [`CommitError::Unknown`] is not a failure.
     pub async fn commit(mut self) -> Result<Committed, CommitError> {
-        let xid = self.xid();
+        if let Err(error) = self.client.inner.hooks.before_commit(&self).await {
+            return Err(self.prevented(error).await);
+        }
         self.ending = true;
+        let result = self.ask_to_commit().await;
+        self.ended(|| Ended::of_commit(&result));
+        result
+    }
+
+    /// A hook does not want it to commit.
+    async fn prevented(self, error: HookError) -> CommitError {
+        let xid = self.xid();
+        let reason = error.to_string();
+        let back = self.roll_back(format!("before its commit: {reason}")).await;
+        if let Err(error) = back {
+            // Its time-out does it.
+            tracing::warn!(%xid, %error, "a hook prevented the commit");
+        }
+        CommitError::Prevented { xid, reason }
+    }
+
+    async fn ask_to_commit(&self) -> Result<Committed, CommitError> {
+        let xid = self.xid();
         if let Some(refusal) = self.refused.get() {
             let refusal = refusal.clone();
             return Err(CommitError::NeverBegun { xid, refusal });
@@ -124,9 +146,15 @@ impl GlobalTransaction {
         mut self,
         reason: impl Into<String>,
     ) -> Result<RolledBack, RollBackError> {
-        let xid = self.xid();
         self.ending = true;
-        let reason = shortened(reason.into());
+        let result = self.ask_to_roll_back(reason.into()).await;
+        self.ended(|| Ended::of_roll_back(self.xid(), &result));
+        result
+    }
+
+    async fn ask_to_roll_back(&self, reason: String) -> Result<RolledBack, RollBackError> {
+        let xid = self.xid();
+        let reason = shortened(reason);
         if let Some(refusal) = self.refused.get() {
             return Ok(nothing_to_undo(xid, refusal));
         }
@@ -162,6 +190,10 @@ impl GlobalTransaction {
         Err(error)
     }
 
+    fn ended(&self, ended: impl FnOnce() -> Ended) {
+        self.client.inner.hooks.ended(ended, self.xid());
+    }
+
     fn why_not_begun(&self) -> Refusal {
         self.refused.get().cloned().unwrap_or_else(|| Refusal {
             code: Code::NotBegun,
@@ -175,19 +207,32 @@ impl Drop for GlobalTransaction {
         let xid = self.xid();
         let inner = &self.client.inner;
         inner.worker.forget(xid);
-        if self.ending || self.refused.get().is_some() {
-            return;
+        if self.refused.get().is_some() {
+            return self.ended(|| Ended::NeverBegun { xid });
+        }
+        let unknown = |reason: &str| Ended::Unknown {
+            xid,
+            reason: reason.to_owned(),
+        };
+        if self.ending {
+            // Nothing is left to run, unless the future that asked was dropped.
+            return self.ended(|| unknown("nobody waited for the answer"));
         }
         let Ok(permit) = Arc::clone(&inner.dropped).try_acquire_owned() else {
             tracing::warn!(%xid, "too many dropped transactions, this one is left to its time-out");
-            return;
+            return self.ended(|| unknown("it was dropped and is left to its time-out"));
         };
-        let client = self.client.clone();
+        let dropped = Self {
+            client: self.client.clone(),
+            context: self.context,
+            refused: Arc::clone(&self.refused),
+            ending: true,
+        };
         inner.runtime.spawn(async move {
             let _permit = permit;
-            let inner = &client.inner;
-            let body = roll_back_frame(xid, "the transaction was dropped without an end".into());
-            let told = inner.ask(xid, body, inner.patience.roll_back, true).await;
+            let told = dropped
+                .roll_back("the transaction was dropped without an end")
+                .await;
             tracing::debug!(%xid, ?told, "rolled back a dropped transaction");
         });
     }

@@ -10,6 +10,7 @@
 mod begins;
 mod ends;
 mod fake;
+mod hooks;
 mod leases;
 mod macros;
 mod propagation;
