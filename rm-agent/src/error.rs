@@ -38,6 +38,16 @@ pub enum Error {
         advice: String,
     },
 
+    /// This works in a global transaction only, and the task works for none: begin one, or
+    /// accept the caller's.
+    #[error(
+        "{what} needs a global transaction, and the task works for none: begin one first, or take over the caller's with the layer of accede_rm_agent::propagate"
+    )]
+    NoTransaction {
+        /// What was asked for.
+        what: String,
+    },
+
     /// A limit of this crate; the branch is rolled back. Split the work.
     #[error("{what} is above the limit of {limit}; split the work into several transactions")]
     TooLarge {

@@ -18,6 +18,7 @@ mod registrar;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod store;
+pub mod tcc;
 
 /// How a service learns of its caller's transaction and passes it on.
 pub use accede_link::{
@@ -26,6 +27,7 @@ pub use accede_link::{
     },
     propagate,
 };
+pub use accede_rm_macros::tcc;
 pub use agent::{
     AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
     SessionLimits, SessionStatus,
@@ -37,14 +39,16 @@ pub use registrar::{
     ColumnDelta, EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration,
     RowCheck,
 };
-pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
+pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction};
 
 /// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
 pub mod mariadb {
-    pub use crate::store::mariadb::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction};
+    pub use crate::store::mariadb::{
+        AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction,
+    };
 }
 
 /// AT on SQLite: what stands at the top of this crate for PostgreSQL.
 pub mod sqlite {
-    pub use crate::store::sqlite::{AtPool, AtPoolBuilder, AtTransaction};
+    pub use crate::store::sqlite::{AtPool, AtPoolBuilder, AtTransaction, FencedTransaction};
 }

@@ -38,6 +38,9 @@ pub const MAX_LOCK_VALUE_BYTES: usize = 128;
 /// literal of twice the size and is held in memory.
 pub const MAX_UNDO_BYTES: usize = 8 * 1024 * 1024;
 
+/// The largest arguments of an action in bytes, as JSON: what the coordinator keeps for a branch.
+pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
+
 /// How many columns a written table may have. PostgreSQL's own limit is 1,600;
 /// a decoder never allocates for more than this.
 pub const MAX_COLUMNS: usize = 1_600;

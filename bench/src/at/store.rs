@@ -166,7 +166,9 @@ fn registration(xid: Xid, product: i64) -> Registration {
         xid,
         resource: RESOURCE.into(),
         row_locks: vec![format!("stock:{product}").into_bytes().into()],
+        mode: accede_proto::v1::Mode::At,
         escrow_locks: Vec::new(),
+        payload: Default::default(),
         wait_limit: LOCK_WAIT,
     }
 }

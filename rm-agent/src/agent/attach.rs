@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     AgentLimits,
-    database::{CheckError, Database, Meta},
+    database::{CheckError, Meta},
+    participant::Participant,
     resource::{Identity, Resource, ResourceState},
 };
 use crate::Error;
@@ -42,7 +43,7 @@ impl Hub {
 
     /// Checks that a database belongs to the agent's cluster; the first one that
     /// belongs to any decides which that is.
-    pub(super) fn admit(&self, meta: &Meta) -> Result<Identity, Error> {
+    pub(super) fn admit(&self, meta: &Meta, is_action: bool) -> Result<Identity, Error> {
         let theirs = meta
             .cluster_id
             .map(|id| ClusterId::from_bytes(id.into_bytes()));
@@ -54,7 +55,7 @@ impl Hub {
         }
         *ours = ours.or(theirs);
         Ok(Identity {
-            database: meta.database_id.into_bytes(),
+            database: (!is_action).then(|| meta.database_id.into_bytes()),
             cluster: theirs,
         })
     }
@@ -91,12 +92,12 @@ fn other_cluster(found: ClusterId, expected: ClusterId) -> Error {
     }
 }
 
-/// One look at a database.
+/// One look at what stands behind a resource.
 pub(super) async fn check(
-    database: &dyn Database,
+    participant: &Participant,
     limits: &AgentLimits,
 ) -> Result<Meta, CheckError> {
-    timeout(limits.database_check, database.check())
+    timeout(limits.database_check, participant.check())
         .await
         .unwrap_or_else(|_| Err(no_answer(limits.database_check)))
 }
@@ -110,14 +111,14 @@ fn no_answer(limit: Duration) -> CheckError {
 pub(super) async fn attach(
     hub: Arc<Hub>,
     resource: Arc<Resource>,
-    database: Arc<dyn Database>,
+    participant: Participant,
     role: Arc<dyn Role<BranchFrames>>,
     first: Result<Meta, CheckError>,
 ) {
     let mut shown_to = resource.shown_to();
     let mut looked = first;
     loop {
-        let identity = reach(&hub, &resource, &*database, looked).await;
+        let identity = reach(&hub, &resource, &participant, looked).await;
         resource.set_identity(Some(identity));
         resource.set_state(ResourceState::Known);
         hub.show(&role);
@@ -127,7 +128,7 @@ pub(super) async fn attach(
         // Just waited for it to be there.
         let Some(cluster) = cluster else { return };
         hub.set_cluster(cluster);
-        match claim(&hub, &resource, &*database, cluster).await {
+        match claim(&hub, &resource, &participant, cluster).await {
             Ok(()) => {
                 resource.set_state(ResourceState::Attached);
                 tracing::info!(resource = %resource.name, %cluster, "resource attached");
@@ -139,7 +140,7 @@ pub(super) async fn attach(
                 wrong(&resource, &error);
                 hub.show(&role);
                 sleep(hub.limits.database_backoff_longest).await;
-                looked = check(&*database, &hub.limits).await;
+                looked = check(&participant, &hub.limits).await;
             }
         }
     }
@@ -149,13 +150,15 @@ pub(super) async fn attach(
 async fn reach(
     hub: &Hub,
     resource: &Resource,
-    database: &dyn Database,
+    participant: &Participant,
     mut looked: Result<Meta, CheckError>,
 ) -> Identity {
     let mut pause = hub.limits.database_backoff_first;
     loop {
         let admitted = match looked {
-            Ok(meta) => hub.admit(&meta).map_err(CheckError::Wrong),
+            Ok(meta) => hub
+                .admit(&meta, participant.is_action())
+                .map_err(CheckError::Wrong),
             Err(error) => Err(error),
         };
         match admitted {
@@ -165,7 +168,7 @@ async fn reach(
         }
         sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
         pause = (pause * 2).min(hub.limits.database_backoff_longest);
-        looked = check(database, &hub.limits).await;
+        looked = check(participant, &hub.limits).await;
     }
 }
 
@@ -173,12 +176,12 @@ async fn reach(
 async fn claim(
     hub: &Hub,
     resource: &Resource,
-    database: &dyn Database,
+    participant: &Participant,
     cluster: ClusterId,
 ) -> Result<(), Error> {
     let mut pause = hub.limits.database_backoff_first;
     loop {
-        let claim = database.claim(*cluster.as_bytes());
+        let claim = participant.claim(*cluster.as_bytes());
         let claimed = timeout(hub.limits.database_check, claim)
             .await
             .unwrap_or_else(|_| Err(no_answer(hub.limits.database_check)));

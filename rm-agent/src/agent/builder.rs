@@ -1,6 +1,6 @@
 //! Describes an agent.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use accede_link::session::{SessionLimits, SessionOptions, normalize_address};
 
@@ -9,11 +9,15 @@ use super::{
     database::Database,
     limits::{MAX_NAME_BYTES, MAX_RESOURCES},
     mariadb::MariaDb,
+    participant::Participant,
     postgres::Postgres,
     running::{Prepared, Served},
     sqlite::Sqlite,
 };
-use crate::{AtPool, AtPoolBuilder, Error, Registrar, mariadb, sqlite};
+use crate::{
+    AtPool, AtPoolBuilder, Error, Registrar, mariadb, sqlite,
+    tcc::{Tcc, Unbound},
+};
 
 /// A database to serve.
 #[derive(Debug)]
@@ -21,6 +25,23 @@ enum Described {
     Postgres(Box<AtPoolBuilder>),
     MariaDb(Box<mariadb::AtPoolBuilder>),
     Sqlite(Box<sqlite::AtPoolBuilder>),
+}
+
+/// An action to serve.
+struct Act {
+    resource: String,
+    /// Where its fences are.
+    database: Option<String>,
+    action: Arc<dyn Unbound>,
+}
+
+impl std::fmt::Debug for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Act")
+            .field("resource", &self.resource)
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Collects what an [`RmAgent`] needs: its name, where coordinators are, which
@@ -31,6 +52,7 @@ pub struct RmAgentBuilder {
     name: String,
     coordinators: Vec<String>,
     databases: Vec<(String, Described)>,
+    actions: Vec<Act>,
     limits: AgentLimits,
     session_limits: SessionLimits,
 }
@@ -41,6 +63,7 @@ impl RmAgentBuilder {
             name: name.to_owned(),
             coordinators: Vec::new(),
             databases: Vec::new(),
+            actions: Vec::new(),
             limits: AgentLimits::default(),
             session_limits: SessionLimits::default(),
         }
@@ -98,6 +121,38 @@ impl RmAgentBuilder {
         self
     }
 
+    /// Adds a TCC action whose handlers work in the database of this name, which this agent has,
+    /// too. The action's name must be the same in all services that can finish it.
+    pub fn tcc<A: 'static, E: From<Error> + 'static, O: 'static>(
+        self,
+        database: &str,
+        action: &Tcc<A, E, O>,
+    ) -> Self {
+        self.act(Some(database), action)
+    }
+
+    /// Adds a TCC action whose handlers work in no database of this agent's; see
+    /// [`Unfenced`](crate::tcc::Unfenced) for what they must see to.
+    pub fn tcc_unfenced<A: 'static, E: From<Error> + 'static, O: 'static>(
+        self,
+        action: &Tcc<A, E, O>,
+    ) -> Self {
+        self.act(None, action)
+    }
+
+    fn act<A: 'static, E: From<Error> + 'static, O: 'static>(
+        mut self,
+        database: Option<&str>,
+        action: &Tcc<A, E, O>,
+    ) -> Self {
+        self.actions.push(Act {
+            resource: action.resource().to_owned(),
+            database: database.map(str::to_owned),
+            action: action.unbound(),
+        });
+        self
+    }
+
     /// Changes bounds and times.
     pub fn limits(mut self, limits: AgentLimits) -> Self {
         self.limits = limits;
@@ -119,15 +174,16 @@ impl RmAgentBuilder {
     /// [`Error::OtherCluster`] when two databases belong to different clusters.
     pub async fn start(self) -> Result<RmAgent, Error> {
         let coordinators = self.check()?;
-        let names: Vec<&str> = self
-            .databases
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let prepared = Prepared::new(&names);
+        let prepared = Prepared::new(&self.names().collect::<Vec<_>>());
         let mut pools = Pools::default();
-        let mut served = Vec::with_capacity(self.databases.len());
+        let mut served = Vec::with_capacity(self.databases.len() + self.actions.len());
+        let mut databases: BTreeMap<String, (Arc<dyn Database>, usize)> = BTreeMap::new();
         for (name, described) in self.databases {
+            let keeps_fences = self
+                .actions
+                .iter()
+                .any(|act| act.database.as_ref() == Some(&name));
+            let place = name.clone();
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
             let (database, connections): (Arc<dyn Database>, u32) = match described {
                 Described::Postgres(builder) => {
@@ -149,10 +205,26 @@ impl RmAgentBuilder {
                     (Arc::new(Sqlite::new(pool)), connections)
                 }
             };
+            // One connection stays for commits.
+            let at_once = self.limits.rollbacks.min(connections as usize - 1).max(1);
+            databases.insert(place, (Arc::clone(&database), at_once));
             served.push(Served {
-                database,
-                // One connection stays for commits.
-                rollbacks: self.limits.rollbacks.min(connections as usize - 1).max(1),
+                participant: Participant::Database(database),
+                at_once,
+                keeps_fences,
+            });
+        }
+        for act in self.actions {
+            let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
+            let finish = act
+                .action
+                .bind(&pools, act.database.as_deref(), registrar)?;
+            let place = act.database.and_then(|name| databases.get(&name).cloned());
+            let (database, at_once) = place.unzip();
+            served.push(Served {
+                participant: Participant::Action { finish, database },
+                at_once: at_once.unwrap_or(self.limits.rollbacks).max(1),
+                keeps_fences: false,
             });
         }
         let options = SessionOptions {
@@ -167,6 +239,13 @@ impl RmAgentBuilder {
         Ok(RmAgent::new(running, pools))
     }
 
+    /// The names of all resources.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let databases = self.databases.iter().map(|(name, _)| name.as_str());
+        let actions = self.actions.iter().map(|act| act.resource.as_str());
+        databases.chain(actions)
+    }
+
     fn check(&self) -> Result<Vec<String>, Error> {
         let wrong = |what: String| Err(Error::Configuration(what));
         if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
@@ -179,22 +258,21 @@ impl RmAgentBuilder {
                 "no coordinator was given: call .coordinator(\"http://127.0.0.1:7700\")".to_owned(),
             );
         }
-        if self.databases.is_empty() || self.databases.len() > MAX_RESOURCES {
+        let names: Vec<&str> = self.names().collect();
+        if names.is_empty() || names.len() > MAX_RESOURCES {
             return wrong(format!(
-                "an agent serves 1 to {MAX_RESOURCES} databases: call .postgres(\"stock-db\", url)"
+                "an agent serves 1 to {MAX_RESOURCES} databases and actions: call \
+                 .postgres(\"stock-db\", url)"
             ));
         }
-        for (place, (name, _)) in self.databases.iter().enumerate() {
+        for (place, name) in names.iter().enumerate() {
             if name.is_empty() || name.len() > MAX_NAME_BYTES {
                 return wrong(format!(
                     "a resource's name must have 1 to {MAX_NAME_BYTES} bytes, {name:?} has {}",
                     name.len()
                 ));
             }
-            if self.databases[..place]
-                .iter()
-                .any(|(other, _)| other == name)
-            {
+            if names[..place].contains(name) {
                 return wrong(format!("the resource {name:?} is given twice"));
             }
         }

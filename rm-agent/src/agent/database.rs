@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 pub(super) use crate::store::finish::{
-    BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
+    BranchKey, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
 };
 
 /// A participant's database, as phase two and the sweeper use it. All methods
@@ -32,10 +32,14 @@ pub(super) trait Database: Send + Sync + 'static {
         policy: UndoPolicy,
     ) -> BoxFuture<'_, Result<(), PhaseTwoError>>;
 
-    /// Undo records and markers older than `older_than`, in the order of their
-    /// keys, beginning after `after`, at most `limit`.
+    /// Checks that the database can keep fences.
+    fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>>;
+
+    /// Rows of a ledger older than `older_than`, in the order of their keys,
+    /// beginning after `after`, at most `limit`.
     fn leftovers(
         &self,
+        ledger: Ledger,
         older_than: Duration,
         after: Option<BranchKey>,
         limit: usize,
@@ -44,6 +48,7 @@ pub(super) trait Database: Send + Sync + 'static {
     /// Deletes markers of branches whose transactions have ended.
     fn purge_markers<'a>(
         &'a self,
+        ledger: Ledger,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 }

@@ -10,9 +10,9 @@ pub struct AgentLimits {
     /// How long a commit order may wait for others to share its DELETE with. Nobody waits for it:
     /// the row locks are free since the decision.
     pub commit_gather: Duration,
-    /// Rollbacks of one resource that run at the same time. Below the number of
-    /// phase-two connections, so that rollbacks which wait for local locks leave
-    /// one for commits.
+    /// Rollbacks of one database, or confirms and cancels of one action, that run at
+    /// the same time. Below the number of phase-two connections, so that rollbacks
+    /// which wait for local locks leave one for commits.
     pub rollbacks: usize,
     /// Orders of one resource that may be in hand; further ones are answered
     /// with "unavailable", and the coordinator repeats them.
@@ -73,6 +73,10 @@ pub(super) const ASK_ENDED: Duration = Duration::from_secs(30);
 
 /// Orphans that the sweeper remembers for each resource, and names in the log.
 pub(super) const MAX_ORPHANS: usize = 10_000;
+
+/// Bytes of the payloads of one resource's orders in hand; further orders are answered with
+/// "unavailable", and the coordinator repeats them.
+pub(super) const MAX_PAYLOAD_BYTES_IN_HAND: usize = 64 * 1024 * 1024;
 
 /// The longest name of an agent or a resource, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 128;

@@ -10,6 +10,7 @@ mod database;
 mod limits;
 mod mariadb;
 mod orders;
+mod participant;
 mod phase_two;
 mod postgres;
 mod registrar;
@@ -27,6 +28,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub use accede_link::session::{SessionLimits, SessionStatus};
 pub use builder::RmAgentBuilder;
 pub use limits::AgentLimits;
+pub(crate) use orders::Job;
+pub(crate) use participant::Finish;
 pub use resource::ResourceState;
 pub use status::{AgentStatus, ResourceStatus};
 
@@ -64,14 +67,14 @@ struct Inner {
 
 /// The pools of an agent, by the operator's names.
 #[derive(Default)]
-struct Pools {
-    postgres: BTreeMap<String, AtPool>,
-    mariadb: BTreeMap<String, crate::mariadb::AtPool>,
-    sqlite: BTreeMap<String, crate::sqlite::AtPool>,
+pub(crate) struct Pools {
+    pub(crate) postgres: BTreeMap<String, AtPool>,
+    pub(crate) mariadb: BTreeMap<String, crate::mariadb::AtPool>,
+    pub(crate) sqlite: BTreeMap<String, crate::sqlite::AtPool>,
 }
 
 impl Pools {
-    fn unknown(&self, kind: &str, resource: &str) -> Error {
+    pub(crate) fn unknown(&self, kind: &str, resource: &str) -> Error {
         let known: Vec<&str> = self
             .postgres
             .keys()

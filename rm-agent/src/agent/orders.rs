@@ -10,24 +10,27 @@ use accede_link::session::{BranchFrames, Session};
 use accede_proto::{
     Xid,
     v1::{
-        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure,
-        branch_finished::Result as End, branch_request::Body as Ask,
+        Action, BranchFinished, Empty, Order, PhaseTwoFailure, branch_finished::Result as End,
+        branch_request::Body as Ask,
     },
 };
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
+    database::{BranchKey, PhaseTwoError, UndoPolicy},
+    limits::MAX_PAYLOAD_BYTES_IN_HAND,
+    participant::Participant,
     resource::{Resource, add},
 };
 
 /// What is to be done with a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
-    /// Delete its undo record.
+pub(crate) enum Job {
+    /// Delete its undo record, or confirm it.
     Commit,
-    /// Undo it.
+    /// Undo or cancel it.
     RollBack { was_done: bool, policy: UndoPolicy },
 }
 
@@ -40,26 +43,55 @@ struct Numbers {
 
 struct InHand {
     job: Job,
+    payload: Bytes,
     numbers: Numbers,
     /// A newer order that asks for something else; runs if this one does not succeed.
     next: Option<(Job, Numbers)>,
 }
 
+/// A branch to work on.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) branch: BranchKey,
+    pub(super) job: Job,
+    /// What it was registered with.
+    pub(super) payload: Bytes,
+}
+
+/// Branches in hand, and what their payloads take.
+#[derive(Default)]
+struct Table {
+    branches: HashMap<BranchKey, InHand>,
+    payload_bytes: usize,
+}
+
+impl Table {
+    fn insert(&mut self, branch: BranchKey, new: InHand) {
+        self.payload_bytes += new.payload.len();
+        self.branches.insert(branch, new);
+    }
+
+    fn remove(&mut self, branch: BranchKey) -> Option<InHand> {
+        let removed = self.branches.remove(&branch)?;
+        self.payload_bytes -= removed.payload.len();
+        Some(removed)
+    }
+}
+
 /// The orders of one resource.
 pub(super) struct Orders {
     resource: Arc<Resource>,
-    database: Arc<dyn Database>,
+    participant: Participant,
     limit: usize,
-    in_hand: Mutex<HashMap<BranchKey, InHand>>,
-    work: mpsc::UnboundedSender<(BranchKey, Job)>,
+    in_hand: Mutex<Table>,
+    work: mpsc::UnboundedSender<Work>,
     session: watch::Receiver<Option<Session<BranchFrames>>>,
 }
 
 /// A branch that is being worked on. Dropped without an end it counts as failed.
 pub(super) struct Task {
     orders: Arc<Orders>,
-    pub(super) branch: BranchKey,
-    pub(super) job: Job,
+    pub(super) work: Work,
     ended: bool,
 }
 
@@ -68,16 +100,16 @@ impl Orders {
     /// bound of its own: the table of orders in hand has.
     pub(super) fn new(
         resource: Arc<Resource>,
-        database: Arc<dyn Database>,
+        participant: Participant,
         limit: usize,
         session: watch::Receiver<Option<Session<BranchFrames>>>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<(BranchKey, Job)>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Work>) {
         let (work, queue) = mpsc::unbounded_channel();
         let orders = Self {
             resource,
-            database,
+            participant,
             limit,
-            in_hand: Mutex::new(HashMap::new()),
+            in_hand: Mutex::default(),
             work,
             session,
         };
@@ -88,12 +120,12 @@ impl Orders {
         &self.resource
     }
 
-    pub(super) fn database(&self) -> &Arc<dyn Database> {
-        &self.database
+    pub(super) fn participant(&self) -> &Participant {
+        &self.participant
     }
 
     pub(super) fn in_hand(&self) -> usize {
-        self.in_hand.lock().len()
+        self.in_hand.lock().branches.len()
     }
 
     /// Takes an order; never waits.
@@ -105,6 +137,10 @@ impl Orders {
         let Some(xid) = Xid::from_u64(order.xid) else {
             return self.answer_now(order, failed("the order's XID is not one"));
         };
+        if order.mode() != self.participant.mode() {
+            let reason = "this agent finishes the resource's branches in another mode; update it";
+            return self.answer_now(order, failed(reason));
+        }
         let job = match job(order) {
             Ok(job) => job,
             Err(reason) => return self.answer_now(order, failed(reason)),
@@ -114,7 +150,7 @@ impl Orders {
             branch: order.branch,
         };
         let mut in_hand = self.in_hand.lock();
-        if let Some(running) = in_hand.get_mut(&branch) {
+        if let Some(running) = in_hand.branches.get_mut(&branch) {
             if running.job == job {
                 running.numbers = numbers;
                 running.next = None;
@@ -124,32 +160,40 @@ impl Orders {
             drop(in_hand);
             return self.answer_now(order, End::InProgress(Empty {}));
         }
-        if in_hand.len() >= self.limit {
+        let payload_bytes = in_hand.payload_bytes + order.payload.len();
+        if in_hand.branches.len() >= self.limit || payload_bytes > MAX_PAYLOAD_BYTES_IN_HAND {
+            let count = in_hand.branches.len();
             drop(in_hand);
             let full = PhaseTwoFailure {
-                reason: format!("the agent has {} orders in hand already", self.limit),
+                reason: format!("the agent has {count} orders in hand already"),
                 ..PhaseTwoFailure::default()
             };
             return self.answer_now(order, End::Unavailable(full));
         }
+        let payload = order.payload.clone();
         let new = InHand {
             job,
+            payload: payload.clone(),
             numbers,
             next: None,
         };
         in_hand.insert(branch, new);
         drop(in_hand);
-        if self.work.send((branch, job)).is_err() {
+        let work = Work {
+            branch,
+            job,
+            payload,
+        };
+        if self.work.send(work).is_err() {
             // The agent is shutting down; another agent or its successor will get it.
-            self.in_hand.lock().remove(&branch);
+            self.in_hand.lock().remove(branch);
         }
     }
 
-    pub(super) fn task(self: &Arc<Self>, branch: BranchKey, job: Job) -> Task {
+    pub(super) fn task(self: &Arc<Self>, work: Work) -> Task {
         Task {
             orders: Arc::clone(self),
-            branch,
-            job,
+            work,
             ended: false,
         }
     }
@@ -199,22 +243,28 @@ impl Orders {
     /// that belong to the result, if it is to be told.
     fn end(&self, branch: BranchKey, succeeded: bool) -> Option<Numbers> {
         let mut in_hand = self.in_hand.lock();
-        let running = in_hand.get_mut(&branch)?;
+        let running = in_hand.branches.get_mut(&branch)?;
         match running.next.take() {
             // Success is final, whoever asked.
             Some((_, numbers)) if succeeded => {
-                in_hand.remove(&branch);
+                in_hand.remove(branch);
                 Some(numbers)
             }
             Some((job, numbers)) => {
                 running.job = job;
                 running.numbers = numbers;
-                if self.work.send((branch, job)).is_err() {
-                    in_hand.remove(&branch);
+                let payload = running.payload.clone();
+                let work = Work {
+                    branch,
+                    job,
+                    payload,
+                };
+                if self.work.send(work).is_err() {
+                    in_hand.remove(branch);
                 }
                 None
             }
-            None => in_hand.remove(&branch).map(|running| running.numbers),
+            None => in_hand.remove(branch).map(|running| running.numbers),
         }
     }
 
@@ -232,25 +282,29 @@ impl Orders {
 }
 
 impl Task {
-    pub(super) fn database(&self) -> Arc<dyn Database> {
-        Arc::clone(&self.orders.database)
+    pub(super) fn participant(&self) -> &Participant {
+        &self.orders.participant
     }
 
     /// The work on the branch ended: answers its order. A success must be durable.
     pub(super) async fn end(mut self, result: Result<(), PhaseTwoError>) {
         self.ended = true;
-        let BranchKey { xid, branch } = self.branch;
+        let (branch, job) = (self.work.branch, self.work.job);
+        let BranchKey {
+            xid,
+            branch: number,
+        } = branch;
         let resource = &self.orders.resource.name;
-        self.orders.count(self.job, &result);
+        self.orders.count(job, &result);
         match &result {
-            Ok(()) => tracing::debug!(%xid, branch, %resource, job = ?self.job, "branch finished"),
+            Ok(()) => tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished"),
             Err(error) => {
-                tracing::warn!(%xid, branch, %resource, job = ?self.job, %error, "branch not finished");
+                tracing::warn!(%xid, branch = number, %resource, ?job, %error, "branch not finished");
             }
         }
-        if let Some(numbers) = self.orders.end(self.branch, result.is_ok()) {
+        if let Some(numbers) = self.orders.end(branch, result.is_ok()) {
             let end = wire(result);
-            let body = self.orders.finished(xid.as_u64(), branch, numbers, end);
+            let body = self.orders.finished(xid.as_u64(), number, numbers, end);
             self.orders.answer(body).await;
         }
     }
@@ -260,16 +314,13 @@ impl Drop for Task {
     fn drop(&mut self) {
         if !self.ended {
             // Its future was dropped or panicked. No answer: the coordinator repeats the order.
-            self.orders.end(self.branch, false);
+            self.orders.end(self.work.branch, false);
         }
     }
 }
 
 /// Reads what an order asks for.
 fn job(order: &Order) -> Result<Job, &'static str> {
-    if order.mode() != Mode::At {
-        return Err("this agent finishes branches in AT mode only; update the agent");
-    }
     let policy = match order.action() {
         Action::Commit => return Ok(Job::Commit),
         Action::RollBack => UndoPolicy::Check,

@@ -10,8 +10,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     AgentLimits,
-    database::{BranchKey, PhaseTwoError, UndoPolicy},
-    orders::{Job, Orders, Task},
+    database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
+    orders::{Job, Orders, Task, Work},
+    participant::{Finish, Participant},
     resource::add,
 };
 
@@ -20,19 +21,20 @@ const TAKE: usize = 1024;
 
 /// Works until the agent stops.
 ///
-/// Commits and rollbacks have a task each, so that a rollback which waits for a
+/// Commits of a database are done in batches, everything else branch by branch, so that a
+/// rollback which waits for a
 /// local lock delays no commit; another resource has workers of its own.
 pub(super) fn start(
     orders: &Arc<Orders>,
-    mut queue: mpsc::UnboundedReceiver<(BranchKey, Job)>,
+    mut queue: mpsc::UnboundedReceiver<Work>,
     limits: AgentLimits,
-    rollbacks: usize,
+    at_once: usize,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
-    let room = Arc::new(Semaphore::new(rollbacks));
+    let room = Arc::new(Semaphore::new(at_once));
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
     let stop = stop.clone();
@@ -44,27 +46,61 @@ pub(super) fn start(
                 // What is queued is left to other agents or a successor.
                 () = stop.cancelled() => return,
             }
-            for (branch, job) in taken.drain(..) {
-                let task = orders.task(branch, job);
-                match job {
-                    // The receiver lives as long as this sender.
-                    Job::Commit => drop(commits.send(task)),
-                    Job::RollBack { was_done, policy } => {
-                        let room = Arc::clone(&room);
-                        let stop = stop.clone();
-                        undoing.spawn(async move {
-                            let Ok(_permit) = room.acquire().await else {
-                                return;
-                            };
-                            if !stop.is_cancelled() {
-                                roll_back(task, was_done, policy, limits.phase_two).await;
-                            }
-                        });
+            for work in taken.drain(..) {
+                let task = orders.task(work);
+                let at_once = match (task.participant(), task.work.job) {
+                    (Participant::Database(_), Job::Commit) => None,
+                    (Participant::Database(database), Job::RollBack { was_done, policy }) => {
+                        Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
                     }
-                }
+                    (Participant::Action { finish, .. }, _) => {
+                        Some(AtOnce::Finish(Arc::clone(finish)))
+                    }
+                };
+                let Some(at_once) = at_once else {
+                    // The receiver lives as long as this sender.
+                    drop(commits.send(task));
+                    continue;
+                };
+                let room = Arc::clone(&room);
+                let stop = stop.clone();
+                undoing.spawn(async move {
+                    let Ok(_permit) = room.acquire().await else {
+                        return;
+                    };
+                    if !stop.is_cancelled() {
+                        at_once.run(task, limits.phase_two).await;
+                    }
+                });
             }
         }
     });
+}
+
+/// What is done branch by branch.
+enum AtOnce {
+    Undo(Arc<dyn Database>, bool, UndoPolicy),
+    Finish(Arc<dyn Finish>),
+}
+
+impl AtOnce {
+    async fn run(self, task: Task, limit: Duration) {
+        let branch = task.work.branch;
+        let result = match self {
+            Self::Undo(database, was_done, policy) => {
+                within(limit, database.roll_back(branch, was_done, policy)).await
+            }
+            Self::Finish(finish) => {
+                let work = finish.finish(branch, task.work.job, &task.work.payload);
+                timeout(limit, work).await.unwrap_or_else(|_| {
+                    Err(PhaseTwoError::Failed {
+                        reason: format!("the handler did not end within {limit:?}"),
+                    })
+                })
+            }
+        };
+        task.end(result).await;
+    }
 }
 
 async fn commit_in_batches(
@@ -84,21 +120,17 @@ async fn commit_in_batches(
             }
         };
         let _ = timeout(limits.commit_gather, more).await;
-        let branches: Vec<BranchKey> = tasks.iter().map(|task| task.branch).collect();
+        let branches: Vec<BranchKey> = tasks.iter().map(|task| task.work.branch).collect();
         add(&orders.resource().counters.deletes, 1);
-        let delete = orders.database().delete_undo(&branches);
+        let Participant::Database(database) = orders.participant() else {
+            return;
+        };
+        let delete = database.delete_undo(&branches);
         let result = within(limits.phase_two, delete).await;
         for task in tasks.drain(..) {
             task.end(result.clone()).await;
         }
     }
-}
-
-async fn roll_back(task: Task, was_done: bool, policy: UndoPolicy, limit: Duration) {
-    let database = task.database();
-    let undo = database.roll_back(task.branch, was_done, policy);
-    let result = within(limit, undo).await;
-    task.end(result).await;
 }
 
 /// A database that does not answer at all counts as unavailable.

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgPool};
 
 use super::database::{
-    BranchKey, CheckError, Database, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
+    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
 };
 use crate::store::postgres::{AtPool, phase_two};
 
@@ -62,19 +62,31 @@ impl Database for Postgres {
         Box::pin(phase_two::roll_back(self.pool(), branch, was_done, policy))
     }
 
+    fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>> {
+        Box::pin(async move { self.0.check_fences().await.map_err(sort) })
+    }
+
     fn leftovers(
         &self,
+        ledger: Ledger,
         older_than: Duration,
         after: Option<BranchKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Leftover>, PhaseTwoError>> {
-        Box::pin(phase_two::leftovers(self.pool(), older_than, after, limit))
+        Box::pin(phase_two::leftovers(
+            self.pool(),
+            ledger,
+            older_than,
+            after,
+            limit,
+        ))
     }
 
     fn purge_markers<'a>(
         &'a self,
+        ledger: Ledger,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(phase_two::purge_markers(self.pool(), branches))
+        Box::pin(phase_two::purge_markers(self.pool(), ledger, branches))
     }
 }

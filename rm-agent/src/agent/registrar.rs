@@ -256,11 +256,12 @@ impl SessionRegistrar {
                         xid: xid.as_u64(),
                         request: Some(request),
                         resource: resource.as_ref().to_owned(),
-                        mode: Mode::At.into(),
+                        mode: registration.mode.into(),
                         row_locks: row_locks(&registration.row_locks),
                         escrow_row_locks: registration.escrow_locks.iter().map(escrow).collect(),
+                        payload: registration.payload,
                         wait_limit_ms,
-                        holds_local_locks: true,
+                        holds_local_locks: registration.mode == Mode::At,
                         agent: self.agent,
                         ..Default::default()
                     })

@@ -33,10 +33,11 @@ pub enum ResourceState {
     Attached,
 }
 
-/// Who a database is.
+/// Who a resource is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    pub(super) database: [u8; 16],
+    /// `None`: an action.
+    pub(super) database: Option<[u8; 16]>,
     /// The cluster it was tied to when it was read.
     pub(super) cluster: Option<ClusterId>,
 }
@@ -59,6 +60,7 @@ pub(super) struct Counters {
     pub(super) stuck: AtomicU64,
     pub(super) deletes: AtomicU64,
     pub(super) orphan_undo: AtomicU64,
+    pub(super) orphan_fences: AtomicU64,
     pub(super) markers_purged: AtomicU64,
     pub(super) sweeps: AtomicU64,
 }

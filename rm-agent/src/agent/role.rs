@@ -41,7 +41,7 @@ impl Role<BranchFrames> for AgentRole {
                 shown.push(place);
                 resources.push(WireResource {
                     name: resource.name.as_ref().to_owned(),
-                    database_id: identity.database.to_vec().into(),
+                    database_id: identity.database.map_or_else(Vec::new, Vec::from).into(),
                 });
             }
         }

@@ -10,8 +10,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     AgentLimits, AgentStatus, ResourceStatus,
     attach::{self, Hub},
-    database::{CheckError, Database, Meta},
+    database::{CheckError, Ledger, Meta},
     orders::Orders,
+    participant::Participant,
     phase_two,
     registrar::SessionRegistrar,
     resource::Resource,
@@ -28,10 +29,13 @@ pub(super) struct Prepared {
     registrar: Arc<SessionRegistrar>,
 }
 
-/// A database and how many rollbacks it takes at once.
+/// What stands behind a resource, and how much it does at once.
 pub(super) struct Served {
-    pub(super) database: Arc<dyn Database>,
-    pub(super) rollbacks: usize,
+    pub(super) participant: Participant,
+    /// Rollbacks of a database, branches of an action.
+    pub(super) at_once: usize,
+    /// Fences of actions are kept in it, too.
+    pub(super) keeps_fences: bool,
 }
 
 /// The part of an agent that does not know what kind of databases it serves.
@@ -41,6 +45,14 @@ pub(super) struct Running {
     orders: Vec<Arc<Orders>>,
     tracker: TaskTracker,
     stop: CancellationToken,
+}
+
+impl Served {
+    /// The tables in which leftovers are looked for.
+    fn ledgers(&self) -> impl Iterator<Item = Ledger> {
+        let fences = self.keeps_fences.then_some(Ledger::FENCES);
+        [Ledger::UNDO].into_iter().chain(fences)
+    }
 }
 
 impl Prepared {
@@ -68,7 +80,7 @@ impl Prepared {
         &self.registrar
     }
 
-    /// Checks what can be reached and starts everything. `databases` are in the
+    /// Checks what can be reached and starts everything. `all` are in the
     /// order of the names.
     ///
     /// # Errors
@@ -77,27 +89,33 @@ impl Prepared {
     pub(super) async fn start(
         self,
         name: String,
-        databases: Vec<Served>,
+        all: Vec<Served>,
         options: SessionOptions,
         limits: AgentLimits,
     ) -> Result<Running, Error> {
         let session = self.session.subscribe();
         let hub = Arc::new(Hub::new(options, limits, self.session));
-        let firsts = first_look(&hub, &databases).await?;
+        let firsts = first_look(&hub, &all).await?;
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
-        let mut orders = Vec::with_capacity(databases.len());
-        for (resource, served) in self.resources.iter().zip(&databases) {
-            let (resource, database) = (Arc::clone(resource), Arc::clone(&served.database));
+        let mut orders = Vec::with_capacity(all.len());
+        for (resource, served) in self.resources.iter().zip(&all) {
+            let resource = Arc::clone(resource);
             let (new, queue) = Orders::new(
                 Arc::clone(&resource),
-                Arc::clone(&database),
+                served.participant.clone(),
                 limits.orders,
                 session.clone(),
             );
-            phase_two::start(&new, queue, limits, served.rollbacks, &tracker, &stop);
-            let sweeper = Sweeper::new(resource, database, session.clone(), limits);
-            tracker.spawn(stop.clone().run_until_cancelled_owned(sweeper.run()));
+            phase_two::start(&new, queue, limits, served.at_once, &tracker, &stop);
+            for ledger in served.ledgers() {
+                let Participant::Database(database) = &served.participant else {
+                    continue;
+                };
+                let (resource, database) = (Arc::clone(&resource), Arc::clone(database));
+                let sweeper = Sweeper::new(resource, database, ledger, session.clone(), limits);
+                tracker.spawn(stop.clone().run_until_cancelled_owned(sweeper.run()));
+            }
             orders.push(new);
         }
         let role: Arc<dyn Role<BranchFrames>> =
@@ -106,7 +124,7 @@ impl Prepared {
             let attach = attach::attach(
                 Arc::clone(&hub),
                 Arc::clone(orders.resource()),
-                Arc::clone(orders.database()),
+                orders.participant().clone(),
                 Arc::clone(&role),
                 first,
             );
@@ -122,20 +140,17 @@ impl Prepared {
     }
 }
 
-/// Looks at all databases at once. One that is down may come up later; one that
+/// Looks at all of them at once. One that is down may come up later; one that
 /// is wrong ends the start.
-async fn first_look(
-    hub: &Hub,
-    databases: &[Served],
-) -> Result<Vec<Result<Meta, CheckError>>, Error> {
-    let looks = databases
+async fn first_look(hub: &Hub, all: &[Served]) -> Result<Vec<Result<Meta, CheckError>>, Error> {
+    let looks = all
         .iter()
-        .map(|served| attach::check(&*served.database, &hub.limits));
-    let mut firsts = Vec::with_capacity(databases.len());
-    for first in join_all(looks).await {
+        .map(|served| attach::check(&served.participant, &hub.limits));
+    let mut firsts = Vec::with_capacity(all.len());
+    for (first, served) in join_all(looks).await.into_iter().zip(all) {
         match first {
             Ok(meta) => {
-                hub.admit(&meta)?;
+                hub.admit(&meta, served.participant.is_action())?;
                 firsts.push(Ok(meta));
             }
             Err(CheckError::Wrong(error)) => return Err(error),

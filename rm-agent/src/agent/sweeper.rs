@@ -1,6 +1,6 @@
 //! Looks for what a finished transaction should not have left behind.
 //!
-//! Markers of rolled-back branches have done their duty once their transaction
+//! Markers of finished branches have done their duty once their transaction
 //! has ended and nothing of it can arrive any more; they are deleted. An undo
 //! record whose transaction has ended or was never begun must not exist: the
 //! record implies a durable registration, so the database or the coordinator
@@ -22,7 +22,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     AgentLimits,
-    database::{BranchKey, Database, Leftover, LeftoverKind},
+    database::{BranchKey, Database, Ledger, Leftover, LeftoverKind},
     limits::{ASK_ENDED, MAX_ORPHANS},
     phase_two::within,
     resource::{Resource, ResourceState, add},
@@ -31,6 +31,7 @@ use super::{
 pub(super) struct Sweeper {
     resource: Arc<Resource>,
     database: Arc<dyn Database>,
+    ledger: Ledger,
     session: watch::Receiver<Option<Session<BranchFrames>>>,
     limits: AgentLimits,
     /// Orphans of the round before. The branch of an undo record that was just
@@ -51,12 +52,14 @@ impl Sweeper {
     pub(super) fn new(
         resource: Arc<Resource>,
         database: Arc<dyn Database>,
+        ledger: Ledger,
         session: watch::Receiver<Option<Session<BranchFrames>>>,
         limits: AgentLimits,
     ) -> Self {
         Self {
             resource,
             database,
+            ledger,
             session,
             limits,
             suspects: BTreeSet::new(),
@@ -94,6 +97,7 @@ impl Sweeper {
         let mut after = None;
         loop {
             let read = self.database.leftovers(
+                self.ledger,
                 self.limits.leftover_age.min(self.limits.marker_age),
                 after,
                 self.limits.sweep_batch,
@@ -139,7 +143,7 @@ impl Sweeper {
             }
         }
         if !markers.is_empty() {
-            let purge = self.database.purge_markers(&markers);
+            let purge = self.database.purge_markers(self.ledger, &markers);
             within(self.limits.phase_two, purge)
                 .await
                 .map_err(|error| error.to_string())?;
@@ -184,18 +188,20 @@ impl Sweeper {
     }
 
     fn conclude(&mut self, round: Round) {
-        self.resource
-            .counters
-            .orphan_undo
-            .store(round.confirmed.len() as u64, Ordering::Relaxed);
+        let counters = &self.resource.counters;
+        let (counter, what) = match self.ledger {
+            Ledger::FENCES => (&counters.orphan_fences, "OrphanFence: a try"),
+            _ => (&counters.orphan_undo, "OrphanUndo: an undo record"),
+        };
+        counter.store(round.confirmed.len() as u64, Ordering::Relaxed);
         for (xid, branch) in round.confirmed.difference(&self.reported) {
             tracing::warn!(
                 %xid,
                 branch,
                 resource = %self.resource.name,
-                "OrphanUndo: an undo record whose transaction has ended or was never begun; the \
-                 database or the coordinator went back in time. Nothing is undone; compare the \
-                 rows and delete the record by hand"
+                "{what} whose transaction has ended or was never begun; the database or the \
+                 coordinator went back in time. Nothing is undone; compare the rows and delete \
+                 the record by hand"
             );
         }
         self.reported = round.confirmed;

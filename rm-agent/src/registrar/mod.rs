@@ -8,7 +8,8 @@ mod error;
 
 use std::{sync::Arc, time::Duration};
 
-use accede_proto::Xid;
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use error::{RefusalCode, Refused};
@@ -17,19 +18,23 @@ pub use error::{RefusalCode, Refused};
 /// different keys share them. Opaque to the coordinator.
 pub type LockKey = Arc<[u8]>;
 
-/// A branch that wants to join its transaction: its local locks are taken, its
+/// A branch that wants to join its transaction. In AT its local locks are taken, its
 /// statements have run, its local transaction is still open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The transaction to join.
     pub xid: Xid,
-    /// The database, by the operator's name.
+    /// The database, by the operator's name, or the action.
     pub resource: Arc<str>,
+    /// How the branch is finished.
+    pub mode: Mode,
     /// All rows and unique-key values that the branch changed, sorted, no key twice.
     pub row_locks: Vec<LockKey>,
     /// Rows to whose columns the branch only added something, and can take that away
     /// again. None of them is in `row_locks`.
     pub escrow_locks: Vec<EscrowLock>,
+    /// What comes back with every order; empty in AT and XA.
+    pub payload: Bytes,
     /// How long the request may wait for other transactions' row locks.
     pub wait_limit: Duration,
 }

@@ -232,6 +232,34 @@ impl<DB: Lendable> Held<DB> {
             .expect("after `drop`, `close`, `abandon` or a failed `renew` nobody asks")
     }
 
+    /// The same, only to look at.
+    pub(super) fn peek(&self) -> &DB::Connection {
+        self.connection
+            .as_ref()
+            .expect("after `drop`, `close`, `abandon` or a failed `renew` nobody asks")
+    }
+
+    /// Sends the message that opens a local transaction. A pooled connection may have died since
+    /// it was last used; nothing has happened on it yet, so another one takes its place.
+    pub(super) async fn first<T>(
+        &mut self,
+        pool: &Pool<DB>,
+        is_lost: fn(&sqlx::Error) -> bool,
+        mut send: impl for<'c> FnMut(&'c mut DB::Connection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let mut renewals = pool.size();
+        loop {
+            self.soil();
+            match send(self.get()).await {
+                Err(error) if renewals > 0 && is_lost(&error) => {
+                    renewals -= 1;
+                    self.renew(pool).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// From now on there may be an open transaction.
     pub(super) fn soil(&mut self) {
         self.clean = false;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use accede_proto::Xid;
 use uuid::Uuid;
 
+/// The status of a row that something is still owed to, in each of the tables.
+pub(super) const LIVE: i16 = 0;
 /// `log_status` of a record that can be undone.
-pub(super) const UNDOABLE: i16 = 0;
+pub(super) const UNDOABLE: i16 = LIVE;
 /// `log_status` of a record that was undone.
 pub(super) const UNDONE: i16 = 1;
 /// `log_status` of a row that keeps a branch from committing late.
@@ -69,7 +71,7 @@ pub(crate) enum PhaseTwoError {
 }
 
 impl PhaseTwoError {
-    pub(super) fn stuck(reason: impl Into<String>) -> Self {
+    pub(crate) fn stuck(reason: impl Into<String>) -> Self {
         Self::Stuck {
             reason: reason.into(),
             difference: String::new(),
@@ -78,16 +80,41 @@ impl PhaseTwoError {
     }
 }
 
-/// What a row of the undo log is.
+/// A table with a row for each branch, in which leftovers are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    pub(super) table: &'static str,
+    /// The column that is [`LIVE`] as long as something is owed.
+    pub(super) status: &'static str,
+    /// The column with the row's time.
+    pub(super) time: &'static str,
+}
+
+impl Ledger {
+    /// Undo records.
+    pub(crate) const UNDO: Self = Self {
+        table: "undo_log",
+        status: "log_status",
+        time: "log_created",
+    };
+    /// Fences.
+    pub(crate) const FENCES: Self = Self {
+        table: "accede_fence",
+        status: "status",
+        time: "created",
+    };
+}
+
+/// What a row of a ledger is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeftoverKind {
-    /// A record that can still be undone.
+    /// A record that something is still owed to: it can be undone, or was tried.
     Undo,
     /// A marker or defence row, which holds nothing to undo.
     Marker,
 }
 
-/// A row of the undo log that is older than it should get.
+/// A row of a ledger that is older than it should get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Leftover {
     pub(crate) key: BranchKey,

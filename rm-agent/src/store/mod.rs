@@ -1,10 +1,16 @@
 //! One folder per database, and what they share.
 
+#[macro_use]
+pub(crate) mod fence;
+#[cfg(test)]
+#[macro_use]
+mod test_tcc;
+
 mod connection;
 pub(crate) mod finish;
 mod lock_check;
 pub(crate) mod mariadb;
-mod outcome;
+pub(crate) mod outcome;
 pub(crate) mod postgres;
 mod retry;
 mod savepoint;
@@ -15,4 +21,4 @@ mod test_proxy;
 mod test_random;
 #[cfg(test)]
 mod test_registrar;
-mod watch;
+pub(crate) mod watch;

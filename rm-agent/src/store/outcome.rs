@@ -8,17 +8,17 @@ use crate::registrar::Registrar;
 
 /// Tells the coordinator how a registered branch ended, also when the future
 /// that commits it is dropped half-way.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     registrar: Arc<dyn Registrar>,
     xid: Xid,
     branch: u32,
     /// The message that commits may have left.
-    pub(super) sent: bool,
+    pub(crate) sent: bool,
     told: bool,
 }
 
 impl Outcome {
-    pub(super) fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
+    pub(crate) fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
         Self {
             registrar,
             xid,
@@ -28,17 +28,17 @@ impl Outcome {
         }
     }
 
-    pub(super) fn done(mut self) {
+    pub(crate) fn done(mut self) {
         self.told = true;
         self.registrar.done(self.xid, self.branch);
     }
 
-    pub(super) fn withdrawn(mut self) {
+    pub(crate) fn withdrawn(mut self) {
         self.told = true;
         self.registrar.withdrawn(self.xid, self.branch);
     }
 
-    pub(super) fn doomed(mut self, detail: String) {
+    pub(crate) fn doomed(mut self, detail: String) {
         self.told = true;
         self.registrar.doomed(self.xid, self.branch, detail);
     }

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{limits, registrar::Registrar};
 
 /// A pool whose branches are watched.
-pub(super) trait Watched: Clone + Send + Sync {
+pub(crate) trait Watched: Clone + Send + Sync {
     fn registrar(&self) -> &Arc<dyn Registrar>;
     fn resource(&self) -> &str;
     /// Turns at asking the database whether a statement waits.
@@ -29,7 +29,7 @@ pub(super) trait Watched: Clone + Send + Sync {
 /// Watches over the waits of one branch. Free of cost for what does not take long: no timer runs
 /// before the wait begins, no statement is sent before it has taken [`limits::BLOCKED_AFTER`].
 #[derive(Clone, Debug)]
-pub(super) struct Watch<P> {
+pub(crate) struct Watch<P> {
     pool: P,
     /// `None`: a local transaction outside of any. Nobody waits for it at the coordinator, so
     /// nobody is told.
@@ -39,7 +39,7 @@ pub(super) struct Watch<P> {
 }
 
 impl<P: Watched> Watch<P> {
-    pub(super) fn new(pool: &P, xid: Option<Xid>, backend: Option<i64>) -> Self {
+    pub(crate) fn new(pool: &P, xid: Option<Xid>, backend: Option<i64>) -> Self {
         Self {
             pool: pool.clone(),
             xid,
@@ -48,7 +48,7 @@ impl<P: Watched> Watch<P> {
     }
 
     /// Runs `work` to its end.
-    pub(super) async fn over<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn over<T>(&self, work: impl Future<Output = T>) -> T {
         let Some(xid) = self.xid else {
             return work.await;
         };

@@ -53,7 +53,9 @@ async fn branch(registrar: Arc<SessionRegistrar>, number: u64) {
         xid: xid(number),
         resource: "stock-db".into(),
         row_locks: vec![Arc::from(&b"row"[..])],
+        mode: Mode::At,
         escrow_locks: Vec::new(),
+        payload: Default::default(),
         wait_limit: SOON,
     };
     let registering = registrar.register(registration);

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::super::database::{
-    BranchKey, CheckError, Database, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
+    BranchKey, CheckError, Database, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError,
+    UndoPolicy,
 };
 use crate::Error;
 
@@ -144,8 +145,13 @@ impl Database for Fake {
         Box::pin(self.step(Done::RolledBack(branch, was_done, policy)))
     }
 
+    fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn leftovers(
         &self,
+        _: Ledger,
         older_than: Duration,
         after: Option<BranchKey>,
         limit: usize,
@@ -164,6 +170,7 @@ impl Database for Fake {
 
     fn purge_markers<'a>(
         &'a self,
+        _: Ledger,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(async move {

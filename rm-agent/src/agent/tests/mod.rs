@@ -5,6 +5,7 @@
 pub(crate) mod coordinator;
 mod fake;
 
+mod actions;
 mod attaching;
 mod cuts;
 mod orders;
@@ -24,7 +25,7 @@ use accede_proto::{
 
 use super::{
     AgentLimits, ResourceState,
-    database::Database,
+    participant::Participant,
     registrar::SessionRegistrar,
     running::{Prepared, Running, Served},
 };
@@ -63,15 +64,28 @@ async fn start(
     limits: AgentLimits,
     session: SessionLimits,
 ) -> Result<Agent, Error> {
+    let resources = databases
+        .iter()
+        .map(|(name, fake)| (*name, Participant::Database(Arc::clone(*fake) as _)));
+    start_with(resources.collect(), limits, session).await
+}
+
+/// Starts an agent for these resources.
+async fn start_with(
+    resources: Vec<(&str, Participant)>,
+    limits: AgentLimits,
+    session: SessionLimits,
+) -> Result<Agent, Error> {
     let coordinator = Coordinator::start().await;
-    let names: Vec<&str> = databases.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = resources.iter().map(|(name, _)| *name).collect();
     let prepared = Prepared::new(&names);
     let registrar = Arc::clone(prepared.registrar());
-    let served = databases
-        .iter()
-        .map(|(_, fake)| Served {
-            database: Arc::clone(fake) as Arc<dyn Database>,
-            rollbacks: limits.rollbacks,
+    let served = resources
+        .into_iter()
+        .map(|(_, participant)| Served {
+            participant,
+            at_once: limits.rollbacks,
+            keeps_fences: false,
         })
         .collect();
     let options = SessionOptions {

@@ -145,7 +145,7 @@ async fn each_failure_is_told_as_what_it_is() {
                 mode: 0,
                 ..order(3, Action::Commit, 1)
             },
-            "AT mode only",
+            "another mode",
         ),
         (order(3, Action::Unspecified, 1), "no action"),
         (

@@ -13,7 +13,9 @@ fn registration(number: u64, wait_limit: Duration) -> Registration {
         xid: xid(number),
         resource: "stock-db".into(),
         row_locks: vec![Arc::from(&b"row 1"[..]), Arc::from(&b"row 2"[..])],
+        mode: Mode::At,
         escrow_locks: Vec::new(),
+        payload: Default::default(),
         wait_limit,
     }
 }

@@ -78,9 +78,7 @@ impl Branch {
         self.remaining().saturating_sub(limits::LOCK_WAIT_MARGIN)
     }
 
-    /// The undo record and COMMIT as one message. The row's time is NULL, which the
-    /// table refuses, once the give-up time has passed on the database's clock,
-    /// counted from when the branch began.
+    /// The undo record and COMMIT as one message.
     pub(super) fn commit_message(
         &self,
         xid: Xid,
@@ -93,8 +91,7 @@ impl Branch {
             .begun
             .as_ref()
             .expect("a branch with changes has begun");
-        // The database began before its answer arrived: rather too early than too late.
-        let left = sent.saturating_duration_since(*begun) + registered.give_up;
+        let in_time = in_time(session, *begun, sent, registered.give_up);
         let mut message = String::with_capacity(2 * record.len() + 400);
         let _ = write!(
             message,
@@ -109,15 +106,29 @@ impl Branch {
                 message.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
             }
         }
-        let _ = write!(
-            message,
-            "', 0, CASE WHEN SYSDATE(6) >= '{began}' \
-             AND SYSDATE(6) < '{began}' + INTERVAL {} MICROSECOND THEN SYSDATE(6) END)",
-            left.as_micros(),
-            began = session.began,
-        );
+        let _ = write!(message, "', 0, {in_time})");
         session::commit(&message)
     }
+}
+
+/// The time of a row whose transaction must commit within `give_up` after `sent`. It is NULL, which
+/// the table refuses, once that has passed on the database's clock, counted from when the branch
+/// began there, which was told at `begun`.
+pub(super) fn in_time(
+    session: &Session,
+    begun: Instant,
+    sent: Instant,
+    give_up: Duration,
+) -> String {
+    // The database began before its answer arrived: rather too early than too late.
+    let after = sent.saturating_duration_since(begun) + give_up;
+    let left = after.saturating_sub(begun.saturating_duration_since(sent));
+    format!(
+        "CASE WHEN SYSDATE(6) >= '{began}' \
+         AND SYSDATE(6) < '{began}' + INTERVAL {} MICROSECOND THEN SYSDATE(6) END",
+        left.as_micros(),
+        began = session.began,
+    )
 }
 
 /// What a failed commit message means. `certain`: the local transaction did not

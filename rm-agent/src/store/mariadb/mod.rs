@@ -7,6 +7,7 @@ mod change;
 mod connection;
 mod executor;
 mod failure;
+mod fence;
 mod images;
 mod insert;
 mod keys;
@@ -23,6 +24,7 @@ mod start_check;
 mod transaction;
 
 pub use builder::AtPoolBuilder;
+pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;

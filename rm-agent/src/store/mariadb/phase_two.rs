@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// What the database said, as phase two takes it.
-fn failure(error: &sqlx::Error) -> PhaseTwoError {
+pub(super) fn failure(error: &sqlx::Error) -> PhaseTwoError {
     let reason = error.to_string();
     let Some(number) = error_number(error) else {
         return match error {

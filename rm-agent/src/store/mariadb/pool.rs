@@ -62,6 +62,8 @@ struct Inner {
     database: String,
     lender: Arc<Lender>,
     phase_two: MySqlPool,
+    /// Lends the same connections to handlers that finish branches.
+    finisher: Arc<Lender>,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
@@ -95,6 +97,7 @@ impl AtPool {
         full_images: bool,
     ) -> Self {
         let inner = Inner {
+            finisher: Lender::new(phase_two.clone(), true),
             resource,
             database,
             lender,
@@ -133,6 +136,11 @@ impl AtPool {
         &self.inner.database
     }
 
+    /// One of them, which comes back to them by itself.
+    pub(super) async fn lend_to_finish(&self) -> Result<Held, sqlx::Error> {
+        self.inner.finisher.lend().await
+    }
+
     pub(super) fn planner(&self) -> &Planner {
         &self.inner.planner
     }
@@ -156,6 +164,11 @@ impl AtPool {
     /// [`Error::Database`] when the database cannot be reached: try again later.
     pub async fn check(&self) -> Result<(), Error> {
         start_check::check(&self.inner.phase_two).await
+    }
+
+    /// Checks that the database can keep fences.
+    pub(crate) async fn check_fences(&self) -> Result<(), Error> {
+        start_check::check_fences(&self.inner.phase_two).await
     }
 
     /// Opens a transaction: a branch of the global transaction that the running
@@ -199,14 +212,16 @@ impl AtPool {
     /// A connection for a branch, or for work outside of any transaction.
     async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
         let watch = Watch::new(self, kind.xid(), None);
-        match watch.over(self.inner.lender.lend()).await {
-            Err(sqlx::Error::PoolTimedOut) => Err(self
-                .inner
-                .lender
-                .why_none(&self.inner.resource)
-                .await
-                .into()),
-            result => result,
+        Ok(watch.over(self.lend()).await?)
+    }
+
+    /// A connection of the application's pool.
+    pub(super) async fn lend(&self) -> Result<Held, Error> {
+        match self.inner.lender.lend().await {
+            Err(sqlx::Error::PoolTimedOut) => {
+                Err(self.inner.lender.why_none(&self.inner.resource).await)
+            }
+            result => result.map_err(Error::database("taking a connection")),
         }
     }
 

@@ -10,8 +10,12 @@ use sqlx::{
 use super::start_check;
 use crate::{error::Error, limits};
 
-/// The migration that this library ships; [`create`] runs the same text.
-const SQL: &str = include_str!("../../../migrations/mariadb/0001_accede.sql");
+/// The migrations that this library ships; [`create`] runs the same text.
+const SQL: &str = concat!(
+    include_str!("../../../migrations/mariadb/0001_accede.sql"),
+    "\n",
+    include_str!("../../../migrations/mariadb/0002_accede_fence.sql"),
+);
 
 async fn connect(url: &str) -> Result<MySqlPool, Error> {
     let options = MySqlConnectOptions::from_str(url).map_err(|error| {
@@ -50,7 +54,10 @@ pub(crate) async fn create(url: &str) -> Result<(), Error> {
 /// Checks that this library's tables are there and as they should be.
 pub(crate) async fn check(url: &str) -> Result<(), Error> {
     let pool = connect(url).await?;
-    let checked = start_check::check(&pool).await;
+    let checked = match start_check::check(&pool).await {
+        Ok(()) => start_check::check_fences(&pool).await,
+        wrong => wrong,
+    };
     pool.close().await;
     checked
 }

@@ -19,10 +19,32 @@ const COLUMNS: &[(&str, &str, &str, &str)] = &[
     ("accede_meta", "schema_version", "int", "NO"),
 ];
 
+/// The same for fences.
+const FENCE_COLUMNS: &[(&str, &str, &str, &str)] = &[
+    ("accede_fence", "xid", "bigint", "NO"),
+    ("accede_fence", "branch_id", "int", "NO"),
+    ("accede_fence", "status", "smallint", "NO"),
+    ("accede_fence", "resource", "varchar", "NO"),
+    ("accede_fence", "created", "datetime", "NO"),
+];
+
 /// Checks the server, tables, columns, the undo log's key and engine, and what the
 /// role may see.
 pub(crate) async fn check(pool: &MySqlPool) -> Result<(), Error> {
-    match tokio::time::timeout(limits::START_CHECK_TIMEOUT, check_all(pool)).await {
+    in_time(check_all(pool)).await
+}
+
+/// Checks the table of fences, which databases of before do not have.
+pub(crate) async fn check_fences(pool: &MySqlPool) -> Result<(), Error> {
+    in_time(async {
+        check_columns(pool, FENCE_COLUMNS).await?;
+        check_key(pool, "accede_fence").await
+    })
+    .await
+}
+
+async fn in_time(check: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    match tokio::time::timeout(limits::START_CHECK_TIMEOUT, check).await {
         Ok(result) => result,
         Err(_) => Err(Error::Database {
             doing: "checking the database at start",
@@ -37,17 +59,29 @@ fn failed() -> impl FnOnce(sqlx::Error) -> Error {
 
 async fn check_all(pool: &MySqlPool) -> Result<(), Error> {
     check_server(pool).await?;
-    let missing = |reason: String| Err(Error::Schema { reason });
+    check_columns(pool, COLUMNS).await?;
+    check_key(pool, "undo_log").await?;
+    check_version(pool).await
+}
+
+fn missing(reason: String) -> Result<(), Error> {
+    Err(Error::Schema { reason })
+}
+
+async fn check_columns(
+    pool: &MySqlPool,
+    columns: &[(&str, &str, &str, &str)],
+) -> Result<(), Error> {
     let found: Vec<(String, String, String, String)> = sqlx::query_as(
         "SELECT CAST(TABLE_NAME AS CHAR), CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR),
                 CAST(IS_NULLABLE AS CHAR)
          FROM information_schema.COLUMNS
-         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('undo_log', 'accede_meta')",
+         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('undo_log', 'accede_meta', 'accede_fence')",
     )
     .fetch_all(pool)
     .await
     .map_err(failed())?;
-    for (table, column, expected, nullable) in COLUMNS {
+    for (table, column, expected, nullable) in columns {
         if !found.iter().any(|row| row.0 == *table) {
             return missing(format!("the table {table} does not exist in the database"));
         }
@@ -64,14 +98,19 @@ async fn check_all(pool: &MySqlPool) -> Result<(), Error> {
             return missing(format!("{table}.{column} is not declared NOT NULL"));
         }
     }
+    Ok(())
+}
+
+async fn check_key(pool: &MySqlPool, table: &str) -> Result<(), Error> {
     let key: Vec<(String, String)> = sqlx::query_as(
         "SELECT CAST(s.COLUMN_NAME AS CHAR), CAST(t.ENGINE AS CHAR)
          FROM information_schema.STATISTICS s
          JOIN information_schema.TABLES t
            ON t.TABLE_SCHEMA = s.TABLE_SCHEMA AND t.TABLE_NAME = s.TABLE_NAME
-         WHERE s.TABLE_SCHEMA = DATABASE() AND s.TABLE_NAME = 'undo_log'
+         WHERE s.TABLE_SCHEMA = DATABASE() AND s.TABLE_NAME = ?
            AND s.INDEX_NAME = 'PRIMARY' ORDER BY s.SEQ_IN_INDEX",
     )
+    .bind(table)
     .fetch_all(pool)
     .await
     .map_err(failed())?;
@@ -80,11 +119,17 @@ async fn check_all(pool: &MySqlPool) -> Result<(), Error> {
         .map(|row| row.0.as_str())
         .eq(["xid", "branch_id"])
     {
-        return missing("the primary key of undo_log is not (xid, branch_id)".to_owned());
+        return missing(format!(
+            "the primary key of {table} is not (xid, branch_id)"
+        ));
     }
     if key.iter().any(|row| row.1 != "InnoDB") {
-        return missing("undo_log is no InnoDB table".to_owned());
+        return missing(format!("{table} is no InnoDB table"));
     }
+    Ok(())
+}
+
+async fn check_version(pool: &MySqlPool) -> Result<(), Error> {
     let version: Option<i32> = sqlx::query_scalar("SELECT MAX(schema_version) FROM accede_meta")
         .fetch_one(pool)
         .await

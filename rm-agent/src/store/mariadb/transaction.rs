@@ -4,7 +4,8 @@ mod begin;
 
 use std::{fmt, sync::Arc};
 
-use accede_proto::Xid;
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
@@ -208,8 +209,10 @@ impl AtTransaction {
         let registration = Registration {
             xid,
             resource: self.pool.resource().into(),
+            mode: Mode::At,
             row_locks,
             escrow_locks,
+            payload: Bytes::new(),
             wait_limit: branch.wait_limit(),
         };
         let registrar = Arc::clone(self.pool.registrar());

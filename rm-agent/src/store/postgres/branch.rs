@@ -17,17 +17,31 @@ use crate::{
     registrar::Registered,
 };
 
+/// The time of a row without which the local transaction cannot commit. It is NULL, which the table
+/// refuses, once what is left has passed on the database's clock, counted from its BEGIN. A commit
+/// that would be lost by a crash of the database must not be reported as done: it is made durable
+/// whatever the session's setting.
+macro_rules! in_time {
+    ($left:literal) => {
+        concat!(
+            "CASE WHEN clock_timestamp() - transaction_timestamp() < ",
+            $left,
+            " AND (current_setting('synchronous_commit') <> 'off' \
+             OR set_config('synchronous_commit', 'on', true) = 'on') \
+             THEN clock_timestamp() END"
+        )
+    };
+}
+
 /// Writes an undo record. Prepared once in a session, for its analysis costs the database as much
-/// as the change that it is for. The row's time is NULL, which the table refuses, once the give-up
-/// time has passed on the database's clock, counted from its BEGIN. A commit that would be lost by
-/// a crash of the database must not be reported as done: it is made durable whatever the session's
-/// setting.
-const PREPARE: &str = "PREPARE accede_undo(bigint, integer, bytea, interval) AS \
+/// as the change that it is for.
+const PREPARE: &str = concat!(
+    "PREPARE accede_undo(bigint, integer, bytea, interval) AS \
      INSERT INTO undo_log (xid, branch_id, rollback_info, log_status, log_created) \
-     VALUES ($1, $2, $3, 0, CASE WHEN clock_timestamp() - transaction_timestamp() < $4 \
-     AND (current_setting('synchronous_commit') <> 'off' \
-     OR set_config('synchronous_commit', 'on', true) = 'on') \
-     THEN clock_timestamp() END); ";
+     VALUES ($1, $2, $3, 0, ",
+    in_time!("$4"),
+    "); "
+);
 
 /// Asks whether the session has it.
 pub(super) const IS_PREPARED: &str =
@@ -109,6 +123,15 @@ impl Branch {
     }
 }
 
+/// The time of a row whose transaction must commit within `give_up` after `sent`; the answer to its
+/// BEGIN was received at `begun`.
+pub(super) fn in_time(begun: Instant, sent: Instant, give_up: Duration) -> String {
+    // The database began before its answer arrived: rather too early than too late.
+    let after = sent.saturating_duration_since(begun) + give_up;
+    let left = after.saturating_sub(begun.saturating_duration_since(sent));
+    format!(in_time!("'{} ms'"), left.as_millis())
+}
+
 /// What a failed commit message of a branch means. `certain`: it did not commit.
 pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error {
     if !certain {
@@ -117,12 +140,12 @@ pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error
             reason: error.to_string(),
         };
     }
-    let from_undo_log = error
+    let ours = error
         .as_database_error()
-        .is_some_and(|database| database.table() == Some("undo_log"));
+        .is_some_and(|database| matches!(database.table(), Some("undo_log" | "accede_fence")));
     match sql_state(&error).as_deref() {
-        Some("23502") if from_undo_log => Error::GaveUp { xid },
-        Some("23505") if from_undo_log => Error::RolledBackMeanwhile { xid },
+        Some("23502") if ours => Error::GaveUp { xid },
+        Some("23505") if ours => Error::RolledBackMeanwhile { xid },
         _ => Error::Database {
             doing: "committing the branch",
             source: error,

@@ -3,7 +3,10 @@
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres};
 
-use crate::store::connection::{self, Lendable};
+use crate::{
+    error::sql_state,
+    store::connection::{self, Lendable},
+};
 
 pub(super) type Held = connection::Held<Postgres>;
 pub(super) type Lender = connection::Lender<Postgres>;
@@ -27,5 +30,13 @@ impl Lendable for Postgres {
                 .await
                 .map(drop)
         })
+    }
+}
+
+/// Whether the connection is gone, so that another one may do better.
+pub(super) fn connection_is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        error => sql_state(error).is_some_and(|state| state.starts_with("57P")),
     }
 }

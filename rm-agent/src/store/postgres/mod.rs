@@ -5,6 +5,7 @@ mod builder;
 mod catalog;
 mod connection;
 mod executor;
+mod fence;
 mod locking;
 pub(crate) mod phase_two;
 mod plan;
@@ -18,6 +19,7 @@ mod transaction;
 mod values;
 
 pub use builder::AtPoolBuilder;
+pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;

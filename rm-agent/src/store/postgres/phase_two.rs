@@ -25,39 +25,44 @@ use crate::{
 
 impl From<sqlx::Error> for PhaseTwoError {
     fn from(error: sqlx::Error) -> Self {
-        let reason = error.to_string();
-        let Some(state) = sql_state(&error) else {
-            return match error {
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => Self::Unavailable { reason },
-                _ => Self::Failed { reason },
-            };
+        failure(&error)
+    }
+}
+
+/// What the database said, as phase two takes it.
+pub(super) fn failure(error: &sqlx::Error) -> PhaseTwoError {
+    let reason = error.to_string();
+    let Some(state) = sql_state(error) else {
+        return match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => PhaseTwoError::Unavailable { reason },
+            _ => PhaseTwoError::Failed { reason },
         };
-        let constraint = error
-            .as_database_error()
-            .is_some_and(|database| database.kind() != ErrorKind::Other);
-        match state.as_str() {
-            // Connection classes, and a server that starts, stops or is full.
-            code if code.starts_with("08") || code.starts_with("57P") => {
-                Self::Unavailable { reason }
-            }
-            "53300" => Self::Unavailable { reason },
-            "55P03" => Self::Failed {
-                reason: "a local transaction holds locks on the rows; it will be tried again"
-                    .to_owned(),
-            },
-            code if constraint || code.starts_with("23") || code.starts_with("42") => {
-                Self::stuck(format!(
-                    "the database refuses to undo the rows: {reason}; remove the cause and \
-                     repair with retry, or repair the rows by hand and accept"
-                ))
-            }
-            _ => Self::Failed { reason },
+    };
+    let constraint = error
+        .as_database_error()
+        .is_some_and(|database| database.kind() != ErrorKind::Other);
+    match state.as_str() {
+        // Connection classes, and a server that starts, stops or is full.
+        code if code.starts_with("08") || code.starts_with("57P") => {
+            PhaseTwoError::Unavailable { reason }
         }
+        "53300" => PhaseTwoError::Unavailable { reason },
+        "55P03" => PhaseTwoError::Failed {
+            reason: "a local transaction holds locks on the rows; it will be tried again"
+                .to_owned(),
+        },
+        code if constraint || code.starts_with("23") || code.starts_with("42") => {
+            PhaseTwoError::stuck(format!(
+                "the database refuses to undo the rows: {reason}; remove the cause and \
+                 repair with retry, or repair the rows by hand and accept"
+            ))
+        }
+        _ => PhaseTwoError::Failed { reason },
     }
 }
 

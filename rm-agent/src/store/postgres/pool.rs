@@ -67,6 +67,8 @@ struct Inner {
     resource: Arc<str>,
     lender: Arc<Lender>,
     phase_two: PgPool,
+    /// Lends the same connections to handlers that finish branches.
+    finisher: Arc<Lender>,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
@@ -103,6 +105,7 @@ impl AtPool {
         full_images: bool,
     ) -> Self {
         let inner = Inner {
+            finisher: Lender::new(phase_two.clone(), true),
             resource,
             lender,
             phase_two,
@@ -134,6 +137,11 @@ impl AtPool {
     /// The few connections that finish branches.
     pub(crate) fn phase_two(&self) -> &PgPool {
         &self.inner.phase_two
+    }
+
+    /// One of them, which comes back to them by itself.
+    pub(super) async fn lend_to_finish(&self) -> Result<Held, sqlx::Error> {
+        self.inner.finisher.lend().await
     }
 
     pub(super) fn planner(&self) -> &Planner {
@@ -169,6 +177,11 @@ impl AtPool {
     /// [`Error::Database`] when the database cannot be reached: try again later.
     pub async fn check(&self) -> Result<(), Error> {
         start_check::check(&self.inner.phase_two).await
+    }
+
+    /// Checks that the database can keep fences.
+    pub(crate) async fn check_fences(&self) -> Result<(), Error> {
+        start_check::check_fences(&self.inner.phase_two).await
     }
 
     /// Opens a transaction: a branch of the global transaction that the running
@@ -212,14 +225,16 @@ impl AtPool {
     /// A connection for a branch, or for work outside of any transaction.
     async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
         let watch = Watch::new(self, kind.xid(), None);
-        match watch.over(self.inner.lender.lend()).await {
-            Err(sqlx::Error::PoolTimedOut) => Err(self
-                .inner
-                .lender
-                .why_none(&self.inner.resource)
-                .await
-                .into()),
-            result => result,
+        Ok(watch.over(self.lend()).await?)
+    }
+
+    /// A connection of the application's pool.
+    pub(super) async fn lend(&self) -> Result<Held, Error> {
+        match self.inner.lender.lend().await {
+            Err(sqlx::Error::PoolTimedOut) => {
+                Err(self.inner.lender.why_none(&self.inner.resource).await)
+            }
+            result => result.map_err(Error::database("taking a connection")),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use accede_proto::Xid;
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
@@ -14,7 +15,7 @@ use sqlx::{
 
 use super::{
     branch::{Branch, IS_PREPARED, NOT_PREPARED, commit_error, rolled_back_for_sure},
-    connection::{Held, Session},
+    connection::{Held, Session, connection_is_lost},
     executor::Statement,
     locking::LockingStatement,
     plan::{Plan, WritePlan},
@@ -208,8 +209,10 @@ impl AtTransaction {
         let registration = Registration {
             xid,
             resource: self.pool.resource().into(),
+            mode: Mode::At,
             row_locks,
             escrow_locks,
+            payload: Bytes::new(),
             wait_limit: branch.wait_limit(),
         };
         let registrar = Arc::clone(self.pool.registrar());
@@ -536,12 +539,5 @@ impl AtTransaction {
         let steps = watch.over(run).await?;
         changes.end_statement()?;
         Ok(steps)
-    }
-}
-
-fn connection_is_lost(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
-        error => sql_state(error).is_some_and(|state| state.starts_with("57P")),
     }
 }

@@ -34,6 +34,13 @@ impl Held {
             .expect("after `drop`, `abandon` or a failed `renew` nobody asks")
     }
 
+    /// The same, only to look at.
+    pub(super) fn peek(&self) -> &SqliteConnection {
+        self.connection
+            .as_ref()
+            .expect("after `drop`, `abandon` or a failed `renew` nobody asks")
+    }
+
     /// From now on there may be an open transaction.
     pub(super) fn soil(&mut self) {
         self.clean = false;

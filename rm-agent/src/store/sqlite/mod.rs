@@ -14,6 +14,7 @@ mod catalog;
 mod changes;
 mod connection;
 mod executor;
+mod fence;
 pub(crate) mod phase_two;
 mod plan;
 mod pool;
@@ -27,6 +28,7 @@ mod transaction;
 mod turns;
 
 pub use builder::AtPoolBuilder;
+pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use transaction::AtTransaction;
 

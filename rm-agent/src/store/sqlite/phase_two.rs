@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// The database's clock, in milliseconds since 1970.
-const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+pub(super) const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// What the database said, as phase two takes it.
-fn failure(error: &sqlx::Error) -> PhaseTwoError {
+pub(super) fn failure(error: &sqlx::Error) -> PhaseTwoError {
     let reason = error.to_string();
     if session::is_locked(error) {
         return PhaseTwoError::Failed {
@@ -56,7 +56,7 @@ fn failure(error: &sqlx::Error) -> PhaseTwoError {
 }
 
 /// Opens a transaction that may write.
-async fn begin(pool: &AtPool) -> Result<Held, PhaseTwoError> {
+pub(super) async fn begin(pool: &AtPool) -> Result<Held, PhaseTwoError> {
     let connection = pool
         .phase_two()
         .acquire()

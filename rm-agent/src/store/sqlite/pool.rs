@@ -173,6 +173,11 @@ impl AtPool {
         start_check::check(&self.inner.phase_two).await
     }
 
+    /// Checks that the database can keep fences.
+    pub(crate) async fn check_fences(&self) -> Result<(), Error> {
+        start_check::check_fences(&self.inner.phase_two).await
+    }
+
     /// Opens a transaction: a branch of the global transaction that the running
     /// task works for, or a plain local one if it works for none; one that looks at row
     /// locks in a scope of [`global_lock`](crate::global_lock).
@@ -218,7 +223,12 @@ impl AtPool {
             Kind::Checked(_) | Kind::Branch(_) => &self.inner.branches,
         };
         let watch = Watch::new(self, kind.xid(), None);
-        match watch.over(pool.acquire()).await {
+        Ok(watch.over(self.lend(pool)).await?)
+    }
+
+    /// A connection of one of the application's pools.
+    pub(super) async fn lend(&self, pool: &SqlitePool) -> Result<PoolConnection<Sqlite>, Error> {
+        match pool.acquire().await {
             Err(sqlx::Error::PoolTimedOut) => {
                 let most = pool.options().get_max_connections();
                 Err(Error::NoConnection {
@@ -227,10 +237,9 @@ impl AtPool {
                     reason: format!(
                         "all {most} are in use; end transactions sooner, or allow more of them"
                     ),
-                }
-                .into())
+                })
             }
-            result => result,
+            result => result.map_err(Error::database("taking a connection")),
         }
     }
 

@@ -23,9 +23,27 @@ const COLUMNS: &[(&str, &str, &str, i64, bool)] = &[
     ("accede_meta", "schema_version", "INTEGER", 0, true),
 ];
 
+/// The same for fences.
+const FENCE_COLUMNS: &[(&str, &str, &str, i64, bool)] = &[
+    ("accede_fence", "xid", "INTEGER", 1, true),
+    ("accede_fence", "branch_id", "INTEGER", 2, true),
+    ("accede_fence", "status", "INTEGER", 0, true),
+    ("accede_fence", "resource", "TEXT", 0, true),
+    ("accede_fence", "created", "INTEGER", 0, true),
+];
+
 /// Checks the database's settings, tables, columns and the undo log's key.
 pub(crate) async fn check(pool: &SqlitePool) -> Result<(), Error> {
-    match tokio::time::timeout(limits::START_CHECK_TIMEOUT, check_all(pool)).await {
+    in_time(check_all(pool)).await
+}
+
+/// Checks the table of fences, which databases of before do not have.
+pub(crate) async fn check_fences(pool: &SqlitePool) -> Result<(), Error> {
+    in_time(check_columns(pool, FENCE_COLUMNS)).await
+}
+
+async fn in_time(check: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    match tokio::time::timeout(limits::START_CHECK_TIMEOUT, check).await {
         Ok(result) => result,
         Err(_) => Err(Error::Database {
             doing: "checking the database at start",
@@ -58,18 +76,29 @@ fn read(row: &SqliteRow) -> Result<Found, sqlx::Error> {
 
 async fn check_all(pool: &SqlitePool) -> Result<(), Error> {
     check_settings(pool).await?;
-    let missing = |reason: String| Err(Error::Schema { reason });
+    check_columns(pool, COLUMNS).await?;
+    check_version(pool).await
+}
+
+fn missing(reason: String) -> Result<(), Error> {
+    Err(Error::Schema { reason })
+}
+
+async fn check_columns(
+    pool: &SqlitePool,
+    columns: &[(&str, &str, &str, i64, bool)],
+) -> Result<(), Error> {
     let rows = sqlx::query(
         "SELECT m.name, x.name, x.type, x.pk, x.\"notnull\"
          FROM main.sqlite_schema m, pragma_table_info(m.name, 'main') x
-         WHERE m.type = 'table' AND m.name IN ('undo_log', 'accede_meta')",
+         WHERE m.type = 'table' AND m.name IN ('undo_log', 'accede_meta', 'accede_fence')",
     )
     .fetch_all(pool)
     .await
     .map_err(failed())?;
     let found: Result<Vec<Found>, sqlx::Error> = rows.iter().map(read).collect();
     let found = found.map_err(failed())?;
-    for (table, column, kind, key, not_null) in COLUMNS {
+    for (table, column, kind, key, not_null) in columns {
         if !found.iter().any(|row| row.table == *table) {
             return missing(format!("the table {table} does not exist in the database"));
         }
@@ -86,10 +115,16 @@ async fn check_all(pool: &SqlitePool) -> Result<(), Error> {
         if *not_null && !row.not_null {
             return missing(format!("{table}.{column} is not declared NOT NULL"));
         }
-        if *table == "undo_log" && row.key != *key {
-            return missing("the primary key of undo_log is not (xid, branch_id)".to_owned());
+        if *table != "accede_meta" && row.key != *key {
+            return missing(format!(
+                "the primary key of {table} is not (xid, branch_id)"
+            ));
         }
     }
+    Ok(())
+}
+
+async fn check_version(pool: &SqlitePool) -> Result<(), Error> {
     let version: Option<i64> = sqlx::query_scalar("SELECT MAX(schema_version) FROM accede_meta")
         .fetch_one(pool)
         .await

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use accede_proto::Xid;
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
@@ -234,8 +235,10 @@ impl AtTransaction {
         let registration = Registration {
             xid,
             resource: self.pool.resource().into(),
+            mode: Mode::At,
             row_locks: net.locks,
             escrow_locks: Vec::new(),
+            payload: Bytes::new(),
             wait_limit: branch.wait_limit(),
         };
         let registrar = Arc::clone(self.pool.registrar());

@@ -10,34 +10,41 @@ use super::{failure, keys_condition};
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UNDOABLE},
+    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
 pub(crate) async fn leftovers(
     pool: &MySqlPool,
+    ledger: Ledger,
     older_than: Duration,
     after: Option<BranchKey>,
     limit: usize,
 ) -> Result<Vec<Leftover>, PhaseTwoError> {
     let micros = i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX / 2);
     let (xid, branch) = after.map_or((0, 0), |key| (key.xid_column(), key.branch_column()));
-    let rows = sqlx::query(
-        "SELECT xid, branch_id, log_status,
-                CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, log_created, SYSDATE(6)) DIV 1000) AS SIGNED)
-         FROM undo_log
-         WHERE TIMESTAMPDIFF(MICROSECOND, log_created, SYSDATE(6)) > ?
+    let Ledger {
+        table,
+        status,
+        time,
+    } = ledger;
+    let sql = format!(
+        "SELECT xid, branch_id, {status},
+                CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, {time}, SYSDATE(6)) DIV 1000) AS SIGNED)
+         FROM {table}
+         WHERE TIMESTAMPDIFF(MICROSECOND, {time}, SYSDATE(6)) > ?
            AND (xid > ? OR (xid = ? AND branch_id > ?))
-         ORDER BY xid, branch_id LIMIT ?",
-    )
-    .bind(micros)
-    .bind(xid)
-    .bind(xid)
-    .bind(branch)
-    .bind(limit.min(limits::PHASE_TWO_BATCH) as u64)
-    .fetch_all(pool)
-    .await
-    .map_err(|error| failure(&error))?;
+         ORDER BY xid, branch_id LIMIT ?"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(micros)
+        .bind(xid)
+        .bind(xid)
+        .bind(branch)
+        .bind(limit.min(limits::PHASE_TWO_BATCH) as u64)
+        .fetch_all(pool)
+        .await
+        .map_err(|error| failure(&error))?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let read = || -> Result<(i64, i32, i16, i64), sqlx::Error> {
@@ -57,7 +64,7 @@ pub(crate) async fn leftovers(
                 xid,
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
-            kind: if status == UNDOABLE {
+            kind: if status == LIVE {
                 LeftoverKind::Undo
             } else {
                 LeftoverKind::Marker
@@ -73,12 +80,18 @@ pub(crate) async fn leftovers(
 /// stay; those of other users are seen with the PROCESS privilege only.
 pub(crate) async fn purge_markers(
     pool: &MySqlPool,
+    ledger: Ledger,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
     for branches in branches.chunks(limits::PHASE_TWO_BATCH) {
+        let Ledger {
+            table,
+            status,
+            time,
+        } = ledger;
         let sql = format!(
-            "DELETE FROM undo_log WHERE log_status <> {UNDOABLE} AND ({})
-             AND log_created < SYSDATE(6) - INTERVAL
+            "DELETE FROM {table} WHERE {status} <> {LIVE} AND ({})
+             AND {time} < SYSDATE(6) - INTERVAL
                (SELECT COALESCE(MAX(p.TIME_MS), 0) * 1000 FROM information_schema.PROCESSLIST p
                 WHERE p.ID <> CONNECTION_ID()
                   AND p.COMMAND NOT IN ('Sleep', 'Daemon', 'Binlog Dump')) MICROSECOND",

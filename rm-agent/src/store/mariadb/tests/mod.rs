@@ -6,6 +6,7 @@ mod blocked;
 mod concurrent;
 mod crashes;
 mod escrow;
+mod fence;
 mod global_lock;
 mod narrow;
 mod phase_one;

@@ -1,6 +1,7 @@
 //! What a rollback meets.
 
 use super::{BranchKey, Fixture, PhaseTwoError, UndoPolicy, phase_two, xid};
+use crate::store::finish::Ledger;
 use crate::store::finish::LeftoverKind;
 
 const STOCK: &str = "
@@ -211,8 +212,15 @@ async fn leftovers_are_listed_and_markers_purged() {
         .await
         .expect("commit");
     f.roll_back(xid(2), 1).await.expect("undone");
-    let list =
-        |after| phase_two::leftovers(f.pool.phase_two(), std::time::Duration::ZERO, after, 10);
+    let list = |after| {
+        phase_two::leftovers(
+            f.pool.phase_two(),
+            Ledger::UNDO,
+            std::time::Duration::ZERO,
+            after,
+            10,
+        )
+    };
     let found = list(None).await.expect("listed");
     let kinds: Vec<_> = found.iter().map(|l| (l.key.xid, l.kind)).collect();
     assert_eq!(
@@ -224,7 +232,7 @@ async fn leftovers_are_listed_and_markers_purged() {
     let mut left = 2;
     // A statement of another test may be older than the marker for a moment.
     for _ in 0..200 {
-        phase_two::purge_markers(f.pool.phase_two(), &keys)
+        phase_two::purge_markers(f.pool.phase_two(), Ledger::UNDO, &keys)
             .await
             .expect("purged");
         left = f.undo_rows().await;

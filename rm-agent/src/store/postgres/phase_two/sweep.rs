@@ -1,4 +1,4 @@
-//! What was left behind in the undo log, and whose database this is.
+//! What was left behind in undo log and fences, and whose database this is.
 
 use std::time::Duration;
 
@@ -9,30 +9,37 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UNDOABLE},
+    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
 pub(crate) async fn leftovers(
     pool: &PgPool,
+    ledger: Ledger,
     older_than: Duration,
     after: Option<BranchKey>,
     limit: usize,
 ) -> Result<Vec<Leftover>, PhaseTwoError> {
-    let rows = sqlx::query(
-        "SELECT xid, branch_id, log_status,
-                greatest(0, extract(epoch FROM clock_timestamp() - log_created) * 1000)::bigint
-         FROM undo_log
-         WHERE log_created < clock_timestamp() - $1 * interval '1 millisecond'
+    let Ledger {
+        table,
+        status,
+        time,
+    } = ledger;
+    let sql = format!(
+        "SELECT xid, branch_id, {status},
+                greatest(0, extract(epoch FROM clock_timestamp() - {time}) * 1000)::bigint
+         FROM {table}
+         WHERE {time} < clock_timestamp() - $1 * interval '1 millisecond'
            AND (xid, branch_id) > ($2, $3)
-         ORDER BY xid, branch_id LIMIT $4",
-    )
-    .bind(older_than.as_millis() as f64)
-    .bind(after.map_or(0, BranchKey::xid_column))
-    .bind(after.map_or(0, BranchKey::branch_column))
-    .bind(limit.min(limits::PHASE_TWO_BATCH) as i64)
-    .fetch_all(pool)
-    .await?;
+         ORDER BY xid, branch_id LIMIT $4"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(older_than.as_millis() as f64)
+        .bind(after.map_or(0, BranchKey::xid_column))
+        .bind(after.map_or(0, BranchKey::branch_column))
+        .bind(limit.min(limits::PHASE_TWO_BATCH) as i64)
+        .fetch_all(pool)
+        .await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let (xid, branch): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
@@ -46,7 +53,7 @@ pub(crate) async fn leftovers(
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
             kind: match row.try_get(2)? {
-                UNDOABLE => LeftoverKind::Undo,
+                LIVE => LeftoverKind::Undo,
                 _ => LeftoverKind::Marker,
             },
             age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
@@ -59,22 +66,29 @@ pub(crate) async fn leftovers(
 /// have ended. Rows that an older local transaction may still run into stay.
 pub(crate) async fn purge_markers(
     pool: &PgPool,
+    ledger: Ledger,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
     let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
     let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
-    sqlx::query(
-        "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.log_status <> $3
-           AND u.log_created < coalesce(
+    let Ledger {
+        table,
+        status,
+        time,
+    } = ledger;
+    let sql = format!(
+        "DELETE FROM {table} u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.{status} <> $3
+           AND u.{time} < coalesce(
                (SELECT min(a.xact_start) FROM pg_catalog.pg_stat_activity a
-                WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 'infinity')",
-    )
-    .bind(xids)
-    .bind(numbers)
-    .bind(UNDOABLE)
-    .execute(pool)
-    .await?;
+                WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 'infinity')"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(xids)
+        .bind(numbers)
+        .bind(LIVE)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 

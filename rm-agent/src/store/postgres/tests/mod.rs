@@ -6,6 +6,7 @@ mod concurrent;
 mod crashes;
 mod escrow;
 mod executor;
+mod fence;
 mod global_lock;
 mod images;
 mod lending;

@@ -1,5 +1,6 @@
 //! Phase two: undo, dirty checks, markers, leftovers, the cluster claim.
 
+use crate::store::finish::Ledger;
 use std::time::Duration;
 
 use sqlx::Connection as _;
@@ -274,7 +275,7 @@ async fn commits_delete_and_sweeps_find() {
         .await
         .expect("commit");
     f.roll_back(xid(2), 1).await.expect("undone");
-    let found = phase_two::leftovers(pool, Duration::ZERO, None, 10)
+    let found = phase_two::leftovers(pool, Ledger::UNDO, Duration::ZERO, None, 10)
         .await
         .expect("readable");
     let kinds: Vec<_> = found.iter().map(|l| (l.key, l.kind)).collect();
@@ -286,17 +287,17 @@ async fn commits_delete_and_sweeps_find() {
             (key(3, 1), LeftoverKind::Undo)
         ]
     );
-    let page = phase_two::leftovers(pool, Duration::ZERO, Some(key(1, 1)), 1)
+    let page = phase_two::leftovers(pool, Ledger::UNDO, Duration::ZERO, Some(key(1, 1)), 1)
         .await
         .expect("page");
     assert_eq!(page[0].key, key(2, 1));
-    let old = phase_two::leftovers(pool, Duration::from_secs(60), None, 10)
+    let old = phase_two::leftovers(pool, Ledger::UNDO, Duration::from_secs(60), None, 10)
         .await
         .expect("none");
     assert!(old.is_empty());
     let all = [key(1, 1), key(2, 1), key(3, 1), key(4, 1)];
     phase_two::delete_undo(pool, &all).await.expect("deleted");
-    let left = phase_two::leftovers(pool, Duration::ZERO, None, 10)
+    let left = phase_two::leftovers(pool, Ledger::UNDO, Duration::ZERO, None, 10)
         .await
         .expect("readable");
     assert_eq!(left.len(), 1, "the marker stays");
@@ -311,14 +312,14 @@ async fn commits_delete_and_sweeps_find() {
         .await
         .expect("open");
     f.roll_back(xid(5), 1).await.expect("undone");
-    phase_two::purge_markers(pool, &[key(2, 1), key(5, 1)])
+    phase_two::purge_markers(pool, Ledger::UNDO, &[key(2, 1), key(5, 1)])
         .await
         .expect("purged");
     assert_eq!(f.dump("undo_log").await.len(), 1);
     other.close().await.expect("close");
     // The server notices the closed connection a moment later.
     while !f.dump("undo_log").await.is_empty() {
-        phase_two::purge_markers(pool, &[key(5, 1)])
+        phase_two::purge_markers(pool, Ledger::UNDO, &[key(5, 1)])
             .await
             .expect("purged");
     }

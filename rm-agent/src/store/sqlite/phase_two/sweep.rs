@@ -10,21 +10,27 @@ use super::{super::pool::AtPool, NOW, begin, commit, failure};
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, Leftover, LeftoverKind, Meta, PhaseTwoError, UNDOABLE},
+    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
 pub(crate) async fn leftovers(
     pool: &SqlitePool,
+    ledger: Ledger,
     older_than: Duration,
     after: Option<BranchKey>,
     limit: usize,
 ) -> Result<Vec<Leftover>, PhaseTwoError> {
     let millis = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX / 2);
     let (xid, branch) = after.map_or((0, 0), |key| (key.xid_column(), key.branch_column()));
+    let Ledger {
+        table,
+        status,
+        time,
+    } = ledger;
     let sql = format!(
-        "SELECT xid, branch_id, log_status, MAX(0, {NOW} - log_created)
-         FROM undo_log WHERE {NOW} - log_created > ? AND (xid, branch_id) > (?, ?)
+        "SELECT xid, branch_id, {status}, MAX(0, {NOW} - {time})
+         FROM {table} WHERE {NOW} - {time} > ? AND (xid, branch_id) > (?, ?)
          ORDER BY xid, branch_id LIMIT ?"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -54,7 +60,7 @@ pub(crate) async fn leftovers(
                 xid,
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
-            kind: if status == UNDOABLE {
+            kind: if status == LIVE {
                 LeftoverKind::Undo
             } else {
                 LeftoverKind::Marker
@@ -70,20 +76,21 @@ pub(crate) async fn leftovers(
 /// the write lock of the branch does not allow.
 pub(crate) async fn purge_markers(
     pool: &AtPool,
+    ledger: Ledger,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
+    let Ledger { table, status, .. } = ledger;
+    let sql =
+        format!("DELETE FROM main.{table} WHERE xid = ? AND branch_id = ? AND {status} <> {LIVE}");
     for branches in branches.chunks(limits::PHASE_TWO_BATCH) {
         let mut held = begin(pool).await?;
         for key in branches {
-            sqlx::query(
-                "DELETE FROM main.undo_log WHERE xid = ? AND branch_id = ? AND log_status <> ?",
-            )
-            .bind(key.xid_column())
-            .bind(key.branch_column())
-            .bind(UNDOABLE)
-            .execute(held.get())
-            .await
-            .map_err(|error| failure(&error))?;
+            sqlx::query(sqlx::AssertSqlSafe(sql.as_str()))
+                .bind(key.xid_column())
+                .bind(key.branch_column())
+                .execute(held.get())
+                .await
+                .map_err(|error| failure(&error))?;
         }
         commit(held).await?;
     }

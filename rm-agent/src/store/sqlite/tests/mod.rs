@@ -3,6 +3,7 @@
 mod agent;
 mod captures;
 mod crashes;
+mod fence;
 mod global_lock;
 mod phase_one;
 mod proof;

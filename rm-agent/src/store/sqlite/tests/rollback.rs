@@ -1,6 +1,7 @@
 //! What a rollback meets.
 
 use super::{BranchKey, Fixture, PhaseTwoError, UndoPolicy, phase_two, xid};
+use crate::store::finish::Ledger;
 use crate::store::finish::LeftoverKind;
 
 const STOCK: &str = "
@@ -210,8 +211,15 @@ async fn leftovers_are_listed_and_markers_purged() {
         .await
         .expect("commit");
     f.roll_back(xid(2), 1).await.expect("undone");
-    let list =
-        |after| phase_two::leftovers(f.pool.phase_two(), std::time::Duration::ZERO, after, 10);
+    let list = |after| {
+        phase_two::leftovers(
+            f.pool.phase_two(),
+            Ledger::UNDO,
+            std::time::Duration::ZERO,
+            after,
+            10,
+        )
+    };
     let found = list(None).await.expect("listed");
     let kinds: Vec<_> = found.iter().map(|l| (l.key.xid, l.kind)).collect();
     assert_eq!(
@@ -220,7 +228,7 @@ async fn leftovers_are_listed_and_markers_purged() {
     );
     assert_eq!(list(Some(found[0].key)).await.expect("listed").len(), 1);
     let keys: Vec<BranchKey> = found.iter().map(|l| l.key).collect();
-    phase_two::purge_markers(&f.pool, &keys)
+    phase_two::purge_markers(&f.pool, Ledger::UNDO, &keys)
         .await
         .expect("purged");
     assert_eq!(

@@ -1,0 +1,86 @@
+//! The attribute macros of `accede-rm-agent`, which re-exports and documents them.
+
+mod arguments;
+mod tcc;
+
+use proc_macro::TokenStream;
+
+/// Makes a method of a service the try of a TCC action.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use accede_rm_agent::{
+///     Error, FencedTransaction, tcc,
+///     tcc::{HandlerError, Tcc},
+/// };
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Freeze {
+///     account: i64,
+///     amount: i64,
+/// }
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum AccountError {
+///     #[error("not enough money")]
+///     NotEnough,
+///     #[error(transparent)]
+///     Accede(#[from] Error),
+///     #[error(transparent)]
+///     Database(#[from] sqlx::Error),
+/// }
+///
+/// struct Accounts;
+///
+/// impl Accounts {
+///     #[tcc(resource = "account.freeze", confirm = settle, cancel = release)]
+///     async fn freeze(&self, tx: &mut FencedTransaction, args: Freeze) -> Result<(), AccountError> {
+///         let frozen = sqlx::query(
+///             "UPDATE account SET free = free - $2, frozen = frozen + $2 WHERE id = $1 AND free >= $2",
+///         );
+///         let frozen = frozen.bind(args.account).bind(args.amount).execute(&mut *tx).await?;
+///         match frozen.rows_affected() {
+///             0 => Err(AccountError::NotEnough),
+///             _ => Ok(()),
+///         }
+///     }
+///
+///     async fn settle(&self, tx: &mut FencedTransaction, args: Freeze) -> Result<(), HandlerError> {
+///         let settled = sqlx::query("UPDATE account SET frozen = frozen - $2 WHERE id = $1");
+///         settled.bind(args.account).bind(args.amount).execute(&mut *tx).await?;
+///         Ok(())
+///     }
+///
+///     async fn release(&self, tx: &mut FencedTransaction, args: Freeze) -> Result<(), HandlerError> {
+///         let released = sqlx::query(
+///             "UPDATE account SET free = free + $2, frozen = frozen - $2 WHERE id = $1",
+///         );
+///         released.bind(args.account).bind(args.amount).execute(&mut *tx).await?;
+///         Ok(())
+///     }
+/// }
+///
+/// let accounts = Arc::new(Accounts);
+/// let freeze: Tcc<Freeze, AccountError> = Accounts::freeze_tcc(&accounts);
+/// // RmAgent::builder("account").postgres("account-db", url).tcc("account-db", &freeze) …
+/// // then, inside a global transaction: freeze.call(Freeze { account: 7, amount: 5 }).await?
+/// # assert_eq!(freeze.resource(), "account.freeze");
+/// ```
+///
+/// | key | meaning |
+/// |---|---|
+/// | `resource` | the action's name, the same in all services that can finish it |
+/// | `confirm` | the method that turns what was reserved into what was meant |
+/// | `cancel` | the method that gives back what was reserved |
+///
+/// Beside the method, which stays as it is, there is a function of its name with `_tcc` at the
+/// end: it takes the service in an `Arc` and returns a `Tcc`, to be given to the agent's builder
+/// and called. All three methods take `&self`, the transaction (`&mut FencedTransaction` of the
+/// database, or `&mut Unfenced`) and the arguments by value. The errors of `confirm` and `cancel`
+/// become a `HandlerError`. A method without the attribute is called directly and is no branch.
+#[proc_macro_attribute]
+pub fn tcc(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    tcc::expand(arguments.into(), &item.into()).into()
+}

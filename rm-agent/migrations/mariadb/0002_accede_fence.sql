@@ -1,0 +1,17 @@
+-- For branches whose end is the application's own code or the database's own, not an undo record.
+
+-- One row per branch: how far it is. Written in the local transaction that does the work, so that
+-- each step takes effect once, and none comes too late. Deleted some time after the global
+-- transaction has ended.
+CREATE TABLE IF NOT EXISTS accede_fence (
+    xid       BIGINT       NOT NULL,
+    branch_id INT          NOT NULL,
+    -- 0: tried. 1: confirmed. 2: cancelled. 3: cancelled before it was tried, so
+    -- that a late try fails.
+    status    SMALLINT     NOT NULL,
+    -- The action, for people.
+    resource  VARCHAR(128) CHARACTER SET utf8mb4 NOT NULL,
+    -- When it got its status. UTC.
+    created   DATETIME(6)  NOT NULL,
+    PRIMARY KEY (xid, branch_id)
+) ENGINE = InnoDB;

@@ -1,0 +1,83 @@
+//! What stands behind a resource: a database, whose branches this library finishes by itself, or
+//! an action, whose branches are finished by the application's handlers.
+
+use std::sync::Arc;
+
+use accede_proto::v1::Mode;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use super::{
+    database::{BranchKey, CheckError, Database, Meta, PhaseTwoError},
+    orders::Job,
+};
+
+/// Finishes the branches of an action. May be asked again and again for the same.
+pub(crate) trait Finish: Send + Sync + 'static {
+    /// The mode of its branches.
+    fn mode(&self) -> Mode;
+
+    /// Finishes one; a success must be durable.
+    fn finish<'a>(
+        &'a self,
+        branch: BranchKey,
+        job: Job,
+        payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+}
+
+/// What stands behind a resource.
+#[derive(Clone)]
+pub(super) enum Participant {
+    Database(Arc<dyn Database>),
+    Action {
+        finish: Arc<dyn Finish>,
+        /// Where its fences are, if it has any.
+        database: Option<Arc<dyn Database>>,
+    },
+}
+
+impl Participant {
+    /// The mode of its branches.
+    pub(super) fn mode(&self) -> Mode {
+        match self {
+            Self::Database(_) => Mode::At,
+            Self::Action { finish, .. } => finish.mode(),
+        }
+    }
+
+    pub(super) fn is_action(&self) -> bool {
+        matches!(self, Self::Action { .. })
+    }
+
+    /// Whether it can be used now, and whose it is.
+    pub(super) async fn check(&self) -> Result<Meta, CheckError> {
+        match self {
+            Self::Database(database) => database.check().await,
+            Self::Action { database: None, .. } => Ok(Meta {
+                database_id: Uuid::nil(),
+                cluster_id: None,
+            }),
+            Self::Action {
+                database: Some(database),
+                ..
+            } => {
+                let meta = database.check().await?;
+                database.check_fences().await?;
+                Ok(meta)
+            }
+        }
+    }
+
+    /// Ties it to a cluster, if it is one that can be tied.
+    pub(super) async fn claim(&self, cluster: [u8; 16]) -> Result<(), CheckError> {
+        match self {
+            Self::Database(database)
+            | Self::Action {
+                database: Some(database),
+                ..
+            } => database.claim(cluster).await,
+            Self::Action { database: None, .. } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Fences: rows in the application's database that let each step of a branch take effect once and
+//! none come too late, whatever the mode. What differs between databases is behind [`Fences`].
+
+#[macro_use]
+mod transaction;
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    finish::{BranchKey, PhaseTwoError},
+    watch::Watched,
+};
+use crate::error::Error;
+
+/// How far a branch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Phase one took effect.
+    Tried,
+    /// Phase two took effect, as a commit.
+    Confirmed,
+    /// Phase two took effect, as a rollback.
+    Cancelled,
+    /// Rolled back before phase one took effect, which it never can from now on.
+    Barred,
+}
+
+impl Status {
+    /// As the table keeps it.
+    pub(super) const fn column(self) -> i16 {
+        match self {
+            Self::Tried => super::finish::LIVE,
+            Self::Confirmed => 1,
+            Self::Cancelled => 2,
+            Self::Barred => 3,
+        }
+    }
+
+    pub(super) fn read(column: i16) -> Result<Self, PhaseTwoError> {
+        [Self::Tried, Self::Confirmed, Self::Cancelled, Self::Barred]
+            .into_iter()
+            .find(|status| status.column() == column)
+            .ok_or_else(|| {
+                PhaseTwoError::stuck(format!(
+                    "accede_fence has the status {column}, which this library does not know: \
+                     update the service, then repair with retry"
+                ))
+            })
+    }
+
+    /// For people.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tried => "tried",
+            Self::Confirmed => "confirmed",
+            Self::Cancelled => "cancelled",
+            Self::Barred => "cancelled before it was tried",
+        }
+    }
+}
+
+/// A branch that is being tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried<'a> {
+    pub(crate) key: BranchKey,
+    pub(crate) resource: &'a str,
+    /// When it was registered.
+    pub(crate) sent: Instant,
+    /// How long after that the local commit may happen.
+    pub(crate) give_up: Duration,
+}
+
+/// Why a try's commit did not succeed.
+#[derive(Debug)]
+pub(crate) struct NotCommitted {
+    pub(crate) error: Error,
+    /// The local transaction certainly rolled back.
+    pub(crate) certain: bool,
+}
+
+/// A local transaction with its fence's row locked in it.
+pub(crate) type Opened<T> = Result<(T, Status), PhaseTwoError>;
+
+/// A database that keeps fences.
+pub(crate) trait Fences: Watched + 'static {
+    /// A local transaction, in the hands of the application.
+    type Transaction: Send + 'static;
+
+    /// Opens the local transaction of a try, whose waits for locks end with `patience`.
+    fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<Self::Transaction, Error>>;
+
+    /// The local transaction belongs to this branch.
+    fn join(transaction: &mut Self::Transaction, key: BranchKey);
+
+    /// The session that runs it, if known.
+    fn backend(transaction: &Self::Transaction) -> Option<i64>;
+
+    /// Writes the fence's row and commits, durably, unless the branch was barred or its time is
+    /// over on the database's own clock.
+    fn commit_tried<'t>(
+        &'t self,
+        transaction: &'t mut Self::Transaction,
+        tried: Tried<'t>,
+    ) -> BoxFuture<'t, Result<(), NotCommitted>>;
+
+    /// Opens a local transaction of phase two and locks the branch's row in it, which is written
+    /// as barred if it is not there. Never looks for a row that may be absent before it writes
+    /// one: databases that lock the gap would let two of us wait for each other.
+    fn open<'t>(
+        &'t self,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Opened<Self::Transaction>>;
+
+    /// Sets the status, if it is another one, and commits, durably.
+    fn close<'t>(
+        &'t self,
+        transaction: &'t mut Self::Transaction,
+        key: BranchKey,
+        status: Option<Status>,
+    ) -> BoxFuture<'t, Result<(), PhaseTwoError>>;
+
+    /// Rolls back; a connection on which that fails is closed.
+    fn roll_back(transaction: &mut Self::Transaction) -> BoxFuture<'_, ()>;
+
+    /// What the database said in a handler, as phase two takes it. Never stuck: only the handler
+    /// knows what is definite.
+    fn failure(error: &sqlx::Error) -> PhaseTwoError;
+}
+
+/// Nothing that a handler runs into is definite by itself.
+pub(super) fn not_definite(error: PhaseTwoError, said: &sqlx::Error) -> PhaseTwoError {
+    match error {
+        PhaseTwoError::Stuck { .. } => PhaseTwoError::Failed {
+            reason: said.to_string(),
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,211 @@
+//! Fences in MariaDB.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, Row as _,
+    mysql::{MySqlQueryResult, MySqlRow, MySqlStatement, MySqlTypeInfo},
+};
+
+use super::{
+    branch::{commit_error, in_time, send_commit},
+    connection::Held,
+    failure::connection_is_lost,
+    phase_two::failure,
+    pool::AtPool,
+    session::{self, Session},
+};
+use crate::{
+    at::mysql::quote_qualified,
+    clock,
+    error::Error,
+    store::{
+        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        finish::{BranchKey, PhaseTwoError},
+        watch::Watch,
+    },
+};
+
+/// What is known of a try's local transaction.
+#[derive(Clone, Debug)]
+struct Begun {
+    session: Session,
+    /// When the database's answer was received.
+    at: Instant,
+}
+
+fenced_transaction!(
+    MySql,
+    MySqlConnection,
+    MySqlQueryResult,
+    MySqlRow,
+    MySqlStatement,
+    MySqlTypeInfo,
+    "MariaDB"
+);
+
+impl Fences for AtPool {
+    type Transaction = FencedTransaction;
+
+    fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(async move {
+            let mut held = self.lend().await?;
+            // In whole seconds; rather too long than none at all.
+            let seconds = patience.as_secs().max(1);
+            let message = session::begin(seconds);
+            let begin = held.first(self.plain(), connection_is_lost, |connection| {
+                Box::pin(session::send(connection, message.clone()))
+            });
+            let row = begin
+                .await
+                .and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+            let row = row.map_err(Error::database("beginning the branch"))?;
+            let session = session::read(&row, self.database())?;
+            let at = clock::now();
+            Ok(FencedTransaction {
+                held,
+                begun: Some(Begun { session, at }),
+                key: None,
+            })
+        })
+    }
+
+    fn join(transaction: &mut FencedTransaction, key: BranchKey) {
+        transaction.key = Some(key);
+    }
+
+    fn backend(transaction: &FencedTransaction) -> Option<i64> {
+        transaction.begun.as_ref()?.session.backend
+    }
+
+    fn commit_tried<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        tried: Tried<'t>,
+    ) -> BoxFuture<'t, Result<(), NotCommitted>> {
+        Box::pin(async move {
+            let xid = tried.key.xid;
+            let Some(begun) = &transaction.begun else {
+                let error = Error::Broken {
+                    reason: "it has not begun as a try".to_owned(),
+                };
+                return Err(NotCommitted {
+                    error,
+                    certain: true,
+                });
+            };
+            let insert = format!(
+                "INSERT INTO {} (xid, branch_id, status, resource, created) \
+                 VALUES ({}, {}, {}, {}, {})",
+                quote_qualified(self.database(), "accede_fence"),
+                tried.key.xid_column(),
+                tried.key.branch_column(),
+                Status::Tried.column(),
+                text(tried.resource),
+                in_time(&begun.session, begun.at, tried.sent, tried.give_up),
+            );
+            let backend = begun.session.backend;
+            let commit = send_commit(transaction.held.get(), session::commit(&insert));
+            let committed = Watch::new(self, Some(xid), backend).over(commit).await;
+            match committed {
+                Ok(()) => {
+                    transaction.held.clean();
+                    Ok(())
+                }
+                Err((error, certain)) => {
+                    let error = commit_error(xid, error, certain);
+                    Err(NotCommitted { error, certain })
+                }
+            }
+        })
+    }
+
+    fn open<'t>(
+        &'t self,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Opened<FencedTransaction>> {
+        // One that is there is locked at once and exclusively, so that two of us never wait for
+        // each other, and shown as it is.
+        let message = format!(
+            "START TRANSACTION; INSERT INTO accede_fence \
+             (xid, branch_id, status, resource, created) VALUES ({}, {}, {}, {}, SYSDATE(6)) \
+             ON DUPLICATE KEY UPDATE xid = VALUES(xid) RETURNING status",
+            key.xid_column(),
+            key.branch_column(),
+            Status::Barred.column(),
+            text(resource),
+        );
+        Box::pin(async move {
+            let lent = self.lend_to_finish().await;
+            let mut held = lent.map_err(|error| failure(&error))?;
+            held.soil();
+            let rows = sqlx::raw_sql(AssertSqlSafe(message))
+                .fetch_all(held.get())
+                .await
+                .map_err(|error| failure(&error))?;
+            let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
+                reason: "the database did not show the branch's row of accede_fence".to_owned(),
+            })?;
+            let status = row.try_get(0).map_err(|error| failure(&error))?;
+            let transaction = FencedTransaction {
+                held,
+                begun: None,
+                key: Some(key),
+            };
+            Ok((transaction, Status::read(status)?))
+        })
+    }
+
+    fn close<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        status: Option<Status>,
+    ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
+        let update = status.map_or_else(String::new, |status| {
+            format!(
+                "UPDATE accede_fence SET status = {}, created = SYSDATE(6) \
+                 WHERE xid = {} AND branch_id = {}; ",
+                status.column(),
+                key.xid_column(),
+                key.branch_column(),
+            )
+        });
+        Box::pin(async move {
+            sqlx::raw_sql(AssertSqlSafe(format!("{update}COMMIT")))
+                .execute(transaction.held.get())
+                .await
+                .map_err(|error| failure(&error))?;
+            transaction.held.clean();
+            Ok(())
+        })
+    }
+
+    fn roll_back(transaction: &mut FencedTransaction) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let of_try = transaction.begun.is_some();
+            if !of_try || transaction.held.roll_back().await.is_err() {
+                // The settings of connections that finish branches are this library's own.
+                transaction.held.close().await;
+            }
+        })
+    }
+
+    fn failure(error: &sqlx::Error) -> PhaseTwoError {
+        not_definite(failure(error), error)
+    }
+}
+
+/// A text in a message, whatever is in it.
+fn text(value: &str) -> String {
+    let mut literal = String::from("CONVERT(X'");
+    for byte in value.bytes() {
+        for digit in [byte >> 4, byte & 15] {
+            literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    literal.push_str("' USING utf8mb4)");
+    literal
+}

@@ -1,0 +1,199 @@
+//! Fences in PostgreSQL.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, Row as _,
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+
+use super::{
+    branch::{commit_error, in_time, rolled_back_for_sure},
+    connection::{Held, connection_is_lost},
+    pool::AtPool,
+};
+use crate::{
+    clock,
+    error::Error,
+    limits,
+    store::{
+        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        finish::{BranchKey, PhaseTwoError},
+        watch::Watch,
+    },
+};
+
+/// What is known of a try's local transaction.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// When the answer to BEGIN was received.
+    at: Instant,
+    /// The process in the database that runs it.
+    backend: Option<i64>,
+}
+
+fenced_transaction!(
+    Postgres,
+    PgConnection,
+    PgQueryResult,
+    PgRow,
+    PgStatement,
+    PgTypeInfo,
+    "PostgreSQL"
+);
+
+impl Fences for AtPool {
+    type Transaction = FencedTransaction;
+
+    fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(async move {
+            let mut held = self.lend().await?;
+            let timeout = patience.max(limits::MIN_LOCK_TIMEOUT).as_millis();
+            let message = format!(
+                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{timeout}', true)"
+            );
+            let send = held.first(self.plain(), connection_is_lost, |connection| {
+                Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
+            });
+            let answer = send
+                .await
+                .map_err(Error::database("beginning the branch"))?;
+            let backend = answer
+                .first()
+                .and_then(|row| row.try_get::<i32, _>(0).ok())
+                .map(i64::from);
+            let at = clock::now();
+            Ok(FencedTransaction {
+                held,
+                begun: Some(Begun { at, backend }),
+                key: None,
+            })
+        })
+    }
+
+    fn join(transaction: &mut FencedTransaction, key: BranchKey) {
+        transaction.key = Some(key);
+    }
+
+    fn backend(transaction: &FencedTransaction) -> Option<i64> {
+        transaction.begun?.backend
+    }
+
+    fn commit_tried<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        tried: Tried<'t>,
+    ) -> BoxFuture<'t, Result<(), NotCommitted>> {
+        let backend = Self::backend(transaction);
+        let begun = transaction.begun.map_or_else(clock::now, |begun| begun.at);
+        let xid = tried.key.xid;
+        let message = format!(
+            "INSERT INTO accede_fence (xid, branch_id, status, resource, created) \
+             VALUES ({}, {}, {}, {}, {}); COMMIT",
+            tried.key.xid_column(),
+            tried.key.branch_column(),
+            Status::Tried.column(),
+            text(tried.resource),
+            in_time(begun, tried.sent, tried.give_up),
+        );
+        Box::pin(async move {
+            let commit = sqlx::raw_sql(AssertSqlSafe(message)).execute(transaction.held.get());
+            let committed = Watch::new(self, Some(xid), backend).over(commit).await;
+            match committed {
+                Ok(_) => {
+                    transaction.held.clean();
+                    Ok(())
+                }
+                Err(error) => {
+                    let certain = rolled_back_for_sure(&error);
+                    let error = commit_error(xid, error, certain);
+                    Err(NotCommitted { error, certain })
+                }
+            }
+        })
+    }
+
+    fn open<'t>(
+        &'t self,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Opened<FencedTransaction>> {
+        // One that is there is locked and shown as it is. One whose transaction is committing at
+        // this moment is waited for.
+        let message = format!(
+            "BEGIN; INSERT INTO accede_fence (xid, branch_id, status, resource, created) \
+             VALUES ({}, {}, {}, {}, clock_timestamp()) \
+             ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status",
+            key.xid_column(),
+            key.branch_column(),
+            Status::Barred.column(),
+            text(resource),
+        );
+        Box::pin(async move {
+            let mut held = self.lend_to_finish().await?;
+            held.soil();
+            let rows = sqlx::raw_sql(AssertSqlSafe(message))
+                .fetch_all(held.get())
+                .await?;
+            let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
+                reason: "the database did not show the branch's row of accede_fence".to_owned(),
+            })?;
+            let status = Status::read(row.try_get(0)?)?;
+            let transaction = FencedTransaction {
+                held,
+                begun: None,
+                key: Some(key),
+            };
+            Ok((transaction, status))
+        })
+    }
+
+    fn close<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        status: Option<Status>,
+    ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
+        let update = status.map_or_else(String::new, |status| {
+            format!(
+                "UPDATE accede_fence SET status = {}, created = clock_timestamp() \
+                 WHERE xid = {} AND branch_id = {}; ",
+                status.column(),
+                key.xid_column(),
+                key.branch_column(),
+            )
+        });
+        Box::pin(async move {
+            // The pool's sessions have synchronous_commit = on.
+            sqlx::raw_sql(AssertSqlSafe(format!("{update}COMMIT")))
+                .execute(transaction.held.get())
+                .await?;
+            transaction.held.clean();
+            Ok(())
+        })
+    }
+
+    fn roll_back(transaction: &mut FencedTransaction) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // The connection is closed if this fails, which rolls back as well.
+            let _ = transaction.held.roll_back().await;
+        })
+    }
+
+    fn failure(error: &sqlx::Error) -> PhaseTwoError {
+        not_definite(super::phase_two::failure(error), error)
+    }
+}
+
+/// A text in a message, whatever is in it.
+fn text(value: &str) -> String {
+    let mut literal = String::from("convert_from('\\x");
+    for byte in value.bytes() {
+        for digit in [byte >> 4, byte & 15] {
+            literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    literal.push_str("'::bytea, 'UTF8')");
+    literal
+}

@@ -1,0 +1,71 @@
+//! TCC on PostgreSQL.
+
+use std::time::Duration;
+
+use super::{
+    super::{AtPool, FencedTransaction},
+    Fixture, phase_two, proxy,
+};
+use crate::store::{
+    finish::{Ledger, LeftoverKind},
+    test_tcc,
+};
+
+ground!(
+    AtPool,
+    FencedTransaction,
+    postgres,
+    "bigint",
+    "SELECT pg_terminate_backend(pg_backend_pid())"
+);
+
+stories!(
+    effects_come_once,
+    orders_without_a_try,
+    failed_tries_leave_nothing,
+    dropped_tries_leave_nothing,
+    handlers_fail,
+    arguments_have_versions,
+    all_at_once,
+    a_lost_session_is_not_known,
+);
+
+#[tokio::test]
+async fn fences_of_ended_branches_are_purged_and_tries_stay() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    test_tcc::one_of_each(&f.pool, &f.registrar).await;
+    // A row of this very millisecond is not old yet.
+    let mut kinds = Vec::new();
+    while kinds.len() < 3 {
+        let found =
+            phase_two::leftovers(f.pool.phase_two(), Ledger::FENCES, Duration::ZERO, None, 10);
+        let found = found.await.expect("found");
+        kinds = found.iter().map(|leftover| leftover.kind).collect();
+    }
+    use LeftoverKind::{Marker, Undo};
+    assert_eq!(kinds, [Undo, Marker, Marker]);
+    let keys = test_tcc::all_keys();
+    // Local transactions that began before may still run into a row: the purge waits for them.
+    for _ in 0..500 {
+        let purge = phase_two::purge_markers(f.pool.phase_two(), Ledger::FENCES, &keys);
+        purge.await.expect("purged");
+        if test_tcc::fences_left(&f.pool, &f.registrar).await == [0] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the markers stay");
+}
+
+#[tokio::test]
+async fn a_try_costs_two_trips_and_an_end_too() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    let (url, trips) = proxy::start(&f.url).await;
+    let pool = AtPool::builder(&url)
+        .resource("test-db")
+        .max_connections(1)
+        .build(f.registrar.clone())
+        .expect("a pool");
+    let counted = test_tcc::trips(&pool, &f.registrar, &trips).await;
+    assert_eq!(counted, [3, 3, 3], "with one statement of the handler's");
+}

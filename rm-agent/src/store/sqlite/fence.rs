@@ -1,0 +1,198 @@
+//! Fences in SQLite.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, Row as _,
+    sqlite::{SqliteQueryResult, SqliteRow, SqliteStatement, SqliteTypeInfo},
+};
+
+use super::{
+    branch::{commit_error, undo_error},
+    connection::Held,
+    phase_two::{self, NOW, failure},
+    pool::AtPool,
+    session,
+};
+use crate::{
+    clock,
+    error::Error,
+    store::{
+        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        finish::{BranchKey, PhaseTwoError},
+    },
+};
+
+/// What is known of a try's local transaction.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// By the database's clock, in milliseconds since 1970.
+    ms: i64,
+    /// When the database's answer was received.
+    at: Instant,
+}
+
+fenced_transaction!(
+    Sqlite,
+    SqliteConnection,
+    SqliteQueryResult,
+    SqliteRow,
+    SqliteStatement,
+    SqliteTypeInfo,
+    "SQLite"
+);
+
+impl Fences for AtPool {
+    type Transaction = FencedTransaction;
+
+    fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(async move {
+            let started = clock::now();
+            let mut held = Held::new(self.lend(self.plain()).await?);
+            let remaining =
+                move || patience.saturating_sub(clock::now().saturating_duration_since(started));
+            let remaining: &(dyn Fn() -> Duration + Sync) = &remaining;
+            let turn = self.turns().of_branch(remaining()).await;
+            let doing = "beginning the branch";
+            session::lock(&mut held, turn, remaining)
+                .await
+                .map_err(Error::database(doing))?;
+            let ms = sqlx::query_scalar(AssertSqlSafe(format!("SELECT {NOW}")))
+                .fetch_one(held.get())
+                .await
+                .map_err(Error::database(doing))?;
+            let at = clock::now();
+            Ok(FencedTransaction {
+                held,
+                begun: Some(Begun { ms, at }),
+                key: None,
+            })
+        })
+    }
+
+    fn join(transaction: &mut FencedTransaction, key: BranchKey) {
+        transaction.key = Some(key);
+    }
+
+    fn backend(_: &FencedTransaction) -> Option<i64> {
+        None
+    }
+
+    fn commit_tried<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        tried: Tried<'t>,
+    ) -> BoxFuture<'t, Result<(), NotCommitted>> {
+        Box::pin(async move {
+            let xid = tried.key.xid;
+            let begun = transaction.begun;
+            let (ms, at) = begun.map_or((0, tried.sent), |begun| (begun.ms, begun.at));
+            // The database began before its answer arrived: rather too early than too late.
+            let after = tried.sent.saturating_duration_since(at) + tried.give_up;
+            let left = after.saturating_sub(at.saturating_duration_since(tried.sent));
+            let until = ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+            let insert = format!(
+                "INSERT INTO main.accede_fence (xid, branch_id, status, resource, created) \
+                 SELECT ?, ?, ?, ?, CASE WHEN now >= ? AND now < ? THEN now END \
+                 FROM (SELECT {NOW} AS now)"
+            );
+            let inserted = sqlx::query(AssertSqlSafe(insert))
+                .bind(tried.key.xid_column())
+                .bind(tried.key.branch_column())
+                .bind(Status::Tried.column())
+                .bind(tried.resource)
+                .bind(ms)
+                .bind(until)
+                .execute(transaction.held.get())
+                .await;
+            if let Err(error) = inserted {
+                let error = undo_error(xid, error);
+                return Err(NotCommitted {
+                    error,
+                    certain: true,
+                });
+            }
+            match sqlx::raw_sql("COMMIT")
+                .execute(transaction.held.get())
+                .await
+            {
+                Ok(_) => {
+                    transaction.held.clean();
+                    Ok(())
+                }
+                Err(error) => {
+                    let (error, certain) = commit_error(xid, error);
+                    Err(NotCommitted { error, certain })
+                }
+            }
+        })
+    }
+
+    fn open<'t>(
+        &'t self,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Opened<FencedTransaction>> {
+        let insert = format!(
+            "INSERT INTO main.accede_fence (xid, branch_id, status, resource, created) \
+             VALUES (?, ?, ?, ?, {NOW}) \
+             ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status"
+        );
+        Box::pin(async move {
+            let mut held = phase_two::begin(self).await?;
+            let row = sqlx::query(AssertSqlSafe(insert))
+                .bind(key.xid_column())
+                .bind(key.branch_column())
+                .bind(Status::Barred.column())
+                .bind(resource)
+                .fetch_one(held.get())
+                .await
+                .map_err(|error| failure(&error))?;
+            let status = row.try_get(0).map_err(|error| failure(&error))?;
+            let transaction = FencedTransaction {
+                held,
+                begun: None,
+                key: Some(key),
+            };
+            Ok((transaction, Status::read(status)?))
+        })
+    }
+
+    fn close<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        status: Option<Status>,
+    ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
+        let update = format!(
+            "UPDATE main.accede_fence SET status = ?, created = {NOW} \
+             WHERE xid = ? AND branch_id = ?"
+        );
+        Box::pin(async move {
+            if let Some(status) = status {
+                sqlx::query(AssertSqlSafe(update))
+                    .bind(status.column())
+                    .bind(key.xid_column())
+                    .bind(key.branch_column())
+                    .execute(transaction.held.get())
+                    .await
+                    .map_err(|error| failure(&error))?;
+            }
+            sqlx::raw_sql("COMMIT")
+                .execute(transaction.held.get())
+                .await
+                .map_err(|error| failure(&error))?;
+            transaction.held.clean();
+            Ok(())
+        })
+    }
+
+    fn roll_back(transaction: &mut FencedTransaction) -> BoxFuture<'_, ()> {
+        Box::pin(async move { transaction.held.roll_back().await })
+    }
+
+    fn failure(error: &sqlx::Error) -> PhaseTwoError {
+        not_definite(failure(error), error)
+    }
+}
