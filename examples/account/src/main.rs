@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use accede_rm_agent::{RmAgent, propagate::IncomingXidLayer};
 use clap::Parser;
 use shop_api::{
+    mode::{self, ShopMode},
     service::{asked_to_stop, database_status, report_health, start_logging},
     v1::{
         DebitRequest, DebitResponse,
@@ -34,6 +35,9 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
+    /// How it takes part in transactions: at or tcc.
+    #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
+    mode: ShopMode,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,7 @@ async fn main() -> anyhow::Result<()> {
     start_logging();
     let options = Options::parse();
     let agent = RmAgent::builder("account").coordinator(options.coordinator);
-    let (agent, store) = store::open(agent, &options.database_url).await?;
+    let (agent, store) = store::open(agent, &options.database_url, options.mode).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, agent.clone()));

@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
     error::ErrorKind,
 };
-use shop_api::database::DatabaseKind;
+use shop_api::{database::DatabaseKind, mode::ShopMode};
 use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
 
 use crate::scenarios;
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// PostgreSQL.
     #[arg(long, value_name = "KIND", value_parser = kind_names())]
     database: Option<DatabaseKind>,
+    /// How the services take part in transactions.
+    #[arg(long, value_name = "MODE", default_value = "at", value_parser = mode_names())]
+    mode: ShopMode,
     /// Print the result as JSON, as the last line of stdout.
     #[arg(long)]
     pub(crate) json: bool,
@@ -32,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) keep: bool,
     /// Stop what --keep left running in this folder, and remove it.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["database", "keep", "json", "reset", "scenario"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["database", "mode", "keep", "json", "reset", "scenario"])]
     pub(crate) stop: Option<PathBuf>,
     /// With databases of your own: drop the demo's tables that are in them already.
     #[arg(long)]
@@ -64,6 +67,7 @@ pub(crate) struct DatabaseUrls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) kind: DatabaseKind,
+    pub(crate) mode: ShopMode,
     /// The user's own databases, if they were given.
     pub(crate) own: Option<DatabaseUrls>,
 }
@@ -75,6 +79,11 @@ fn kind_names() -> impl TypedValueParser<Value = DatabaseKind> {
             .find(|kind| kind.name() == name)
             .expect("the parser lets only these names through")
     })
+}
+
+fn mode_names() -> impl TypedValueParser<Value = ShopMode> {
+    PossibleValuesParser::new(ShopMode::ALL.map(ShopMode::name))
+        .map(|name| ShopMode::of(&name).expect("the parser lets only these names through"))
 }
 
 fn scenario_names() -> PossibleValuesParser {
@@ -149,7 +158,11 @@ impl Args {
                 ));
             }
             let kind = self.database.unwrap_or(DatabaseKind::ALL[0]);
-            return Ok(Chosen { kind, own: None });
+            return Ok(Chosen {
+                kind,
+                mode: self.mode,
+                own: None,
+            });
         };
         let mut places = Vec::new();
         for (name, url) in given {
@@ -173,7 +186,11 @@ impl Args {
             stock,
             account,
         });
-        Ok(Chosen { kind, own })
+        Ok(Chosen {
+            kind,
+            mode: self.mode,
+            own,
+        })
     }
 }
 
@@ -204,7 +221,8 @@ mod tests {
         };
         let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
         let mismatch = [&["--database", "mariadb"][..], &three].concat();
-        let cases: [(&[&str], &str); 11] = [
+        let cases: [(&[&str], &str); 12] = [
+            (&["--mode", "nonsense"], "at, tcc"),
             (&["--scenario", "nonsense"], "crossing-orders"),
             (&["--database", "oracle"], "postgres, mariadb, sqlite"),
             (&["--stop", "/tmp/x", "--keep"], "cannot be used with"),
@@ -238,7 +256,11 @@ mod tests {
         }
         for (args, kind, has_own) in [
             (&["--keep", "--json"][..], DatabaseKind::Postgres, false),
-            (&["--database", "mariadb"], DatabaseKind::MariaDb, false),
+            (
+                &["--database", "mariadb", "--mode", "tcc"],
+                DatabaseKind::MariaDb,
+                false,
+            ),
             (&three, DatabaseKind::Postgres, true),
             (
                 &own("mysql://h/a", "mysql://h/b", "mariadb://h/c"),

@@ -9,12 +9,13 @@ use crate::{args::DatabaseUrls, pool::Pool};
 
 /// The tables that the demo needs to have for itself, in an order in which they
 /// can be dropped.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "order_items",
     "orders",
     "stock",
     "accounts",
     "undo_log",
+    "accede_fence",
     "accede_meta",
 ];
 
@@ -183,8 +184,8 @@ impl Databases {
         })
     }
 
-    /// Fails while some branch's undo record is left over.
-    pub(crate) async fn no_undo_left(&self) -> Result<()> {
+    /// Fails while some branch's undo record or try is left over, or goods or money are frozen.
+    pub(crate) async fn nothing_left(&self) -> Result<()> {
         for (name, pool) in self.each() {
             // 0: can still be undone. Marks of undone branches stay for a while.
             let left: Vec<(i64,)> = pool
@@ -195,6 +196,28 @@ impl Databases {
                 left == 0,
                 "{left} undo records are left in the {name} database"
             );
+            // 0: tried. What was confirmed or cancelled stays for a while.
+            let left: Vec<(i64,)> = pool
+                .rows("SELECT count(*) FROM accede_fence WHERE status = 0")
+                .await?;
+            let left: i64 = left.iter().map(|(count,)| count).sum();
+            ensure!(left == 0, "{left} tries are left in the {name} database");
+        }
+        for (pool, what, sql) in [
+            (
+                &self.stock,
+                "goods",
+                "SELECT count(*) FROM stock WHERE frozen <> 0",
+            ),
+            (
+                &self.account,
+                "money",
+                "SELECT count(*) FROM accounts WHERE frozen <> 0",
+            ),
+        ] {
+            let left: Vec<(i64,)> = pool.rows(sql).await?;
+            let left: i64 = left.iter().map(|(count,)| count).sum();
+            ensure!(left == 0, "{what} are frozen in {left} places");
         }
         Ok(())
     }

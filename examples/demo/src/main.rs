@@ -59,7 +59,7 @@ async fn run(args: &Args, on: Chosen) -> Result<bool> {
         .iter()
         .filter(|one| args.scenario.is_empty() || args.scenario.iter().any(|name| name == one.name))
         .collect();
-    let mut report = Report::new(on.kind, chosen.len());
+    let mut report = Report::new(on.kind, on.mode, chosen.len());
     let progress = Progress::new();
     let began = clock::now();
     let choices = Choices {

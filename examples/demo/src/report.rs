@@ -8,7 +8,7 @@ use std::{
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use shop_api::database::DatabaseKind;
+use shop_api::{database::DatabaseKind, mode::ShopMode};
 
 /// How wide the table is in a file, in characters.
 const WIDTH: u16 = 120;
@@ -38,10 +38,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(kind: DatabaseKind, scenarios: usize) -> Self {
+    pub(crate) fn new(kind: DatabaseKind, mode: ShopMode, scenarios: usize) -> Self {
         Self {
             database: kind.name(),
-            mode: "at",
+            mode: mode.name(),
             scenarios,
             passed: 0,
             // Until they were found to hold.
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_json_has_the_promised_fields() {
-        let mut report = Report::new(DatabaseKind::Postgres, 2);
+        let mut report = Report::new(DatabaseKind::Postgres, ShopMode::At, 2);
         report.invariants_hold = true;
         report.add(Detail {
             name: "one".into(),

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use shop_api::{database::DatabaseKind, v1::front_client::FrontClient};
+use shop_api::{database::DatabaseKind, mode::ShopMode, v1::front_client::FrontClient};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{
@@ -74,6 +74,7 @@ struct Plan {
     home: PathBuf,
     programs: PathBuf,
     databases: DatabaseUrls,
+    mode: ShopMode,
     ports: [u16; 5],
     keep: bool,
 }
@@ -87,6 +88,7 @@ pub(crate) struct Shop {
     pub(crate) front: FrontClient<Channel>,
     pub(crate) observers: Observers,
     pub(crate) kind: DatabaseKind,
+    pub(crate) mode: ShopMode,
     own_databases: bool,
     // Fields drop in this order: the server after its clients, the files last.
     server: Option<Process>,
@@ -126,6 +128,7 @@ impl Shop {
             home: home.path().to_owned(),
             programs,
             databases,
+            mode: chosen.mode,
             ports: [
                 free_port()?,
                 free_port()?,
@@ -148,6 +151,7 @@ impl Shop {
             observers: Observers::start().await?,
             processes: Part::ALL.iter().map(|_| None).collect(),
             kind: chosen.kind,
+            mode: chosen.mode,
             own_databases,
             databases,
             server,
@@ -378,10 +382,14 @@ impl Plan {
             Part::Coordinator => {}
             // A URL may hold a password: not where others can list it.
             Part::Stock => {
-                command.env("STOCK_DATABASE_URL", &self.databases.stock);
+                command
+                    .env("STOCK_DATABASE_URL", &self.databases.stock)
+                    .env("SHOP_MODE", self.mode.name());
             }
             Part::Account => {
-                command.env("ACCOUNT_DATABASE_URL", &self.databases.account);
+                command
+                    .env("ACCOUNT_DATABASE_URL", &self.databases.account)
+                    .env("SHOP_MODE", self.mode.name());
             }
             Part::Order => {
                 command.env("ORDER_DATABASE_URL", &self.databases.order);

@@ -3,6 +3,7 @@
 //! one of them needs to run.
 
 pub mod database;
+pub mod mode;
 #[cfg(feature = "service")]
 pub mod service;
 

@@ -1,5 +1,7 @@
 CREATE TABLE IF NOT EXISTS accounts (
     user_id INTEGER PRIMARY KEY,
     -- In cents.
-    balance INTEGER NOT NULL CHECK (balance >= 0)
+    balance INTEGER NOT NULL CHECK (balance >= 0),
+    -- Taken out of balance by orders that are not decided yet; in TCC only.
+    frozen  INTEGER NOT NULL DEFAULT 0 CHECK (frozen >= 0)
 ) STRICT;

@@ -1,16 +1,16 @@
-//! The accounts in their database: one file for each kind, with its SQL and nothing else.
+//! The accounts in their database: one file for each mode in which a transaction changes them.
 
-mod mariadb;
-mod postgres;
-mod sqlite;
+mod at;
+mod tcc;
 
 use accede_rm_agent::{RmAgent, RmAgentBuilder};
-use shop_api::database::DatabaseKind;
+use shop_api::{database::DatabaseKind, mode::ShopMode};
 
 /// The operator's name for the database.
 const RESOURCE: &str = "account-db";
 
 /// What came of taking money. All amounts are in cents.
+#[derive(Debug)]
 pub(crate) enum Outcome {
     Taken { left: i64 },
     NotEnough { balance: i64 },
@@ -28,22 +28,39 @@ pub(crate) trait Store: Send + Sync {
 pub(crate) async fn open(
     agent: RmAgentBuilder,
     url: &str,
+    mode: ShopMode,
 ) -> anyhow::Result<(RmAgent, Box<dyn Store>)> {
-    match DatabaseKind::of(url)? {
+    let kind = DatabaseKind::of(url)?;
+    let agent = match kind {
+        DatabaseKind::Postgres => agent.postgres(RESOURCE, url),
+        DatabaseKind::MariaDb => agent.mariadb(RESOURCE, url),
+        DatabaseKind::Sqlite => agent.sqlite(RESOURCE, url),
+    };
+    let (agent, store) = match mode {
+        ShopMode::At => at::open(agent, kind).await?,
+        ShopMode::Tcc => tcc::open(agent, kind).await?,
+    };
+    create_tables(&agent, kind).await?;
+    Ok((agent, store))
+}
+
+async fn create_tables(agent: &RmAgent, kind: DatabaseKind) -> anyhow::Result<()> {
+    match kind {
         DatabaseKind::Postgres => {
-            let agent = agent.postgres(RESOURCE, url).start().await?;
-            let store = postgres::Postgres::open(agent.pool(RESOURCE)?).await?;
-            Ok((agent, Box::new(store)))
+            sqlx::raw_sql(include_str!("../../migrations/postgres/0001_accounts.sql"))
+                .execute(agent.pool(RESOURCE)?.plain())
+                .await?;
         }
         DatabaseKind::MariaDb => {
-            let agent = agent.mariadb(RESOURCE, url).start().await?;
-            let store = mariadb::MariaDb::open(agent.mariadb_pool(RESOURCE)?).await?;
-            Ok((agent, Box::new(store)))
+            sqlx::raw_sql(include_str!("../../migrations/mariadb/0001_accounts.sql"))
+                .execute(agent.mariadb_pool(RESOURCE)?.plain())
+                .await?;
         }
         DatabaseKind::Sqlite => {
-            let agent = agent.sqlite(RESOURCE, url).start().await?;
-            let store = sqlite::Sqlite::open(agent.sqlite_pool(RESOURCE)?).await?;
-            Ok((agent, Box::new(store)))
+            sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_accounts.sql"))
+                .execute(agent.sqlite_pool(RESOURCE)?.plain())
+                .await?;
         }
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use shop_api::database::DatabaseKind;
+use shop_api::{database::DatabaseKind, mode::ShopMode};
 use tonic::{Code, Status};
 
 use super::{Placing, item, rolled_back, settled, settled_as};
@@ -27,6 +27,14 @@ pub(super) async fn run(shop: &mut Shop) -> Result<String> {
     let mut second = Placing::start(shop, "crossing-back", 5, &back);
     let first_held = first.watch.reach(1).await?;
     let second_held = second.watch.reach(1).await?;
+    if shop.mode == ShopMode::Tcc {
+        // Nothing is locked until the end: what one froze, the other does not want.
+        drop((first_held, second_held));
+        tokio::try_join!(first.ordered(), second.ordered())?;
+        let both = before.with("crossing-there", 4, &there);
+        settled_as(shop, both.with("crossing-back", 5, &back)).await?;
+        return Ok("both were placed: frozen goods are in nobody's way".to_owned());
+    }
     let first_xid = first_held.step.xid.clone();
     let second_xid = second_held.step.xid.clone();
 

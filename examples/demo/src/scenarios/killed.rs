@@ -70,7 +70,7 @@ pub(super) async fn coordinator(shop: &mut Shop) -> Result<String> {
         summary.unfinished_branches
     );
     ensure!(
-        shop.databases.no_undo_left().await.is_err(),
+        shop.databases.nothing_left().await.is_err(),
         "phase two has happened before the services went on"
     );
     for part in Part::SERVICES {

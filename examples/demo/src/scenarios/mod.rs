@@ -142,7 +142,7 @@ fn item(product: Product, count: i64) -> Item {
 pub(crate) async fn settled(shop: &Shop) -> Result<Books> {
     until("everything is settled", SETTLE_LIMIT, async || {
         shop.operator.nothing_open().await?;
-        shop.databases.no_undo_left().await?;
+        shop.databases.nothing_left().await?;
         let books = shop.databases.read().await?;
         books.check()?;
         Ok(books)

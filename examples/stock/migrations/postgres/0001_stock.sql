@@ -6,5 +6,7 @@ CREATE TABLE IF NOT EXISTS stock (
     name       text   NOT NULL,
     -- Price of one piece in cents.
     unit_price bigint NOT NULL CHECK (unit_price >= 0),
-    count      bigint NOT NULL CHECK (count >= 0)
+    count      bigint NOT NULL CHECK (count >= 0),
+    -- Taken out of count by orders that are not decided yet; in TCC only.
+    frozen     bigint NOT NULL DEFAULT 0 CHECK (frozen >= 0)
 );

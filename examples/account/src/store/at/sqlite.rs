@@ -1,31 +1,28 @@
-//! The accounts in PostgreSQL.
+//! The accounts in SQLite.
 
-use accede_rm_agent::AtPool;
+use accede_rm_agent::sqlite::AtPool;
 
-use super::{Outcome, Store};
+use crate::store::{Outcome, Store};
 
-pub(super) struct Postgres {
+pub(super) struct Sqlite {
     pool: AtPool,
 }
 
-impl Postgres {
-    pub(super) async fn open(pool: AtPool) -> sqlx::Result<Self> {
-        sqlx::raw_sql(include_str!("../../migrations/postgres/0001_accounts.sql"))
-            .execute(pool.plain())
-            .await?;
-        Ok(Self { pool })
+impl Sqlite {
+    pub(super) fn new(pool: AtPool) -> Self {
+        Self { pool }
     }
 }
 
 #[tonic::async_trait]
-impl Store for Postgres {
+impl Store for Sqlite {
     async fn take(&self, user: i64, cents: i64) -> sqlx::Result<Outcome> {
         self.pool
             .run(|tx| {
                 Box::pin(async move {
                     let left: Option<i64> = sqlx::query_scalar(
-                        "UPDATE accounts SET balance = balance - $1 \
-                         WHERE user_id = $2 AND balance >= $1 RETURNING balance",
+                        "UPDATE accounts SET balance = balance - ?1 \
+                         WHERE user_id = ?2 AND balance >= ?1 RETURNING balance",
                     )
                     .bind(cents)
                     .bind(user)
@@ -35,7 +32,7 @@ impl Store for Postgres {
                         return Ok(Outcome::Taken { left });
                     }
                     let balance: Option<i64> =
-                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = $1")
+                        sqlx::query_scalar("SELECT balance FROM accounts WHERE user_id = ?1")
                             .bind(user)
                             .fetch_optional(&mut *tx)
                             .await?;

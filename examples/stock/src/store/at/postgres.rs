@@ -2,18 +2,15 @@
 
 use accede_rm_agent::AtPool;
 
-use super::{Outcome, Store};
+use crate::store::{Outcome, Store};
 
 pub(super) struct Postgres {
     pool: AtPool,
 }
 
 impl Postgres {
-    pub(super) async fn open(pool: AtPool) -> sqlx::Result<Self> {
-        sqlx::raw_sql(include_str!("../../migrations/postgres/0001_stock.sql"))
-            .execute(pool.plain())
-            .await?;
-        Ok(Self { pool })
+    pub(super) fn new(pool: AtPool) -> Self {
+        Self { pool }
     }
 }
 

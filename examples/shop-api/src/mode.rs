@@ -1,0 +1,42 @@
+//! The modes in which the shop can be run.
+
+/// How the services take part in an order's transaction. A service that has no file for a mode
+/// does its part as in the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShopMode {
+    /// Plain SQL, undone from images.
+    At,
+    /// Goods and money are frozen first, then taken or given back.
+    Tcc,
+}
+
+impl ShopMode {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::At, Self::Tcc];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// As options and results call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::At => "at",
+            Self::Tcc => "tcc",
+        }
+    }
+}
+
+/// Reads an option of a service.
+///
+/// # Errors
+/// Says which modes there are.
+pub fn parse(name: &str) -> Result<ShopMode, String> {
+    ShopMode::of(name).ok_or_else(|| {
+        let all = ShopMode::ALL.map(ShopMode::name).join(", ");
+        format!("there is no mode {name:?}, there are {all}")
+    })
+}
