@@ -53,6 +53,9 @@ pub struct ResourceStatus {
     pub deletes: u64,
     /// Undo records that must not exist, as of the last sweep.
     pub orphan_undo: u64,
+    /// Tries behind a fence whose transactions have ended or were never begun, in the last sweep.
+    /// Nothing touches them; a person must look.
+    pub orphan_fences: u64,
     /// Markers that the sweeper has let go of. One that an older local transaction
     /// may still run into stays for the next sweep and then counts again.
     pub markers_purged: u64,
@@ -75,6 +78,7 @@ impl ResourceStatus {
             stuck: read(&counters.stuck),
             deletes: read(&counters.deletes),
             orphan_undo: read(&counters.orphan_undo),
+            orphan_fences: read(&counters.orphan_fences),
             markers_purged: read(&counters.markers_purged),
             sweeps: read(&counters.sweeps),
         }
