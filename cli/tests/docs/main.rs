@@ -161,7 +161,8 @@ fn the_readme_shows_code_that_exists() {
         "examples/front/src/main.rs",
         "examples/stock/src/main.rs",
         "examples/stock/src/store/mod.rs",
-        "examples/stock/src/store/postgres.rs",
+        "examples/stock/src/store/at/mod.rs",
+        "examples/stock/src/store/at/postgres.rs",
     ]
     .map(read)
     .concat();
