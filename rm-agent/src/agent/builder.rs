@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use accede_link::session::{SessionLimits, SessionOptions, normalize_address};
+use tokio::sync::Semaphore;
 
 use super::{
     AgentLimits, Pools, RmAgent,
@@ -177,7 +178,7 @@ impl RmAgentBuilder {
         let prepared = Prepared::new(&self.names().collect::<Vec<_>>());
         let mut pools = Pools::default();
         let mut served = Vec::with_capacity(self.databases.len() + self.actions.len());
-        let mut databases: BTreeMap<String, (Arc<dyn Database>, usize)> = BTreeMap::new();
+        let mut databases: BTreeMap<String, (Arc<dyn Database>, Arc<Semaphore>)> = BTreeMap::new();
         for (name, described) in self.databases {
             let keeps_fences = self
                 .actions
@@ -207,10 +208,11 @@ impl RmAgentBuilder {
             };
             // One connection stays for commits.
             let at_once = self.limits.rollbacks.min(connections as usize - 1).max(1);
-            databases.insert(place, (Arc::clone(&database), at_once));
+            let room = Arc::new(Semaphore::new(at_once));
+            databases.insert(place, (Arc::clone(&database), Arc::clone(&room)));
             served.push(Served {
                 participant: Participant::Database(database),
-                at_once,
+                room,
                 keeps_fences,
             });
         }
@@ -220,10 +222,11 @@ impl RmAgentBuilder {
                 .action
                 .bind(&pools, act.database.as_deref(), registrar)?;
             let place = act.database.and_then(|name| databases.get(&name).cloned());
-            let (database, at_once) = place.unzip();
+            let (database, room) = place.unzip();
+            let alone = || Arc::new(Semaphore::new(self.limits.rollbacks.max(1)));
             served.push(Served {
                 participant: Participant::Action { finish, database },
-                at_once: at_once.unwrap_or(self.limits.rollbacks).max(1),
+                room: room.unwrap_or_else(alone),
                 keeps_fences: false,
             });
         }

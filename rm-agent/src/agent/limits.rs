@@ -10,7 +10,7 @@ pub struct AgentLimits {
     /// How long a commit order may wait for others to share its DELETE with. Nobody waits for it:
     /// the row locks are free since the decision.
     pub commit_gather: Duration,
-    /// Rollbacks of one database, or confirms and cancels of one action, that run at
+    /// Rollbacks of one database, with the confirms and cancels of its actions, that run at
     /// the same time. Below the number of phase-two connections, so that rollbacks
     /// which wait for local locks leave one for commits.
     pub rollbacks: usize,

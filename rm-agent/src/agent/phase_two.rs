@@ -28,13 +28,13 @@ pub(super) fn start(
     orders: &Arc<Orders>,
     mut queue: mpsc::UnboundedReceiver<Work>,
     limits: AgentLimits,
-    at_once: usize,
+    room: &Arc<Semaphore>,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
-    let room = Arc::new(Semaphore::new(at_once));
+    let room = Arc::clone(room);
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
     let stop = stop.clone();

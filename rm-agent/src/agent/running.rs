@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use accede_link::session::{BranchFrames, Role, Session, SessionOptions};
 use futures_util::future::join_all;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -32,8 +35,9 @@ pub(super) struct Prepared {
 /// What stands behind a resource, and how much it does at once.
 pub(super) struct Served {
     pub(super) participant: Participant,
-    /// Rollbacks of a database, branches of an action.
-    pub(super) at_once: usize,
+    /// For what is done branch by branch; a database and its actions share it, as they share the
+    /// connections.
+    pub(super) room: Arc<Semaphore>,
     /// Fences of actions are kept in it, too.
     pub(super) keeps_fences: bool,
 }
@@ -107,7 +111,7 @@ impl Prepared {
                 limits.orders,
                 session.clone(),
             );
-            phase_two::start(&new, queue, limits, served.at_once, &tracker, &stop);
+            phase_two::start(&new, queue, limits, &served.room, &tracker, &stop);
             for ledger in served.ledgers() {
                 let Participant::Database(database) = &served.participant else {
                     continue;

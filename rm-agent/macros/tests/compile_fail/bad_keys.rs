@@ -1,3 +1,5 @@
+#![allow(unused_variables)]
+
 use accede_rm_agent::{Error, FencedTransaction, tcc};
 
 struct Accounts;

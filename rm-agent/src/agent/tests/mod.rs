@@ -84,7 +84,7 @@ async fn start_with(
         .into_iter()
         .map(|(_, participant)| Served {
             participant,
-            at_once: limits.rollbacks,
+            room: Arc::new(tokio::sync::Semaphore::new(limits.rollbacks)),
             keeps_fences: false,
         })
         .collect();
