@@ -20,5 +20,5 @@ mod test_proxy;
 #[cfg(test)]
 mod test_random;
 #[cfg(test)]
-mod test_registrar;
+pub(crate) mod test_registrar;
 pub(crate) mod watch;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::{LockKey, RefusalCode, Refused, Registered, Registrar, Registration, RowCheck};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Registered(Xid, u32, usize),
     Checked(Xid, usize),
     /// A check of a local transaction outside of any.
@@ -31,14 +31,14 @@ pub(super) enum Event {
 
 /// What to answer to the next requests; grant when empty.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Refuse(RefusalCode),
     GiveUp(Duration),
     Never,
 }
 
 #[derive(Default)]
-pub(super) struct TestRegistrar {
+pub(crate) struct TestRegistrar {
     events: Mutex<Vec<Event>>,
     answers: Mutex<VecDeque<Answer>>,
     branches: Mutex<HashMap<Xid, u32>>,
@@ -48,48 +48,48 @@ pub(super) struct TestRegistrar {
     /// The newest registration. Locks in escrow exclude nobody here.
     last: Mutex<Option<Registration>>,
     last_check: Mutex<Option<RowCheck>>,
-    pub(super) waiting: Notify,
+    pub(crate) waiting: Notify,
 }
 
 impl TestRegistrar {
-    pub(super) fn answer(&self, answer: Answer) {
+    pub(crate) fn answer(&self, answer: Answer) {
         self.answers.lock().push_back(answer);
     }
 
     /// What happened so far, without `Blocked`: on a busy machine any statement may take so long
     /// that it counts as one that stands still.
-    pub(super) fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         let mut events = self.events.lock().clone();
         events.retain(|event| !matches!(event, Event::Blocked(_)));
         events
     }
 
     /// The same, once.
-    pub(super) fn take_events(&self) -> Vec<Event> {
+    pub(crate) fn take_events(&self) -> Vec<Event> {
         let mut events = self.take_all_events();
         events.retain(|event| !matches!(event, Event::Blocked(_)));
         events
     }
 
     /// With `Blocked`.
-    pub(super) fn take_all_events(&self) -> Vec<Event> {
+    pub(crate) fn take_all_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.events.lock())
     }
 
-    pub(super) fn last(&self) -> Option<Registration> {
+    pub(crate) fn last(&self) -> Option<Registration> {
         self.last.lock().clone()
     }
 
-    pub(super) fn last_check(&self) -> Option<RowCheck> {
+    pub(crate) fn last_check(&self) -> Option<RowCheck> {
         self.last_check.lock().clone()
     }
 
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.locks.lock().clear();
     }
 
     /// The branches that reported their local commit.
-    pub(super) fn done_branches(&self, xid: Xid) -> Vec<u32> {
+    pub(crate) fn done_branches(&self, xid: Xid) -> Vec<u32> {
         let events = self.events.lock();
         let done = events.iter().filter_map(|event| match event {
             Event::Done(of, branch) if *of == xid => Some(*branch),
@@ -100,7 +100,7 @@ impl TestRegistrar {
 
     /// The transaction has ended: what its done branches held is free. A branch
     /// that never said how it ended keeps its locks.
-    pub(super) fn finish(&self, xid: Xid) {
+    pub(crate) fn finish(&self, xid: Xid) {
         for branch in self.done_branches(xid) {
             self.free(xid, branch);
         }
@@ -120,19 +120,19 @@ impl TestRegistrar {
     }
 
     /// From now on no branch may join the transaction.
-    pub(super) fn decide(&self, xid: Xid) {
+    pub(crate) fn decide(&self, xid: Xid) {
         // A registration is either before this or after it.
         let _locks = self.locks.lock();
         self.decided.lock().insert(xid);
     }
 
     /// The transaction has ended, and the coordinator knows how each branch did.
-    pub(super) fn end(&self, xid: Xid) {
+    pub(crate) fn end(&self, xid: Xid) {
         self.locks.lock().retain(|_, (holder, _)| *holder != xid);
         self.finish(xid);
     }
 
-    pub(super) fn held_locks(&self) -> usize {
+    pub(crate) fn held_locks(&self) -> usize {
         self.locks.lock().len()
     }
 

@@ -113,3 +113,7 @@ fn failed(error: &sqlx::Error) -> PhaseTwoError {
         reason: error.to_string(),
     }
 }
+
+#[cfg(test)]
+#[path = "unfenced_tests.rs"]
+mod tests;
