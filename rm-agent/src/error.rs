@@ -48,6 +48,45 @@ pub enum Error {
         what: String,
     },
 
+    /// A statement would open, end or prepare the local transaction, which is this library's
+    /// business. It was not run; the transaction can go on without it.
+    #[error(
+        "{command} is not for a statement of an XA transaction: end it with its methods commit or \
+         rollback"
+    )]
+    TransactionControl {
+        /// The command.
+        command: String,
+    },
+
+    /// The database prepares no transactions, so there is no XA; nothing was done. A person must
+    /// act.
+    #[error(
+        "prepared transactions are switched off in the database of {resource} \
+         (max_prepared_transactions = 0): set max_prepared_transactions in postgresql.conf to at \
+         least the number of branches that may be open at once, max_connections for example, and \
+         restart the server"
+    )]
+    PreparedOff {
+        /// The operator's name for the database.
+        resource: Arc<str>,
+    },
+
+    /// All places for prepared transactions are taken; the branch is rolled back. Running it again
+    /// helps once others have ended.
+    #[error(
+        "the database of {resource} has no place for another prepared transaction: {source}; end \
+         those in pg_prepared_xacts that nobody will, or raise max_prepared_transactions and \
+         restart the server"
+    )]
+    PreparedFull {
+        /// The operator's name for the database.
+        resource: Arc<str>,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+
     /// A limit of this crate; the branch is rolled back. Split the work.
     #[error("{what} is above the limit of {limit}; split the work into several transactions")]
     TooLarge {
@@ -213,7 +252,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.is_retryable(),
-            Self::TableChanged { .. } | Self::RowsMoved { .. } => true,
+            Self::TableChanged { .. } | Self::RowsMoved { .. } | Self::PreparedFull { .. } => true,
             Self::Database { source, .. } => is_retryable(source),
             _ => false,
         }

@@ -5,7 +5,8 @@
 //! the task works for a global transaction becomes part of a *branch*: its rows'
 //! images are recorded, the branch is registered with the coordinator, and the
 //! undo record is written in the same local transaction. Everything else runs
-//! untouched. [`RmAgent`] connects the pools of a process with the coordinator.
+//! untouched. Where the database shall undo by itself, [`XaPool`] has it
+//! prepare the branch instead. [`RmAgent`] connects the pools of a process with the coordinator.
 
 mod agent;
 mod at;
@@ -39,7 +40,14 @@ pub use registrar::{
     ColumnDelta, EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration,
     RowCheck,
 };
-pub use store::postgres::{AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction};
+pub use store::postgres::{
+    AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction, XaPool, XaTransaction,
+};
+
+/// The code of docs/xa.md is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/xa.md")]
+struct XaPage;
 
 /// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
 pub mod mariadb {

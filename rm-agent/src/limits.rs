@@ -7,6 +7,10 @@ use std::time::Duration;
 /// loop of small statements replaces.
 pub const MAX_SQL_BYTES: usize = 256 * 1024;
 
+/// The longest SQL text of an XA transaction, in bytes. It is only split into words, but they
+/// are held in memory meanwhile.
+pub const MAX_XA_SQL_BYTES: usize = 8 * 1024 * 1024;
+
 /// How many statements' analyses a pool remembers. Above it the memory is
 /// emptied: an application with more distinct texts than this builds them
 /// dynamically, and remembering them would not pay.
@@ -121,6 +125,16 @@ pub const PHASE_TWO_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `statement_timeout` of phase two, against a database that hangs.
 pub const PHASE_TWO_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a rollback of an XA branch looks for its prepared transaction and, where there is
+/// none, bars it: the two cross with an agent that prepares it at this moment.
+pub const XA_BAR_ATTEMPTS: u32 = 10;
+
+/// How long each time it waits for that agent, before it looks again.
+pub const XA_BAR_LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// From how many percent of `max_prepared_transactions` on the agent warns.
+pub const PREPARED_WARN_PERCENT: u64 = 80;
 
 /// How long phase two waits for one of its own connections before it reports
 /// the database as unavailable.

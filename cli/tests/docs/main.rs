@@ -121,6 +121,7 @@ fn links_lead_somewhere() {
         "docs/at.md",
         "docs/protocol.md",
         "docs/three-phase.md",
+        "docs/xa.md",
     ] {
         let folder = root().join(page).parent().expect("a folder").to_path_buf();
         for link in read(page).split("](").skip(1) {

@@ -180,10 +180,12 @@ impl RmAgentBuilder {
         let mut served = Vec::with_capacity(self.databases.len() + self.actions.len());
         let mut databases: BTreeMap<String, (Arc<dyn Database>, Arc<Semaphore>)> = BTreeMap::new();
         for (name, described) in self.databases {
-            let keeps_fences = self
+            let has_actions = self
                 .actions
                 .iter()
                 .any(|act| act.database.as_ref() == Some(&name));
+            // Branches of XA have fences, too, and may be those of an agent before.
+            let keeps_fences = has_actions || matches!(described, Described::Postgres(_));
             let place = name.clone();
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
             let (database, connections): (Arc<dyn Database>, u32) = match described {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 pub(super) use crate::store::finish::{
-    BranchKey, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError, UndoPolicy,
+    BranchKey, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError, PreparedOnes, UndoPolicy,
 };
 
 /// A participant's database, as phase two and the sweeper use it. All methods
@@ -51,6 +51,39 @@ pub(super) trait Database: Send + Sync + 'static {
         ledger: Ledger,
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+
+    /// Durably commits the prepared transaction of an XA branch.
+    fn commit_prepared(&self, _: BranchKey) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        no_xa()
+    }
+
+    /// Durably rolls the prepared transaction of an XA branch back, or bars it from being
+    /// prepared.
+    fn roll_back_prepared(
+        &self,
+        _: BranchKey,
+        _: UndoPolicy,
+    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        no_xa()
+    }
+
+    /// What there is of prepared transactions: at most `limit` of ours that are older than
+    /// `older_than`.
+    fn prepared(
+        &self,
+        _older_than: Duration,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<PreparedOnes, PhaseTwoError>> {
+        Box::pin(async { Ok(PreparedOnes::default()) })
+    }
+}
+
+fn no_xa<'a>() -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+    Box::pin(async {
+        Err(PhaseTwoError::Failed {
+            reason: "this agent has no XA for this kind of database; update the agent".to_owned(),
+        })
+    })
 }
 
 /// Why a database cannot be used now.

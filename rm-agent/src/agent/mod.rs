@@ -7,6 +7,7 @@
 mod attach;
 mod builder;
 mod database;
+mod hunter;
 mod limits;
 mod mariadb;
 mod orders;

@@ -10,8 +10,8 @@ use accede_link::session::{BranchFrames, Session};
 use accede_proto::{
     Xid,
     v1::{
-        Action, BranchFinished, Empty, Order, PhaseTwoFailure, branch_finished::Result as End,
-        branch_request::Body as Ask,
+        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure,
+        branch_finished::Result as End, branch_request::Body as Ask,
     },
 };
 use bytes::Bytes;
@@ -28,9 +28,9 @@ use super::{
 /// What is to be done with a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
-    /// Delete its undo record, or confirm it.
+    /// Delete its undo record, commit what it prepared, or confirm it.
     Commit,
-    /// Undo or cancel it.
+    /// Undo it, roll back what it prepared, or cancel it.
     RollBack { was_done: bool, policy: UndoPolicy },
 }
 
@@ -42,6 +42,7 @@ struct Numbers {
 }
 
 struct InHand {
+    mode: Mode,
     job: Job,
     payload: Bytes,
     numbers: Numbers,
@@ -53,6 +54,7 @@ struct InHand {
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     pub(super) branch: BranchKey,
+    pub(super) mode: Mode,
     pub(super) job: Job,
     /// What it was registered with.
     pub(super) payload: Bytes,
@@ -137,7 +139,8 @@ impl Orders {
         let Some(xid) = Xid::from_u64(order.xid) else {
             return self.answer_now(order, failed("the order's XID is not one"));
         };
-        if order.mode() != self.participant.mode() {
+        let mode = order.mode();
+        if !self.participant.takes(mode) {
             let reason = "this agent finishes the resource's branches in another mode; update it";
             return self.answer_now(order, failed(reason));
         }
@@ -172,6 +175,7 @@ impl Orders {
         }
         let payload = order.payload.clone();
         let new = InHand {
+            mode,
             job,
             payload: payload.clone(),
             numbers,
@@ -181,6 +185,7 @@ impl Orders {
         drop(in_hand);
         let work = Work {
             branch,
+            mode,
             job,
             payload,
         };
@@ -253,9 +258,10 @@ impl Orders {
             Some((job, numbers)) => {
                 running.job = job;
                 running.numbers = numbers;
-                let payload = running.payload.clone();
+                let (mode, payload) = (running.mode, running.payload.clone());
                 let work = Work {
                     branch,
+                    mode,
                     job,
                     payload,
                 };

@@ -38,11 +38,11 @@ pub(super) enum Participant {
 }
 
 impl Participant {
-    /// The mode of its branches.
-    pub(super) fn mode(&self) -> Mode {
+    /// Whether it has branches of this mode.
+    pub(super) fn takes(&self, mode: Mode) -> bool {
         match self {
-            Self::Database(_) => Mode::At,
-            Self::Action { finish, .. } => finish.mode(),
+            Self::Database(_) => matches!(mode, Mode::At | Mode::Xa),
+            Self::Action { finish, .. } => mode == finish.mode(),
         }
     }
 

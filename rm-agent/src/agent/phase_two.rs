@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use accede_proto::v1::Mode;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -21,9 +22,8 @@ const TAKE: usize = 1024;
 
 /// Works until the agent stops.
 ///
-/// Commits of a database are done in batches, everything else branch by branch, so that a
-/// rollback which waits for a
-/// local lock delays no commit; another resource has workers of its own.
+/// Commits of AT are done in batches, everything else branch by branch, so that a rollback
+/// which waits for a local lock delays no commit; another resource has workers of its own.
 pub(super) fn start(
     orders: &Arc<Orders>,
     mut queue: mpsc::UnboundedReceiver<Work>,
@@ -35,6 +35,8 @@ pub(super) fn start(
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
     let room = Arc::clone(room);
+    // They wait for no lock, nor for those that do.
+    let commit_room = Arc::new(Semaphore::new(limits.rollbacks.max(1)));
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
     let stop = stop.clone();
@@ -49,6 +51,9 @@ pub(super) fn start(
             for work in taken.drain(..) {
                 let task = orders.task(work);
                 let at_once = match (task.participant(), task.work.job) {
+                    (Participant::Database(database), _) if task.work.mode == Mode::Xa => {
+                        Some(AtOnce::End(Arc::clone(database)))
+                    }
                     (Participant::Database(_), Job::Commit) => None,
                     (Participant::Database(database), Job::RollBack { was_done, policy }) => {
                         Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
@@ -62,7 +67,10 @@ pub(super) fn start(
                     drop(commits.send(task));
                     continue;
                 };
-                let room = Arc::clone(&room);
+                let room = match (&at_once, task.work.job) {
+                    (AtOnce::End(_), Job::Commit) => Arc::clone(&commit_room),
+                    _ => Arc::clone(&room),
+                };
                 let stop = stop.clone();
                 undoing.spawn(async move {
                     let Ok(_permit) = room.acquire().await else {
@@ -80,6 +88,8 @@ pub(super) fn start(
 /// What is done branch by branch.
 enum AtOnce {
     Undo(Arc<dyn Database>, bool, UndoPolicy),
+    /// Ends what was prepared.
+    End(Arc<dyn Database>),
     Finish(Arc<dyn Finish>),
 }
 
@@ -89,6 +99,13 @@ impl AtOnce {
         let result = match self {
             Self::Undo(database, was_done, policy) => {
                 within(limit, database.roll_back(branch, was_done, policy)).await
+            }
+            Self::End(database) => {
+                let end = match task.work.job {
+                    Job::Commit => database.commit_prepared(branch),
+                    Job::RollBack { policy, .. } => database.roll_back_prepared(branch, policy),
+                };
+                within(limit, end).await
             }
             Self::Finish(finish) => {
                 let work = finish.finish(branch, task.work.job, &task.work.payload);

@@ -6,7 +6,8 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgPool};
 
 use super::database::{
-    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
+    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
+    UndoPolicy, sort,
 };
 use crate::store::postgres::{AtPool, phase_two};
 
@@ -88,5 +89,25 @@ impl Database for Postgres {
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::purge_markers(self.pool(), ledger, branches))
+    }
+
+    fn commit_prepared(&self, branch: BranchKey) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::commit_prepared(&self.0, branch))
+    }
+
+    fn roll_back_prepared(
+        &self,
+        branch: BranchKey,
+        policy: UndoPolicy,
+    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::roll_back_prepared(&self.0, branch, policy))
+    }
+
+    fn prepared(
+        &self,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<PreparedOnes, PhaseTwoError>> {
+        Box::pin(phase_two::prepared(&self.0, older_than, limit))
     }
 }

@@ -261,7 +261,7 @@ impl SessionRegistrar {
                         escrow_row_locks: registration.escrow_locks.iter().map(escrow).collect(),
                         payload: registration.payload,
                         wait_limit_ms,
-                        holds_local_locks: registration.mode == Mode::At,
+                        holds_local_locks: matches!(registration.mode, Mode::At | Mode::Xa),
                         agent: self.agent,
                         ..Default::default()
                     })

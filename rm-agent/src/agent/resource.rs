@@ -63,6 +63,9 @@ pub(super) struct Counters {
     pub(super) orphan_fences: AtomicU64,
     pub(super) markers_purged: AtomicU64,
     pub(super) sweeps: AtomicU64,
+    pub(super) prepared: AtomicU64,
+    pub(super) prepared_oldest_ms: AtomicU64,
+    pub(super) orphan_prepared: AtomicU64,
 }
 
 impl Resource {

@@ -38,7 +38,7 @@ pub(super) struct Served {
     /// For what is done branch by branch; a database and its actions share it, as they share the
     /// connections.
     pub(super) room: Arc<Semaphore>,
-    /// Fences of actions are kept in it, too.
+    /// Fences are kept in it, too.
     pub(super) keeps_fences: bool,
 }
 

@@ -1,5 +1,7 @@
 //! What the agent tells about itself, for health checks and metrics.
 
+use std::time::Duration;
+
 use accede_link::session::SessionStatus;
 
 use super::{ResourceState, orders::Orders, resource::read};
@@ -61,6 +63,14 @@ pub struct ResourceStatus {
     pub markers_purged: u64,
     /// Sweeps that went through.
     pub sweeps: u64,
+    /// Prepared transactions of XA branches of this cluster, as of the last sweep. A sweep asks a
+    /// database that has XA.
+    pub prepared: u64,
+    /// How old the oldest of them was then.
+    pub prepared_oldest: Duration,
+    /// Those among them whose global transaction has ended or was never begun: they must not
+    /// exist, keep their locks, and need a person.
+    pub orphan_prepared: u64,
 }
 
 impl ResourceStatus {
@@ -81,6 +91,9 @@ impl ResourceStatus {
             orphan_fences: read(&counters.orphan_fences),
             markers_purged: read(&counters.markers_purged),
             sweeps: read(&counters.sweeps),
+            prepared: read(&counters.prepared),
+            prepared_oldest: Duration::from_millis(read(&counters.prepared_oldest_ms)),
+            orphan_prepared: read(&counters.orphan_prepared),
         }
     }
 }

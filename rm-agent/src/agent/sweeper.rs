@@ -23,6 +23,7 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     AgentLimits,
     database::{BranchKey, Database, Ledger, Leftover, LeftoverKind},
+    hunter::Hunter,
     limits::{ASK_ENDED, MAX_ORPHANS},
     phase_two::within,
     resource::{Resource, ResourceState, add},
@@ -39,6 +40,7 @@ pub(super) struct Sweeper {
     suspects: BTreeSet<(Xid, u32)>,
     /// Orphans that were named in the log.
     reported: BTreeSet<(Xid, u32)>,
+    hunter: Hunter,
 }
 
 /// What one round has found.
@@ -64,6 +66,7 @@ impl Sweeper {
             limits,
             suspects: BTreeSet::new(),
             reported: BTreeSet::new(),
+            hunter: Hunter::default(),
         }
     }
 
@@ -110,6 +113,27 @@ impl Sweeper {
             self.judge(session, &found, &mut round).await?;
         }
         self.conclude(round);
+        match self.ledger {
+            // Those are looked for in one place, once a round.
+            Ledger::UNDO => self.hunt(session).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks after prepared transactions.
+    async fn hunt(&mut self, session: &Session<BranchFrames>) -> Result<(), String> {
+        let (age, batch) = (self.limits.leftover_age, self.limits.sweep_batch);
+        let read = self.database.prepared(age, batch);
+        let found = within(self.limits.phase_two, read)
+            .await
+            .map_err(|error| error.to_string())?;
+        let states = if found.old.is_empty() {
+            HashMap::new()
+        } else {
+            let xids = found.old.iter().map(|one| one.key.xid).collect();
+            self.ask(session, xids).await?
+        };
+        self.hunter.conclude(&self.resource, &found, &states);
         Ok(())
     }
 
@@ -130,7 +154,8 @@ impl Sweeper {
         if found.is_empty() {
             return Ok(());
         }
-        let states = self.ask(session, &found).await?;
+        let xids = found.iter().map(|leftover| leftover.key.xid).collect();
+        let states = self.ask(session, xids).await?;
         let mut markers: Vec<BranchKey> = Vec::new();
         for leftover in found {
             let state = states.get(&leftover.key.xid).copied();
@@ -166,9 +191,8 @@ impl Sweeper {
     async fn ask(
         &self,
         session: &Session<BranchFrames>,
-        found: &[&Leftover],
+        xids: BTreeSet<Xid>,
     ) -> Result<HashMap<Xid, State>, String> {
-        let xids: BTreeSet<Xid> = found.iter().map(|leftover| leftover.key.xid).collect();
         let body = Ask::AskEnded(AskEnded {
             resource: self.resource.name.as_ref().to_owned(),
             xids: xids.iter().map(|xid| xid.as_u64()).collect(),

@@ -123,6 +123,31 @@ pub(crate) struct Leftover {
     pub(crate) age: Duration,
 }
 
+/// The prepared transactions of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PreparedOnes {
+    /// The oldest of this cluster, of those that are older than they should get.
+    pub(crate) old: Vec<PreparedOne>,
+    /// All of this cluster in this database.
+    pub(crate) ours: u64,
+    /// How old the oldest of these is.
+    pub(crate) oldest: Duration,
+    /// All of the server, whoever's.
+    pub(crate) used: u64,
+    /// How many the server takes; 0: it takes none, or knows no such limit.
+    pub(crate) most: u64,
+}
+
+/// A prepared transaction of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PreparedOne {
+    pub(crate) key: BranchKey,
+    /// The database's name for it.
+    pub(crate) name: String,
+    /// By the database's clock.
+    pub(crate) age: Duration,
+}
+
 /// Whose database this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {

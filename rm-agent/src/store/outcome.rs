@@ -28,6 +28,10 @@ impl Outcome {
         }
     }
 
+    pub(super) fn xid(&self) -> Xid {
+        self.xid
+    }
+
     pub(crate) fn done(mut self) {
         self.told = true;
         self.registrar.done(self.xid, self.branch);

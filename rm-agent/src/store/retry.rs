@@ -2,7 +2,53 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use crate::{error::Error, limits};
+
+/// A local transaction that can be run again.
+pub(super) trait Repeatable: Send {
+    /// Whether its last failure was a passing one.
+    fn failed_retryably(&self) -> bool;
+    /// Commits it.
+    fn commit(self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    /// Rolls it back.
+    fn rollback(self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// Runs `work` in a transaction and commits it, again and again while it fails for a passing
+/// reason, a bounded number of times.
+///
+/// # Errors
+/// The last error of `work` or of the commit.
+pub(super) async fn repeat<X, B, T, E, F>(begin: impl Fn() -> B, mut work: F) -> Result<T, E>
+where
+    X: Repeatable,
+    B: Future<Output = Result<X, sqlx::Error>>,
+    F: for<'t> FnMut(&'t mut X) -> BoxFuture<'t, Result<T, E>>,
+    E: From<sqlx::Error>,
+{
+    let mut retry = Retry::new();
+    loop {
+        let mut transaction = begin().await.map_err(E::from)?;
+        match work(&mut transaction).await {
+            Ok(value) => match transaction.commit().await {
+                Ok(()) => return Ok(value),
+                Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => {
+                let again = retry.has_attempts() && transaction.failed_retryably();
+                // The connection is closed if this fails, which rolls back as well.
+                let _ = transaction.rollback().await;
+                if !again {
+                    return Err(error);
+                }
+                retry.pause(None).await;
+            }
+        }
+    }
+}
 
 /// Counts the attempts of one local transaction.
 #[derive(Debug)]

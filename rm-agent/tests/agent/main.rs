@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod coordinator;
 mod postgres;
+mod xa;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -14,11 +14,17 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 pub(crate) struct Postgres {
     home: TempDir,
     port: u16,
+    settings: &'static str,
 }
 
 impl Postgres {
     /// Makes a cluster and starts it.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with further settings (`-c name=value …`).
+    pub(crate) fn start_with(settings: &'static str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         if is_root() {
             // The server refuses to run as root.
@@ -28,7 +34,11 @@ impl Postgres {
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
             .port();
-        let postgres = Self { home, port };
+        let postgres = Self {
+            home,
+            port,
+            settings,
+        };
         run(postgres
             .program("initdb")
             .args(["--no-sync", "--auth=trust", "--username=postgres", "-D"])
@@ -39,8 +49,14 @@ impl Postgres {
 
     /// Starts the server again.
     pub(crate) fn up(&self) {
+        self.up_with(self.settings);
+    }
+
+    /// Starts the server again with other settings.
+    pub(crate) fn up_with(&self, settings: &str) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off",
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
+             {settings}",
             self.port
         );
         run(self

@@ -147,6 +147,20 @@ async fn each_failure_is_told_as_what_it_is() {
             },
             "another mode",
         ),
+        (
+            Order {
+                mode: Mode::Xa.into(),
+                ..order(3, Action::Commit, 1)
+            },
+            "no XA for this kind of database",
+        ),
+        (
+            Order {
+                mode: Mode::Xa.into(),
+                ..order(3, Action::RollBack, 1)
+            },
+            "no XA for this kind of database",
+        ),
         (order(3, Action::Unspecified, 1), "no action"),
         (
             Order {

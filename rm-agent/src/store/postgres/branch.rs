@@ -7,7 +7,12 @@ use std::{
 
 use accede_proto::Xid;
 
-use super::{connection::Session, pool::AtPool};
+use sqlx::postgres::PgQueryResult;
+
+use super::{
+    connection::{Held, Session},
+    pool::AtPool,
+};
 use crate::{
     at::undo::Changes,
     clock,
@@ -15,6 +20,7 @@ use crate::{
     error::{Error, sql_state},
     limits,
     registrar::Registered,
+    store::outcome::Outcome,
 };
 
 /// The time of a row without which the local transaction cannot commit. It is NULL, which the table
@@ -130,6 +136,32 @@ pub(super) fn in_time(begun: Instant, sent: Instant, give_up: Duration) -> Strin
     let after = sent.saturating_duration_since(begun) + give_up;
     let left = after.saturating_sub(begun.saturating_duration_since(sent));
     format!(in_time!("'{} ms'"), left.as_millis())
+}
+
+/// Tells the coordinator how the message that ends phase one went, and frees the connection.
+///
+/// # Errors
+/// Those of [`commit_error`].
+pub(super) async fn settle(
+    outcome: Outcome,
+    held: &mut Held,
+    answer: Result<PgQueryResult, sqlx::Error>,
+) -> Result<(), Error> {
+    let Err(error) = answer else {
+        held.clean();
+        outcome.done();
+        return Ok(());
+    };
+    let certain = rolled_back_for_sure(&error);
+    let error = commit_error(outcome.xid(), error, certain);
+    if certain {
+        outcome.withdrawn();
+        // The connection is closed if this fails, which rolls back as well.
+        let _ = held.roll_back().await;
+    } else {
+        outcome.doomed(error.to_string());
+    }
+    Err(error)
 }
 
 /// What a failed commit message of a branch means. `certain`: it did not commit.

@@ -21,6 +21,7 @@ use super::{
     pool::AtPool,
     savepoint::AtSavepoint,
     transaction::{AtTransaction, Step},
+    xa::XaTransaction,
 };
 
 /// A statement taken out of whatever the user built.
@@ -159,3 +160,4 @@ macro_rules! executor {
 executor!(&'c mut AtTransaction, connection);
 executor!(&'c mut AtSavepoint<'_>, connection);
 executor!(&'c AtPool, plain);
+executor!(&'c mut XaTransaction, connection);

@@ -187,7 +187,7 @@ impl Fences for AtPool {
 }
 
 /// A text in a message, whatever is in it.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     let mut literal = String::from("convert_from('\\x");
     for byte in value.bytes() {
         for digit in [byte >> 4, byte & 15] {

@@ -17,12 +17,14 @@ pub(crate) mod schema;
 mod start_check;
 mod transaction;
 mod values;
+mod xa;
 
 pub use builder::AtPoolBuilder;
 pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;
+pub use xa::{XaPool, XaTransaction};
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,12 @@ mod apply;
 mod report;
 mod rows;
 mod sweep;
+mod xa;
 
 use sqlx::{PgPool, Row as _, error::ErrorKind};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
+pub(crate) use xa::{commit_prepared, prepared, roll_back_prepared};
 
 use self::apply::Failure;
 use super::connection::Held;

@@ -27,13 +27,14 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
+    xa::{Known, XaPool},
 };
 use crate::{
     context::Kind,
     error::Error,
     registrar::Registrar,
     store::{
-        retry::Retry,
+        retry::{Retry, repeat},
         watch::{Watch, Watched},
     },
 };
@@ -67,8 +68,9 @@ struct Inner {
     resource: Arc<str>,
     lender: Arc<Lender>,
     phase_two: PgPool,
-    /// Lends the same connections to handlers that finish branches.
+    /// Lends the same connections to what finishes branches.
     finisher: Arc<Lender>,
+    xa: Known,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
@@ -109,6 +111,7 @@ impl AtPool {
             resource,
             lender,
             phase_two,
+            xa: Known::default(),
             planner,
             registrar,
             lock_wait,
@@ -142,6 +145,16 @@ impl AtPool {
     /// One of them, which comes back to them by itself.
     pub(super) async fn lend_to_finish(&self) -> Result<Held, sqlx::Error> {
         self.inner.finisher.lend().await
+    }
+
+    /// A pool whose branches the database prepares, over the same connections.
+    #[must_use]
+    pub fn xa(&self) -> XaPool {
+        XaPool::new(self.clone())
+    }
+
+    pub(super) fn xa_known(&self) -> &Known {
+        &self.inner.xa
     }
 
     pub(super) fn planner(&self) -> &Planner {
@@ -223,7 +236,7 @@ impl AtPool {
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
+    pub(super) async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
         let watch = Watch::new(self, kind.xid(), None);
         Ok(watch.over(self.lend()).await?)
     }
@@ -266,31 +279,12 @@ impl AtPool {
     ///
     /// # Errors
     /// The last error of `work` or of the commit.
-    pub async fn run<T, E, F>(&self, mut work: F) -> Result<T, E>
+    pub async fn run<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'t> FnMut(&'t mut AtTransaction) -> BoxFuture<'t, Result<T, E>>,
         E: From<sqlx::Error>,
     {
-        let mut retry = Retry::new();
-        loop {
-            let mut transaction = self.begin().await.map_err(E::from)?;
-            match work(&mut transaction).await {
-                Ok(value) => match transaction.commit().await {
-                    Ok(()) => return Ok(value),
-                    Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => {
-                    let again = retry.has_attempts() && transaction.failed_retryably();
-                    // The connection is closed if this fails, which rolls back as well.
-                    let _ = transaction.rollback().await;
-                    if !again {
-                        return Err(error);
-                    }
-                    retry.pause(None).await;
-                }
-            }
-        }
+        repeat(|| self.begin(), work).await
     }
 
     /// A lone statement.

@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, IS_PREPARED, NOT_PREPARED, commit_error, rolled_back_for_sure},
+    branch::{Branch, IS_PREPARED, NOT_PREPARED, settle},
     connection::{Held, Session, connection_is_lost},
     executor::Statement,
     locking::LockingStatement,
@@ -30,7 +30,10 @@ use crate::{
     error::{Error, is_retryable, sql_state},
     limits,
     registrar::Registration,
-    store::{lock_check::LockCheck, outcome::Outcome, savepoint::Savepoints, watch::Watch},
+    store::{
+        lock_check::LockCheck, outcome::Outcome, retry::Repeatable, savepoint::Savepoints,
+        watch::Watch,
+    },
 };
 
 /// What a statement yields.
@@ -55,8 +58,9 @@ pub struct AtTransaction {
     retryable: bool,
 }
 
+/// How far a local transaction is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Nothing was sent yet.
     Idle,
     /// A message is under way. Staying here means that it was cancelled.
@@ -130,11 +134,6 @@ impl AtTransaction {
 
     pub(super) fn savepoints(&mut self) -> &mut Savepoints {
         &mut self.savepoints
-    }
-
-    /// Whether the last failure was a passing one.
-    pub(super) fn failed_retryably(&self) -> bool {
-        self.retryable
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
@@ -233,33 +232,19 @@ impl AtTransaction {
         let committed = Watch::new(&self.pool, Some(xid), branch.backend)
             .over(commit)
             .await;
-        match committed {
-            Ok(_) => {
-                self.held.clean();
-                outcome.done();
-                if self.pool.sessions_stay() {
-                    *self.held.session() = Session {
-                        undo_prepared: true,
-                        ..session
-                    };
-                }
-                Ok(())
-            }
-            Err(error) => {
-                if sql_state(&error).as_deref() == Some(NOT_PREPARED) {
-                    self.pool.doubt_sessions();
-                }
-                let certain = rolled_back_for_sure(&error);
-                let error = commit_error(xid, error, certain);
-                if certain {
-                    outcome.withdrawn();
-                    let _ = self.held.roll_back().await;
-                } else {
-                    outcome.doomed(error.to_string());
-                }
-                Err(error)
-            }
+        if let Err(error) = &committed
+            && sql_state(error).as_deref() == Some(NOT_PREPARED)
+        {
+            self.pool.doubt_sessions();
         }
+        settle(outcome, &mut self.held, committed).await?;
+        if self.pool.sessions_stay() {
+            *self.held.session() = Session {
+                undo_prepared: true,
+                ..session
+            };
+        }
+        Ok(())
     }
 
     /// Runs one statement. What is under way when the future is dropped leaves
@@ -445,13 +430,7 @@ impl AtTransaction {
     }
 
     fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
-        let error = match sql_state(&error).as_deref() {
-            Some("55P03") => Error::LocalLockTimedOut { source: error }.into(),
-            _ => error,
-        };
-        self.state = State::Broken(error.to_string());
-        self.retryable = is_retryable(&error);
-        error
+        break_by(&mut self.state, &mut self.retryable, error)
     }
 
     async fn begin_plainly(&mut self) -> Result<(), sqlx::Error> {
@@ -539,5 +518,30 @@ impl AtTransaction {
         let steps = watch.over(run).await?;
         changes.end_statement()?;
         Ok(steps)
+    }
+}
+
+/// Only a rollback is possible from now on. Says what the caller is told.
+pub(super) fn break_by(state: &mut State, retryable: &mut bool, error: sqlx::Error) -> sqlx::Error {
+    let error = match sql_state(&error).as_deref() {
+        Some("55P03") => Error::LocalLockTimedOut { source: error }.into(),
+        _ => error,
+    };
+    *state = State::Broken(error.to_string());
+    *retryable = is_retryable(&error);
+    error
+}
+
+impl Repeatable for AtTransaction {
+    fn failed_retryably(&self) -> bool {
+        self.retryable
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        self.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.rollback().await
     }
 }

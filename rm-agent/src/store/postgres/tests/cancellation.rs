@@ -35,7 +35,7 @@ impl<F: Future> Future for PollLimited<'_, F> {
     }
 }
 
-async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
+pub(super) async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let future = pin!(future);
     PollLimited {
         future,

@@ -23,6 +23,7 @@ mod server;
 mod shapes;
 mod sizes;
 mod trips;
+mod xa;
 
 use std::sync::Arc;
 

@@ -26,7 +26,8 @@ trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 initdb -D "$dir/data" -U tester --auth=trust --encoding=UTF8 --no-locale --no-sync >/dev/null
 postgres -D "$dir/data" -k "$dir" -p "$1" -c listen_addresses=127.0.0.1 -c fsync=off \
-  -c max_connections=300 -c shared_buffers=64MB -c deadlock_timeout=200ms </dev/null &
+  -c max_connections=300 -c max_prepared_transactions=200 -c shared_buffers=64MB \
+  -c deadlock_timeout=200ms </dev/null &
 server=$!
 read -r _ || true
 kill -INT "$server"

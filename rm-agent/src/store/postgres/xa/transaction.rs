@@ -1,0 +1,340 @@
+//! A local transaction: plain, or one that the database prepares.
+
+use std::{fmt, sync::Arc};
+
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, Row as _};
+
+use super::{COMMITTED, XaPool, gid, prepared_off, statement};
+use crate::{
+    at::savepoint::SavepointCommand,
+    clock,
+    context::Kind,
+    error::{Error, is_retryable, sql_state},
+    limits,
+    registrar::Registration,
+    store::{
+        finish::BranchKey,
+        outcome::Outcome,
+        postgres::{
+            AtPool,
+            branch::{Branch, in_time, settle},
+            connection::{Held, Session, connection_is_lost},
+            executor::Statement,
+            fence::text,
+            transaction::{State, Step, break_by},
+        },
+        retry::Repeatable,
+        watch::Watch,
+    },
+};
+
+/// A local transaction on a connection of an [`XaPool`].
+///
+/// While it belongs to a global transaction it is a *branch*: [`commit`](Self::commit) registers
+/// it with the coordinator and has the database prepare it; it is committed or rolled back there
+/// once the global transaction has been decided. One that wrote nothing just commits and is no
+/// branch at all. Outside of global transactions it is a plain transaction.
+///
+/// Statements run untouched; only those that would open, end or prepare a transaction are refused
+/// ([`Error::TransactionControl`]). Savepoints are statements like any other.
+///
+/// `BEGIN` goes out with the first statement. Dropping the transaction rolls it back; so does
+/// dropping the future of any of its methods half-way, after which only a rollback is possible.
+pub struct XaTransaction {
+    pool: XaPool,
+    held: Held,
+    state: State,
+    /// `None`: it runs outside of any global transaction.
+    branch: Option<Branch>,
+    /// A statement ran that may have written.
+    may_have_written: bool,
+    retryable: bool,
+}
+
+impl fmt::Debug for XaTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XaTransaction")
+            .field("resource", &self.pool.resource())
+            .field("xid", &self.xid())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for XaTransaction {
+    fn drop(&mut self) {
+        self.held.abandon();
+    }
+}
+
+impl XaTransaction {
+    pub(super) fn new(pool: XaPool, held: Held, kind: Kind) -> Self {
+        let branch = Branch::new(kind, pool.at());
+        Self {
+            pool,
+            held,
+            state: State::Idle,
+            branch,
+            may_have_written: false,
+            retryable: false,
+        }
+    }
+
+    /// The global transaction that this one is a branch of, if it is one.
+    #[must_use]
+    pub fn xid(&self) -> Option<Xid> {
+        self.branch.as_ref().and_then(|branch| branch.xid)
+    }
+
+    /// Commits; a branch that wrote something is registered and prepared.
+    ///
+    /// # Errors
+    /// After any error the local transaction is rolled back, with one exception:
+    /// [`Error::CommitUnknown`], after which the coordinator rolls the whole transaction back.
+    /// What the database cannot prepare (temporary tables, `NOTIFY`, …) it refuses here.
+    /// [`Error::from_sqlx`] finds refusals; [`is_retryable`] says whether running the local
+    /// transaction again may help.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.finish().await
+    }
+
+    /// Rolls back. Statements of a branch leave nothing behind, neither here nor at the
+    /// coordinator.
+    ///
+    /// # Errors
+    /// When the connection broke; then the database rolls back by itself.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.held.roll_back().await
+    }
+
+    /// The connection, to prepare and describe statements.
+    pub(in crate::store::postgres) fn connection(&mut self) -> &mut PgConnection {
+        self.held.get()
+    }
+
+    async fn finish(&mut self) -> Result<(), sqlx::Error> {
+        let reason = match std::mem::replace(&mut self.state, State::Busy) {
+            State::Idle => return Ok(()),
+            State::Open => {
+                let result = self.end().await;
+                if let Err(error) = &result {
+                    self.retryable = is_retryable(error);
+                }
+                return result;
+            }
+            State::Busy => "a call on it was cancelled".to_owned(),
+            State::Broken(reason) => reason,
+        };
+        // The connection is closed if this fails, which rolls back as well.
+        let _ = self.held.roll_back().await;
+        Err(Error::Broken { reason }.into())
+    }
+
+    async fn end(&mut self) -> Result<(), sqlx::Error> {
+        if let Some(branch) = self.branch.take()
+            && let Some(xid) = branch.xid
+            && (self.may_have_written || self.has_written().await?)
+        {
+            return self.prepare(xid, &branch).await.map_err(Into::into);
+        }
+        sqlx::raw_sql("COMMIT").execute(self.held.get()).await?;
+        self.held.clean();
+        Ok(())
+    }
+
+    /// Asks the database whether anything was written or locked after all, by a function say.
+    async fn has_written(&mut self) -> Result<bool, sqlx::Error> {
+        let rows = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+            .fetch_all(self.held.get())
+            .await?;
+        rows.first().map_or(Ok(true), |row| row.try_get(0))
+    }
+
+    /// Register, write the fence's row, prepare: rule by rule so that a cancelled or failed step
+    /// leaves the coordinator knowing the truth.
+    async fn prepare(&mut self, xid: Xid, branch: &Branch) -> Result<(), Error> {
+        let at = self.pool.at().clone();
+        let resource = at.resource();
+        let registration = Registration {
+            xid,
+            resource: resource.into(),
+            mode: Mode::Xa,
+            row_locks: Vec::new(),
+            escrow_locks: Vec::new(),
+            payload: Bytes::new(),
+            wait_limit: branch.wait_limit(),
+        };
+        let sent = clock::now();
+        let registered = match at.registrar().register(registration).await {
+            Ok(registered) => registered,
+            Err(refused) => {
+                let _ = self.held.roll_back().await;
+                return Err(refused.into());
+            }
+        };
+        // Dropped before the message is sent, it withdraws the branch.
+        let mut outcome = Outcome::new(Arc::clone(at.registrar()), xid, registered.branch);
+        let key = BranchKey {
+            xid,
+            branch: registered.branch,
+        };
+        let known = self.pool.known();
+        let fence = known.fence(resource, at.phase_two()).await?;
+        let prefix = known.prefix(resource, at.phase_two()).await?;
+        let message = format!(
+            "INSERT INTO {fence} (xid, branch_id, status, resource, created) \
+             VALUES ({}, {}, {COMMITTED}, {}, {}); PREPARE TRANSACTION '{}'",
+            key.xid_column(),
+            key.branch_column(),
+            text(resource),
+            in_time(
+                branch.begun.expect("an open branch has begun"),
+                sent,
+                registered.give_up
+            ),
+            gid(prefix, key),
+        );
+        outcome.sent = true;
+        let prepare = sqlx::raw_sql(AssertSqlSafe(message)).execute(self.held.get());
+        let prepared = Watch::new(&at, Some(xid), branch.backend)
+            .over(prepare)
+            .await;
+        match settle(outcome, &mut self.held, prepared).await {
+            Err(Error::Database { doing, source }) => Err(match sql_state(&source).as_deref() {
+                Some("55000") => prepared_off(resource),
+                Some("53200") => Error::PreparedFull {
+                    resource: resource.into(),
+                    source,
+                },
+                _ => Error::Database { doing, source },
+            }),
+            result => result,
+        }
+    }
+
+    /// Runs one text. What is under way when the future is dropped leaves the transaction fit for
+    /// a rollback only.
+    pub(in crate::store::postgres) async fn start<'c>(
+        &'c mut self,
+        statement: Statement,
+    ) -> Result<BoxStream<'c, Result<Step, sqlx::Error>>, sqlx::Error> {
+        let sql = statement.sql.as_str();
+        let seen = statement::read(sql)?;
+        let returns = matches!(
+            SavepointCommand::read(sql),
+            Some(SavepointCommand::RollBackTo(_))
+        );
+        match std::mem::replace(&mut self.state, State::Busy) {
+            State::Open => {}
+            State::Idle => self.begin().await.map_err(|error| self.break_by(error))?,
+            // Drops whatever a failed or cancelled statement did; the database knows whether
+            // there is such a savepoint.
+            State::Busy | State::Broken(_) if returns => {}
+            State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
+            State::Broken(reason) => return Err(self.stay_broken(&reason)),
+        }
+        self.may_have_written |= seen.may_write;
+        let branch = self.branch.as_ref();
+        let watch = Watch::new(
+            self.pool.at(),
+            branch.and_then(|branch| branch.xid),
+            branch.and_then(|branch| branch.backend),
+        );
+        Ok(self.follow(watch, statement, seen.statements))
+    }
+
+    /// Hands on the steps of a text. The transaction is usable again once its last statement has
+    /// yielded something: who drops a stream of rows after that has seen what it wanted.
+    fn follow<'c>(
+        &'c mut self,
+        watch: Watch<AtPool>,
+        statement: Statement,
+        statements: usize,
+    ) -> BoxStream<'c, Result<Step, sqlx::Error>> {
+        let Self {
+            held,
+            state,
+            retryable,
+            ..
+        } = self;
+        let steps = watch.over_steps(held.get().fetch_many(statement));
+        let follow = move |(mut steps, state, retryable, mut ended): (
+            BoxStream<'c, _>,
+            &'c mut State,
+            &'c mut bool,
+            usize,
+        )| async move {
+            let step: Option<Result<Step, sqlx::Error>> = steps.next().await;
+            match &step {
+                Some(Ok(done)) => {
+                    if ended + 1 >= statements {
+                        *state = State::Open;
+                        *retryable = false;
+                    }
+                    ended += usize::from(matches!(done, Either::Left(_)));
+                }
+                Some(Err(_)) => {}
+                None if matches!(state, State::Busy) => *state = State::Open,
+                None => {}
+            }
+            let step = step?.map_err(|error| break_by(state, retryable, error));
+            Some((step, (steps, state, retryable, ended)))
+        };
+        stream::unfold((steps, state, retryable, 0), follow).boxed()
+    }
+
+    /// BEGIN, the lock time-out and, for a branch, which process of the database it is, in one
+    /// message.
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        let plain = self.pool.plain().clone();
+        // What the application does to its session is not looked at.
+        *self.held.session() = Session::default();
+        let message = match &self.branch {
+            None => "BEGIN".to_owned(),
+            Some(branch) => format!(
+                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{}', true)",
+                branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis()
+            ),
+        };
+        let watch = Watch::new(self.pool.at(), self.xid(), None);
+        let begin = self.held.first(&plain, connection_is_lost, |connection| {
+            Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
+        });
+        let answer = watch.over(begin).await?;
+        if let Some(branch) = &mut self.branch {
+            branch.begun = Some(clock::now());
+            let backend = answer.first().and_then(|row| row.try_get::<i32, _>(0).ok());
+            branch.backend = backend.map(i64::from);
+        }
+        Ok(())
+    }
+
+    fn stay_broken(&mut self, reason: &str) -> sqlx::Error {
+        self.state = State::Broken(reason.to_owned());
+        Error::Broken {
+            reason: reason.to_owned(),
+        }
+        .into()
+    }
+
+    fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
+        break_by(&mut self.state, &mut self.retryable, error)
+    }
+}
+
+impl Repeatable for XaTransaction {
+    fn failed_retryably(&self) -> bool {
+        self.retryable
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        self.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.rollback().await
+    }
+}
