@@ -158,6 +158,7 @@ impl Args {
                 ));
             }
             let kind = self.database.unwrap_or(DatabaseKind::ALL[0]);
+            self.mode.check(kind).map_err(wrong)?;
             return Ok(Chosen {
                 kind,
                 mode: self.mode,
@@ -181,6 +182,7 @@ impl Args {
                 kind.name()
             )));
         }
+        self.mode.check(kind).map_err(wrong)?;
         let own = Some(DatabaseUrls {
             order,
             stock,
@@ -221,8 +223,16 @@ mod tests {
         };
         let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
         let mismatch = [&["--database", "mariadb"][..], &three].concat();
-        let cases: [(&[&str], &str); 12] = [
-            (&["--mode", "nonsense"], "at, tcc"),
+        let cases: [(&[&str], &str); 14] = [
+            (&["--mode", "nonsense"], "at, xa, tcc"),
+            (
+                &["--mode", "xa", "--database", "sqlite"],
+                "SQLite cannot prepare a transaction",
+            ),
+            (
+                &["--mode", "xa", "--database", "mariadb"],
+                "XA on PostgreSQL only",
+            ),
             (&["--scenario", "nonsense"], "crossing-orders"),
             (&["--database", "oracle"], "postgres, mariadb, sqlite"),
             (&["--stop", "/tmp/x", "--keep"], "cannot be used with"),

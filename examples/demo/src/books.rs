@@ -184,7 +184,12 @@ impl Databases {
         })
     }
 
-    /// Fails while some branch's undo record or try is left over, or goods or money are frozen.
+    /// Whether a branch of the stock is prepared and not ended.
+    pub(crate) async fn stock_is_prepared(&self) -> Result<bool> {
+        Ok(prepared(&self.stock).await? > 0)
+    }
+
+    /// Fails while some branch's undo record or try is left over, or one is prepared, or goods or money are frozen.
     pub(crate) async fn nothing_left(&self) -> Result<()> {
         for (name, pool) in self.each() {
             // 0: can still be undone. Marks of undone branches stay for a while.
@@ -202,6 +207,11 @@ impl Databases {
                 .await?;
             let left: i64 = left.iter().map(|(count,)| count).sum();
             ensure!(left == 0, "{left} tries are left in the {name} database");
+            let left = prepared(pool).await?;
+            ensure!(
+                left == 0,
+                "{left} prepared transactions are left in the {name} database"
+            );
         }
         for (pool, what, sql) in [
             (
@@ -307,6 +317,16 @@ fn price(product: i64) -> i64 {
         .iter()
         .find(|one| one.number == product)
         .map_or(0, |one| one.unit_price)
+}
+
+/// Transactions that are prepared in this database.
+async fn prepared(pool: &Pool) -> Result<i64> {
+    let Pool::Postgres(_) = pool else {
+        return Ok(0);
+    };
+    let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
+    let count: Vec<(i64,)> = pool.rows(sql).await?;
+    Ok(count.iter().map(|(count,)| count).sum())
 }
 
 #[cfg(test)]

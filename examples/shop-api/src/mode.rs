@@ -1,18 +1,22 @@
 //! The modes in which the shop can be run.
 
+use crate::database::DatabaseKind;
+
 /// How the services take part in an order's transaction. A service that has no file for a mode
 /// does its part as in the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShopMode {
     /// Plain SQL, undone from images.
     At,
+    /// Plain SQL, prepared by the database.
+    Xa,
     /// Goods and money are frozen first, then taken or given back.
     Tcc,
 }
 
 impl ShopMode {
     /// All of them, the default first.
-    pub const ALL: [Self; 2] = [Self::At, Self::Tcc];
+    pub const ALL: [Self; 3] = [Self::At, Self::Xa, Self::Tcc];
 
     /// The one of this name.
     #[must_use]
@@ -20,11 +24,26 @@ impl ShopMode {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
 
+    /// Why it cannot be had on this kind of database.
+    ///
+    /// # Errors
+    /// One sentence for people.
+    pub fn check(self, kind: DatabaseKind) -> Result<(), String> {
+        let why = match (self, kind) {
+            (Self::Xa, DatabaseKind::MariaDb) => "there is XA on PostgreSQL only, so far",
+            (Self::Xa, DatabaseKind::Sqlite) => "SQLite cannot prepare a transaction",
+            _ => return Ok(()),
+        };
+        let (mode, kind) = (self.name(), kind.name());
+        Err(format!("the mode {mode} cannot be run on {kind}: {why}"))
+    }
+
     /// As options and results call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::At => "at",
+            Self::Xa => "xa",
             Self::Tcc => "tcc",
         }
     }

@@ -43,6 +43,7 @@ pub(super) async fn start(home: &Path, port: u16, log: PathBuf, keep: bool) -> R
         "unix_socket_directories=",
         "fsync=on",
         "max_connections=200",
+        "max_prepared_transactions=200",
     ] {
         server.args(["-c", setting]);
     }

@@ -2,6 +2,7 @@
 
 mod at;
 mod tcc;
+mod xa;
 
 use accede_rm_agent::{RmAgent, RmAgentBuilder};
 use shop_api::{database::DatabaseKind, mode::ShopMode};
@@ -31,13 +32,16 @@ pub(crate) async fn open(
     mode: ShopMode,
 ) -> anyhow::Result<(RmAgent, Box<dyn Store>)> {
     let kind = DatabaseKind::of(url)?;
+    mode.check(kind).map_err(anyhow::Error::msg)?;
     let agent = match kind {
+        DatabaseKind::Postgres if mode == ShopMode::Xa => agent.pool(RESOURCE, xa::pool(url)),
         DatabaseKind::Postgres => agent.postgres(RESOURCE, url),
         DatabaseKind::MariaDb => agent.mariadb(RESOURCE, url),
         DatabaseKind::Sqlite => agent.sqlite(RESOURCE, url),
     };
     let (agent, store) = match mode {
         ShopMode::At => at::open(agent, kind).await?,
+        ShopMode::Xa => xa::open(agent).await?,
         ShopMode::Tcc => tcc::open(agent, kind).await?,
     };
     create_tables(&agent, kind).await?;

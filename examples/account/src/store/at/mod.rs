@@ -1,7 +1,7 @@
 //! In AT: one file for each kind of database, with its SQL and nothing else.
 
 mod mariadb;
-mod postgres;
+pub(super) mod postgres;
 mod sqlite;
 
 use accede_rm_agent::{RmAgent, RmAgentBuilder};

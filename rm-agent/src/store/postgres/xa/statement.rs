@@ -34,13 +34,29 @@ const WRITING: [&str; 7] = [
     "PG_NOTIFY",
 ];
 
+/// First words of statements that write, here, what their count of rows says, and what makes
+/// one do more than that.
+const COUNTED: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
+const UNCOUNTED: [&str; 3] = ["CALL", "EXECUTE", "PG_NOTIFY"];
+
 /// What is known of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text {
     /// Statements in it.
     pub(super) statements: usize,
-    /// It may write. If not, the database is asked whether it did.
-    pub(super) may_write: bool,
+    /// Whether it writes.
+    pub(super) writes: Writes,
+}
+
+/// Whether a text writes. Unless it does for sure, the database is asked in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Writes {
+    /// Not by itself.
+    No,
+    /// If it counts a row.
+    IfRows,
+    /// As far as can be seen from outside.
+    Yes,
 }
 
 /// Looks at a text.
@@ -61,7 +77,7 @@ pub(super) fn read(sql: &str) -> Result<Text, Error> {
     })?;
     let mut text = Text {
         statements: 0,
-        may_write: false,
+        writes: Writes::No,
     };
     // Brackets are no shelter: a statement that the database takes there for one of its own body,
     // as in BEGIN ATOMIC, is refused as well.
@@ -77,11 +93,18 @@ pub(super) fn read(sql: &str) -> Result<Text, Error> {
             });
         }
         text.statements += 1;
-        let reads = READING.iter().any(|word| first.is_word(sql, word))
-            && !statement
-                .iter()
-                .any(|token| WRITING.iter().any(|word| token.is_word(sql, word)));
-        text.may_write |= !reads;
+        let begins = |with: &[&str]| with.iter().any(|word| first.is_word(sql, word));
+        let has = |words: &[&str]| {
+            let one = |token: &Token| words.iter().any(|word| token.is_word(sql, word));
+            statement.iter().any(one)
+        };
+        text.writes = text.writes.max(if begins(&READING) && !has(&WRITING) {
+            Writes::No
+        } else if begins(&COUNTED) && !has(&UNCOUNTED) {
+            Writes::IfRows
+        } else {
+            Writes::Yes
+        });
     }
     Ok(text)
 }
@@ -171,10 +194,18 @@ mod tests {
             "SAVEPOINT a; SELECT 'INSERT'; ROLLBACK TO a",
             "SET LOCAL work_mem = '1MB'",
         ] {
-            assert!(!read(sql).expect("read").may_write, "{sql}");
+            assert_eq!(read(sql).expect("read").writes, Writes::No, "{sql}");
         }
         for sql in [
             "INSERT INTO t VALUES (1)",
+            "SELECT 1; update t set a = 1",
+            "DELETE FROM t RETURNING *",
+        ] {
+            assert_eq!(read(sql).expect("read").writes, Writes::IfRows, "{sql}");
+        }
+        for sql in [
+            "UPDATE t SET a = 1; TRUNCATE t",
+            "UPDATE t SET a = 1 WHERE pg_notify('a', 'b') IS NULL",
             "WITH a AS (DELETE FROM t RETURNING 1) SELECT * FROM a",
             "EXPLAIN ANALYZE UPDATE t SET a = 1",
             "SELECT pg_notify('a', 'b')",
@@ -184,7 +215,7 @@ mod tests {
             "TRUNCATE t",
             "SELECT 1; CREATE TABLE t()",
         ] {
-            assert!(read(sql).expect("read").may_write, "{sql}");
+            assert_eq!(read(sql).expect("read").writes, Writes::Yes, "{sql}");
         }
         assert_eq!(read("SELECT 1;;SELECT 2;").expect("read").statements, 2);
     }

@@ -5,9 +5,12 @@ use std::{fmt, sync::Arc};
 use accede_proto::{Xid, v1::Mode};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, Row as _, postgres::PgQueryResult};
 
-use super::{COMMITTED, XaPool, gid, prepared_off, statement};
+use super::{
+    COMMITTED, XaPool, gid, prepared_off,
+    statement::{self, Text, Writes},
+};
 use crate::{
     at::savepoint::SavepointCommand,
     clock,
@@ -49,8 +52,8 @@ pub struct XaTransaction {
     state: State,
     /// `None`: it runs outside of any global transaction.
     branch: Option<Branch>,
-    /// A statement ran that may have written.
-    may_have_written: bool,
+    /// A statement has written, or may have done so unseen.
+    has_written: bool,
     retryable: bool,
 }
 
@@ -78,7 +81,7 @@ impl XaTransaction {
             held,
             state: State::Idle,
             branch,
-            may_have_written: false,
+            has_written: false,
             retryable: false,
         }
     }
@@ -136,7 +139,7 @@ impl XaTransaction {
     async fn end(&mut self) -> Result<(), sqlx::Error> {
         if let Some(branch) = self.branch.take()
             && let Some(xid) = branch.xid
-            && (self.may_have_written || self.has_written().await?)
+            && (self.has_written || self.ask_whether_written().await?)
         {
             return self.prepare(xid, &branch).await.map_err(Into::into);
         }
@@ -146,7 +149,7 @@ impl XaTransaction {
     }
 
     /// Asks the database whether anything was written or locked after all, by a function say.
-    async fn has_written(&mut self) -> Result<bool, sqlx::Error> {
+    async fn ask_whether_written(&mut self) -> Result<bool, sqlx::Error> {
         let rows = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
             .fetch_all(self.held.get())
             .await?;
@@ -236,14 +239,14 @@ impl XaTransaction {
             State::Busy => return Err(self.stay_broken("a call on it was cancelled")),
             State::Broken(reason) => return Err(self.stay_broken(&reason)),
         }
-        self.may_have_written |= seen.may_write;
+        self.has_written |= seen.writes == Writes::Yes;
         let branch = self.branch.as_ref();
         let watch = Watch::new(
             self.pool.at(),
             branch.and_then(|branch| branch.xid),
             branch.and_then(|branch| branch.backend),
         );
-        Ok(self.follow(watch, statement, seen.statements))
+        Ok(self.follow(watch, statement, seen))
     }
 
     /// Hands on the steps of a text. The transaction is usable again once its last statement has
@@ -252,25 +255,28 @@ impl XaTransaction {
         &'c mut self,
         watch: Watch<AtPool>,
         statement: Statement,
-        statements: usize,
+        seen: Text,
     ) -> BoxStream<'c, Result<Step, sqlx::Error>> {
         let Self {
             held,
             state,
             retryable,
+            has_written,
             ..
         } = self;
         let steps = watch.over_steps(held.get().fetch_many(statement));
-        let follow = move |(mut steps, state, retryable, mut ended): (
+        let follow = move |(mut steps, state, [retryable, has_written], mut ended): (
             BoxStream<'c, _>,
             &'c mut State,
-            &'c mut bool,
+            [&'c mut bool; 2],
             usize,
         )| async move {
             let step: Option<Result<Step, sqlx::Error>> = steps.next().await;
             match &step {
                 Some(Ok(done)) => {
-                    if ended + 1 >= statements {
+                    let rows = done.as_ref().left().map_or(1, PgQueryResult::rows_affected);
+                    *has_written |= seen.writes == Writes::IfRows && rows > 0;
+                    if ended + 1 >= seen.statements {
                         *state = State::Open;
                         *retryable = false;
                     }
@@ -281,9 +287,9 @@ impl XaTransaction {
                 None => {}
             }
             let step = step?.map_err(|error| break_by(state, retryable, error));
-            Some((step, (steps, state, retryable, ended)))
+            Some((step, (steps, state, [retryable, has_written], ended)))
         };
-        stream::unfold((steps, state, retryable, 0), follow).boxed()
+        stream::unfold((steps, state, [retryable, has_written], 0), follow).boxed()
     }
 
     /// BEGIN, the lock time-out and, for a branch, which process of the database it is, in one

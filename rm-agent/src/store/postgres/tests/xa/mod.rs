@@ -156,17 +156,30 @@ async fn what_only_read_is_no_branch() {
     let tx = xa.begin_in(xid(1)).await.expect("begins");
     tx.commit().await.expect("nothing");
     assert!(f.registrar.take_events().is_empty());
+    // Nor is what found no row to change, with and without a list to return.
+    for sql in [
+        "UPDATE stock SET count = 0 WHERE product = 77",
+        "DELETE FROM stock WHERE product = 77 RETURNING count",
+    ] {
+        prepare(&xa, 1, sql).await.expect("nothing");
+        assert!(f.registrar.take_events().is_empty(), "{sql}");
+    }
     // A function that writes, and locks that must last.
     for (number, sql) in [
         (2, "SELECT note()"),
         (3, "SELECT * FROM stock WHERE product = 2 FOR UPDATE"),
+        (4, "UPDATE stock SET count = note() WHERE product = 1"),
+        (
+            5,
+            "UPDATE stock SET count = 0 WHERE product = 1 AND note() = 0",
+        ),
     ] {
         prepare(&xa, number, sql).await.expect("prepared");
         assert_eq!(f.registrar.take_events().len(), 2, "{sql}");
         assert_eq!(prepared(&f).await, [name(number)], "{sql}");
         commit(&f, number).await.expect("committed");
     }
-    assert_eq!(f.dump("heap").await.len(), 1);
+    assert_eq!(f.dump("heap").await.len(), 3);
 }
 
 #[tokio::test]
