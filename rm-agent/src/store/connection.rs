@@ -245,12 +245,20 @@ impl<DB: Lendable> Held<DB> {
         &mut self,
         pool: &Pool<DB>,
         is_lost: fn(&sqlx::Error) -> bool,
-        mut send: impl for<'c> FnMut(&'c mut DB::Connection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+        mut send: impl for<'c> FnMut(
+            &'c mut DB::Connection,
+            &DB::Session,
+        ) -> BoxFuture<'c, Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
         let mut renewals = pool.size();
         loop {
             self.soil();
-            match send(self.get()).await {
+            self.touched = true;
+            let connection = self
+                .connection
+                .as_mut()
+                .expect("after `drop`, `close`, `abandon` or a failed `renew` nobody asks");
+            match send(connection, &self.session).await {
                 Err(error) if renewals > 0 && is_lost(&error) => {
                     renewals -= 1;
                     self.renew(pool).await?;

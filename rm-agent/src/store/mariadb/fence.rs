@@ -54,7 +54,7 @@ impl Fences for AtPool {
             // In whole seconds; rather too long than none at all.
             let seconds = patience.as_secs().max(1);
             let message = session::begin(seconds);
-            let begin = held.first(self.plain(), connection_is_lost, |connection| {
+            let begin = held.first(self.plain(), connection_is_lost, |connection, _| {
                 Box::pin(session::send(connection, message.clone()))
             });
             let row = begin

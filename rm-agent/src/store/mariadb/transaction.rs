@@ -31,7 +31,10 @@ use crate::{
     error::{Error, is_retryable},
     limits,
     registrar::Registration,
-    store::{lock_check::LockCheck, outcome::Outcome, savepoint::Savepoints, watch::Watch},
+    store::{
+        lock_check::LockCheck, outcome::Outcome, retry::Repeatable, savepoint::Savepoints,
+        watch::Watch,
+    },
 };
 
 /// What a statement yields.
@@ -131,11 +134,6 @@ impl AtTransaction {
 
     pub(super) fn savepoints(&mut self) -> &mut Savepoints {
         &mut self.savepoints
-    }
-
-    /// Whether the last failure was a passing one.
-    pub(super) fn failed_retryably(&self) -> bool {
-        self.retryable
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
@@ -442,5 +440,19 @@ impl AtTransaction {
     fn watch(&self) -> Watch<AtPool> {
         let branch = self.branch.as_ref().expect("only called for a branch");
         Watch::new(&self.pool, branch.xid, branch.backend())
+    }
+}
+
+impl Repeatable for AtTransaction {
+    fn failed_retryably(&self) -> bool {
+        self.retryable
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        self.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.rollback().await
     }
 }

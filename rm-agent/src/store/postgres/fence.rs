@@ -10,7 +10,7 @@ use sqlx::{
 
 use super::{
     branch::{commit_error, in_time, rolled_back_for_sure},
-    connection::{Held, connection_is_lost},
+    connection::{Held, Session, connection_is_lost},
     pool::AtPool,
 };
 use crate::{
@@ -49,11 +49,13 @@ impl Fences for AtPool {
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
         Box::pin(async move {
             let mut held = self.lend().await?;
+            // What the handler does to its session is not looked at.
+            *held.session() = Session::default();
             let timeout = patience.max(limits::MIN_LOCK_TIMEOUT).as_millis();
             let message = format!(
                 "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{timeout}', true)"
             );
-            let send = held.first(self.plain(), connection_is_lost, |connection| {
+            let send = held.first(self.plain(), connection_is_lost, |connection, _| {
                 Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
             });
             let answer = send

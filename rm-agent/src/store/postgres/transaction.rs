@@ -449,26 +449,19 @@ impl AtTransaction {
         Ok(())
     }
 
-    /// Sends the message that opens the local transaction. A pooled connection
-    /// may have died since it was last used; nothing has happened on it yet, so
-    /// another one takes its place.
+    /// Sends the message that opens the local transaction.
     async fn first_message(
         &mut self,
-        message: impl Fn(Session) -> String,
+        message: impl Fn(Session) -> String + Sync,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut renewals = self.pool.plain().size();
-        loop {
-            self.held.soil();
-            let text = message(*self.held.session());
-            let query = sqlx::raw_sql(sqlx::AssertSqlSafe(text));
-            match query.fetch_all(self.held.get()).await {
-                Err(error) if renewals > 0 && connection_is_lost(&error) => {
-                    renewals -= 1;
-                    self.held.renew(self.pool.plain()).await?;
-                }
-                result => return result,
-            }
-        }
+        let pool = self.pool.plain();
+        let send = self
+            .held
+            .first(pool, connection_is_lost, |connection, session| {
+                let text = sqlx::AssertSqlSafe(message(*session));
+                Box::pin(sqlx::raw_sql(text).fetch_all(connection))
+            });
+        send.await
     }
 
     /// Looks after the waits of this branch.

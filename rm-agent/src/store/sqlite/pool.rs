@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     registrar::Registrar,
     store::{
-        retry::Retry,
+        retry::{Retry, repeat},
         watch::{Watch, Watched},
     },
 };
@@ -271,31 +271,12 @@ impl AtPool {
     ///
     /// # Errors
     /// The last error of `work` or of the commit.
-    pub async fn run<T, E, F>(&self, mut work: F) -> Result<T, E>
+    pub async fn run<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'t> FnMut(&'t mut AtTransaction) -> BoxFuture<'t, Result<T, E>>,
         E: From<sqlx::Error>,
     {
-        let mut retry = Retry::new();
-        loop {
-            let mut transaction = self.begin().await.map_err(E::from)?;
-            match work(&mut transaction).await {
-                Ok(value) => match transaction.commit().await {
-                    Ok(()) => return Ok(value),
-                    Err(error) if retry.may_repeat(&error) => retry.pause(Some(&error)).await,
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => {
-                    let again = retry.has_attempts() && transaction.failed_retryably();
-                    // The connection is closed if this fails, which rolls back as well.
-                    let _ = transaction.rollback().await;
-                    if !again {
-                        return Err(error);
-                    }
-                    retry.pause(None).await;
-                }
-            }
-        }
+        repeat(|| self.begin(), work).await
     }
 
     /// A lone statement.

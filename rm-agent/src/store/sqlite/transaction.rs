@@ -33,7 +33,9 @@ use crate::{
     error::{Error, is_retryable},
     limits,
     registrar::{Registered, Registration},
-    store::{finish::BranchKey, lock_check::LockCheck, outcome::Outcome, watch::Watch},
+    store::{
+        finish::BranchKey, lock_check::LockCheck, outcome::Outcome, retry::Repeatable, watch::Watch,
+    },
 };
 
 /// What a statement yields.
@@ -129,11 +131,6 @@ impl AtTransaction {
     /// The connection, for what neither writes nor locks.
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
         self.held.get()
-    }
-
-    /// Whether the last failure was a passing one.
-    pub(super) fn failed_retryably(&self) -> bool {
-        self.retryable
     }
 
     pub(super) async fn finish(&mut self) -> Result<(), sqlx::Error> {
@@ -494,4 +491,18 @@ fn begun(branch: &mut Option<Branch>) -> &mut Begun {
         .as_mut()
         .and_then(|branch| branch.begun.as_mut())
         .expect("a branch has begun before it runs a statement")
+}
+
+impl Repeatable for AtTransaction {
+    fn failed_retryably(&self) -> bool {
+        self.retryable
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        self.commit().await
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.rollback().await
+    }
 }

@@ -62,18 +62,11 @@ impl AtTransaction {
 
     /// Sends the message that opens the local transaction; the row that it shows.
     async fn first_message(&mut self, message: String) -> Result<Option<MySqlRow>, sqlx::Error> {
-        let mut renewals = self.pool.plain().size();
-        loop {
-            self.held.soil();
-            match session::send(self.held.get(), message.clone()).await {
-                Ok(row) => return Ok(row),
-                Err(error) => {
-                    if !self.renewed(&error, &mut renewals).await? {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let pool = self.pool.plain();
+        let send = self.held.first(pool, connection_is_lost, |connection, ()| {
+            Box::pin(session::send(connection, message.clone()))
+        });
+        send.await
     }
 
     /// If the connection was lost, on which nothing has happened yet, another one takes its

@@ -190,7 +190,7 @@ async fn end(
 ) -> Result<Ended, PhaseTwoError> {
     let message = format!("{verb} PREPARED '{name}'");
     // A connection that was at hand may be gone: sent twice, it finds what it did.
-    let send = held.first(pool.phase_two(), connection_is_lost, |connection| {
+    let send = held.first(pool.phase_two(), connection_is_lost, |connection, _| {
         Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).execute(connection))
     });
     let Err(error) = send.await else {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{AtPool, Fixture, proxy, xid};
-use crate::{error::is_retryable, limits};
+use crate::{error::is_retryable, limits, store::fence::Fences};
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
@@ -147,6 +147,23 @@ async fn what_the_application_does_to_its_session_is_noticed() {
         tx.commit().await.expect("commit");
     }
     assert_eq!(f.dump("undo_log").await.len(), 4);
+}
+
+/// A handler's transaction takes its connections from the same place as AT's.
+#[tokio::test]
+async fn what_a_handler_does_to_its_session_is_noticed() {
+    let f = Fixture::new(STOCK).await;
+    let pool = pool(&f, &f.url);
+    for number in 1..=3 {
+        branch(&pool, number, "SELECT 1").await.expect("commit");
+        let mut tx = Fences::begin(&pool, SOON).await.expect("begin");
+        sqlx::query("DEALLOCATE accede_undo")
+            .execute(&mut tx)
+            .await
+            .expect("untouched");
+        AtPool::roll_back(&mut tx).await;
+    }
+    assert!(pool.sessions_stay());
 }
 
 /// As behind a pooler: another session for the next transaction.

@@ -306,9 +306,11 @@ impl XaTransaction {
             ),
         };
         let watch = Watch::new(self.pool.at(), self.xid(), None);
-        let begin = self.held.first(&plain, connection_is_lost, |connection| {
-            Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
-        });
+        let begin = self
+            .held
+            .first(&plain, connection_is_lost, |connection, _| {
+                Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
+            });
         let answer = watch.over(begin).await?;
         if let Some(branch) = &mut self.branch {
             branch.begun = Some(clock::now());
