@@ -13,5 +13,7 @@ CREATE TABLE IF NOT EXISTS accede_fence (
     resource  VARCHAR(128) CHARACTER SET utf8mb4 NOT NULL,
     -- When it got its status. UTC.
     created   DATETIME(6)  NOT NULL,
+    -- What later steps need: the result of a step of a saga, the arguments of a vote.
+    payload   MEDIUMBLOB,
     PRIMARY KEY (xid, branch_id)
 ) ENGINE = InnoDB;

@@ -13,5 +13,7 @@ CREATE TABLE IF NOT EXISTS accede_fence (
     resource  text        NOT NULL,
     -- When it got its status.
     created   timestamptz NOT NULL,
+    -- What later steps need: the result of a step of a saga, the arguments of a vote.
+    payload   bytea,
     PRIMARY KEY (xid, branch_id)
 );

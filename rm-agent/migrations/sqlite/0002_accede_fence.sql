@@ -13,5 +13,7 @@ CREATE TABLE IF NOT EXISTS accede_fence (
     resource  TEXT    NOT NULL,
     -- When it got its status, in milliseconds since 1970, UTC.
     created   INTEGER NOT NULL,
+    -- What later steps need: the result of a step of a saga, the arguments of a vote.
+    payload   BLOB,
     PRIMARY KEY (xid, branch_id)
 ) STRICT;
