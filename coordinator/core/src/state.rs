@@ -283,9 +283,8 @@ impl State {
                     held_up.entry(ticket).or_insert(transaction.xid);
                 }
             }
-            next = transaction
-                .parent
-                .and_then(|parent| self.transaction(parent));
+            let parent = transaction.parent.and_then(|xid| self.transaction(xid));
+            next = parent.filter(undecided);
         }
         held_up
     }

@@ -17,12 +17,19 @@ impl Context<'_> {
         if planted::is(Bug::BlockedIgnored) {
             return Reply::Ok;
         }
-        for (ticket, holder) in self.state.held_up_by(command.xid) {
-            // One that left may have cleared the way for the next.
-            if self.state.locks.waits_for(ticket, holder) {
-                self.refuse_ticket(ticket, Rejection::HolderBlocked { holder });
+        // The first that is found is refused for sure, so this ends.
+        loop {
+            let held_up = self.state.held_up_by(command.xid);
+            if held_up.is_empty() {
+                return Reply::Ok;
+            }
+            for (ticket, holder) in held_up {
+                // One that left may have cleared the way for the next, which may still wait for
+                // another of those who stand still.
+                if self.state.locks.waits_for(ticket, holder) {
+                    self.refuse_ticket(ticket, Rejection::HolderBlocked { holder });
+                }
             }
         }
-        Reply::Ok
     }
 }

@@ -119,6 +119,37 @@ fn who_waits_for_the_transaction_around_it_is_refused() {
 }
 
 #[test]
+fn the_code_of_a_decided_transaction_waits_for_nobody() {
+    let mut w = World::new();
+    let (outer, waiting) = (w.begin(), w.begin());
+    w.branch(outer, "a", &["1"]);
+    let (middle, inner) = (w.next_xid(), w.next_xid());
+    assert_eq!(w.begin_reply(middle, 60_000, Some(outer)), Reply::Ok);
+    assert_eq!(w.begin_reply(inner, 60_000, Some(middle)), Reply::Ok);
+    w.roll_back(middle);
+    w.answers();
+    w.queue(waiting, "a", &["1"]);
+    assert_eq!(blocked(&mut w, inner), []);
+}
+
+#[test]
+fn who_waits_for_two_of_them_is_refused_though_one_lets_go() {
+    let mut w = World::new();
+    let (outer, other, waiting) = (w.begin(), w.begin(), w.begin());
+    let (middle, inner) = (w.next_xid(), w.next_xid());
+    assert_eq!(w.begin_reply(middle, 60_000, Some(outer)), Reply::Ok);
+    assert_eq!(w.begin_reply(inner, 60_000, Some(middle)), Reply::Ok);
+    w.branch(inner, "a", &["1"]);
+    w.branch(other, "a", &["2"]);
+    w.branch(outer, "a", &["3"]);
+    let first = w.queue(middle, "a", &["1", "2"]);
+    // Behind the first on one row, behind the outer transaction on the other.
+    let second = w.queue(waiting, "a", &["2", "3"]);
+    let answers = blocked(&mut w, inner);
+    assert_eq!(answers, [refused(&first, inner), refused(&second, outer)]);
+}
+
+#[test]
 fn parents_in_a_circle_are_walked_once() {
     let mut w = World::new();
     let (first, second) = (w.next_xid(), w.next_xid());
