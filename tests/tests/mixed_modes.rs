@@ -4,10 +4,17 @@
 #[path = "../../rm-agent/src/store/postgres/tests/server.rs"]
 mod server;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use accede_rm_agent::{
-    AtPool, FencedTransaction, RmAgent, schema,
+    AtPool, FencedTransaction, RmAgent, is_retryable, schema,
     tcc::{HandlerError, Tcc},
 };
 use accede_tests::{
@@ -234,5 +241,56 @@ async fn a_killed_coordinator_changes_no_decision() -> anyhow::Result<()> {
     .await?;
     end(s.shop, s.agent).await;
     drop(daemon);
+    Ok(())
+}
+
+/// An XA branch on a row that an AT branch has changed, which then rolls back: the XA branch must
+/// neither build on it nor stand in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn xa_beside_at_builds_on_nothing_that_is_undone() -> anyhow::Result<()> {
+    const TAKE: &str = "UPDATE stock SET count = count + 10 WHERE product = 1";
+    let s = surroundings().await?;
+    let shop = &s.shop;
+    let first = shop.transactions.begin(Options::new("at")).await?;
+    first.scope(sqlx::query(TAKE).execute(&shop.pool)).await?;
+
+    let second = shop.transactions.begin(Options::new("xa")).await?;
+    let xa = shop.pool.xa();
+    let tries = AtomicU32::new(0);
+    let take = second.scope(async {
+        loop {
+            tries.fetch_add(1, Ordering::Relaxed);
+            let mut tx = xa.begin_beside_at().await?;
+            sqlx::query(TAKE).execute(&mut tx).await?;
+            match tx.commit().await {
+                Err(error) if is_retryable(&error) => {}
+                result => return result,
+            }
+        }
+    });
+    let undo = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND state = 'idle in transaction'";
+        eventually("the second waits for the row lock", SOON, async || {
+            (shop.numbers(waits).await? == [1]).then_some(())
+        })
+        .await?;
+        first.roll_back("changed my mind").await?;
+        anyhow::Ok(())
+    };
+    let (taken, undone) = tokio::join!(take, undo);
+    undone?;
+    taken?;
+    assert!(tries.into_inner() > 1, "it let the undo pass");
+    second.commit().await?;
+    eventually("the row is as the second left it", SOON, async || {
+        (shop
+            .numbers("SELECT count FROM stock WHERE product = 1")
+            .await?
+            == [11])
+        .then_some(())
+    })
+    .await?;
+    end(s.shop, s.agent).await;
     Ok(())
 }

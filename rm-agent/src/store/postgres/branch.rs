@@ -56,11 +56,21 @@ pub(super) const IS_PREPARED: &str =
 /// The SQLSTATE of a session that does not.
 pub(super) const NOT_PREPARED: &str = "26000";
 
+/// How a branch's local transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With an undo record, and for good.
+    Recorded,
+    /// Prepared by the database: nothing is recorded.
+    Prepared,
+}
+
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]
 pub(super) struct Branch {
     /// `None`: a local transaction outside of any, which only looks at row locks.
     pub(super) xid: Option<Xid>,
+    pub(super) ending: Ending,
     pub(super) started: Instant,
     pub(super) patience: Duration,
     /// When the answer to BEGIN was received.
@@ -72,14 +82,15 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Nothing if the local transaction runs untouched.
-    pub(super) fn new(kind: Kind, pool: &AtPool) -> Option<Self> {
-        let changes = match kind {
-            Kind::Plain => return None,
-            Kind::Checked(_) => Changes::locks_only(),
-            Kind::Branch(_) => Changes::default().narrow(!pool.full_images()),
+    pub(super) fn new(kind: Kind, pool: &AtPool, ending: Ending) -> Option<Self> {
+        let changes = match (kind, ending) {
+            (Kind::Plain, _) => return None,
+            (Kind::Checked(_), _) | (_, Ending::Prepared) => Changes::locks_only(),
+            (Kind::Branch(_), Ending::Recorded) => Changes::default().narrow(!pool.full_images()),
         };
         Some(Self {
             xid: kind.xid(),
+            ending,
             started: clock::now(),
             patience: kind.patience(pool.lock_wait()),
             begun: None,

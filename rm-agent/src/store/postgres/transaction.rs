@@ -14,14 +14,14 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, IS_PREPARED, NOT_PREPARED, settle},
+    branch::{Branch, Ending, IS_PREPARED, NOT_PREPARED, settle},
     connection::{Held, Session, connection_is_lost},
     executor::Statement,
     locking::LockingStatement,
     plan::{Plan, WritePlan},
     pool::AtPool,
     run::{collect, images},
-    savepoint,
+    savepoint, xa,
 };
 use crate::{
     at::{codec, savepoint::SavepointCommand, statement::Wait, undo::Changes},
@@ -88,8 +88,8 @@ impl Drop for AtTransaction {
 }
 
 impl AtTransaction {
-    pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
-        let branch = Branch::new(kind, &pool);
+    pub(super) fn new(pool: AtPool, held: Held, kind: Kind, ending: Ending) -> Self {
+        let branch = Branch::new(kind, &pool, ending);
         Self {
             pool,
             held,
@@ -148,6 +148,9 @@ impl AtTransaction {
             None => self.end_locally("COMMIT").await,
             Some(branch) => match branch.xid {
                 None => self.commit_checked(&branch).await,
+                Some(xid) if branch.ending == Ending::Prepared => {
+                    self.prepare_branch(xid, &branch).await
+                }
                 // An undo record is written only for a change that remains.
                 Some(_) if branch.changes.is_empty() => self.end_locally("COMMIT").await,
                 Some(xid) => self.commit_branch(xid, branch).await.map_err(Into::into),
@@ -190,6 +193,17 @@ impl AtTransaction {
             return Err(error.into());
         }
         self.end_locally("COMMIT").await
+    }
+
+    /// The database prepares it. Other branches cannot build on its rows meanwhile, but it may
+    /// have built on theirs: hence the row locks.
+    async fn prepare_branch(&mut self, xid: Xid, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (row_locks, _) = branch.changes.locks();
+        if row_locks.is_empty() && !xa::has_written(&mut self.held).await? {
+            return self.end_locally("COMMIT").await;
+        }
+        xa::prepare(&self.pool, &mut self.held, xid, branch, row_locks).await?;
+        Ok(())
     }
 
     /// Register, write the undo record, commit: rule by rule so that a cancelled

@@ -2,6 +2,7 @@
 //! rolled back there, by whoever gets the order. Its statements run untouched.
 
 mod pool;
+mod prepare;
 mod statement;
 mod transaction;
 
@@ -11,6 +12,8 @@ use tokio::sync::OnceCell;
 
 pub use pool::XaPool;
 pub use transaction::XaTransaction;
+
+pub(super) use prepare::{has_written, prepare};
 
 use super::{phase_two::read_meta, start_check};
 use crate::{

@@ -11,7 +11,10 @@ use super::{Known, XaTransaction};
 use crate::{
     context::Kind,
     error::Error,
-    store::{postgres::AtPool, retry::repeat},
+    store::{
+        postgres::{AtPool, AtTransaction, branch::Ending},
+        retry::repeat,
+    },
 };
 
 /// A pool whose transactions take part in global ones by *two-phase commit of the database*: a
@@ -89,6 +92,38 @@ impl XaPool {
     pub async fn begin_in(&self, xid: Xid) -> Result<XaTransaction, sqlx::Error> {
         self.begin_with(Kind::Branch(TransactionContext::new(xid)))
             .await
+    }
+
+    /// Opens a transaction on tables that AT branches write as well: a branch that the database
+    /// prepares, as [`begin`](Self::begin) opens one, and that takes the global locks of the rows
+    /// it writes, as AT does. Without them it could build on what an AT branch has committed
+    /// locally and will undo.
+    ///
+    /// For that its statements are looked at like those of an AT branch and carry images of the
+    /// rows, and what AT refuses is refused here, too. Nothing is recorded. Outside of any global
+    /// transaction it is what [`AtPool::begin`] would open.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check); [`Error::NoConnection`] says why none is free or can be
+    /// made in time.
+    pub async fn begin_beside_at(&self) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_beside_at_with(Kind::of_task()).await
+    }
+
+    /// The same in the global transaction `xid`, whatever the task works for.
+    ///
+    /// # Errors
+    /// Those of [`begin_beside_at`](Self::begin_beside_at).
+    pub async fn begin_beside_at_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
+        self.begin_beside_at_with(Kind::Branch(TransactionContext::new(xid)))
+            .await
+    }
+
+    async fn begin_beside_at_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {
+        if let Kind::Branch(_) = kind {
+            self.check().await?;
+        }
+        self.at.begin_with(kind, Ending::Prepared).await
     }
 
     async fn begin_with(&self, kind: Kind) -> Result<XaTransaction, sqlx::Error> {

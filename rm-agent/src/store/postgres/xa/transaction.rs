@@ -1,32 +1,27 @@
 //! A local transaction: plain, or one that the database prepares.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use accede_proto::{Xid, v1::Mode};
-use bytes::Bytes;
+use accede_proto::Xid;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, Row as _, postgres::PgQueryResult};
 
 use super::{
-    COMMITTED, XaPool, gid, prepared_off,
+    XaPool, has_written, prepare,
     statement::{self, Text, Writes},
 };
 use crate::{
     at::savepoint::SavepointCommand,
     clock,
     context::Kind,
-    error::{Error, is_retryable, sql_state},
+    error::{Error, is_retryable},
     limits,
-    registrar::Registration,
     store::{
-        finish::BranchKey,
-        outcome::Outcome,
         postgres::{
             AtPool,
-            branch::{Branch, in_time, settle},
+            branch::{Branch, Ending},
             connection::{Held, Session, connection_is_lost},
             executor::Statement,
-            fence::text,
             transaction::{State, Step, break_by},
         },
         retry::Repeatable,
@@ -75,7 +70,7 @@ impl Drop for XaTransaction {
 
 impl XaTransaction {
     pub(super) fn new(pool: XaPool, held: Held, kind: Kind) -> Self {
-        let branch = Branch::new(kind, pool.at());
+        let branch = Branch::new(kind, pool.at(), Ending::Prepared);
         Self {
             pool,
             held,
@@ -139,83 +134,15 @@ impl XaTransaction {
     async fn end(&mut self) -> Result<(), sqlx::Error> {
         if let Some(branch) = self.branch.take()
             && let Some(xid) = branch.xid
-            && (self.has_written || self.ask_whether_written().await?)
+            && (self.has_written || has_written(&mut self.held).await?)
         {
-            return self.prepare(xid, &branch).await.map_err(Into::into);
+            let at = self.pool.at();
+            let prepared = prepare(at, &mut self.held, xid, &branch, Vec::new()).await;
+            return prepared.map_err(Into::into);
         }
         sqlx::raw_sql("COMMIT").execute(self.held.get()).await?;
         self.held.clean();
         Ok(())
-    }
-
-    /// Asks the database whether anything was written or locked after all, by a function say.
-    async fn ask_whether_written(&mut self) -> Result<bool, sqlx::Error> {
-        let rows = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
-            .fetch_all(self.held.get())
-            .await?;
-        rows.first().map_or(Ok(true), |row| row.try_get(0))
-    }
-
-    /// Register, write the fence's row, prepare: rule by rule so that a cancelled or failed step
-    /// leaves the coordinator knowing the truth.
-    async fn prepare(&mut self, xid: Xid, branch: &Branch) -> Result<(), Error> {
-        let at = self.pool.at().clone();
-        let resource = at.resource();
-        let registration = Registration {
-            xid,
-            resource: resource.into(),
-            mode: Mode::Xa,
-            row_locks: Vec::new(),
-            escrow_locks: Vec::new(),
-            payload: Bytes::new(),
-            wait_limit: branch.wait_limit(),
-        };
-        let sent = clock::now();
-        let registered = match at.registrar().register(registration).await {
-            Ok(registered) => registered,
-            Err(refused) => {
-                let _ = self.held.roll_back().await;
-                return Err(refused.into());
-            }
-        };
-        // Dropped before the message is sent, it withdraws the branch.
-        let mut outcome = Outcome::new(Arc::clone(at.registrar()), xid, registered.branch);
-        let key = BranchKey {
-            xid,
-            branch: registered.branch,
-        };
-        let known = self.pool.known();
-        let fence = known.fence(resource, at.phase_two()).await?;
-        let prefix = known.prefix(resource, at.phase_two()).await?;
-        let message = format!(
-            "INSERT INTO {fence} (xid, branch_id, status, resource, created) \
-             VALUES ({}, {}, {COMMITTED}, {}, {}); PREPARE TRANSACTION '{}'",
-            key.xid_column(),
-            key.branch_column(),
-            text(resource),
-            in_time(
-                branch.begun.expect("an open branch has begun"),
-                sent,
-                registered.give_up
-            ),
-            gid(prefix, key),
-        );
-        outcome.sent = true;
-        let prepare = sqlx::raw_sql(AssertSqlSafe(message)).execute(self.held.get());
-        let prepared = Watch::new(&at, Some(xid), branch.backend)
-            .over(prepare)
-            .await;
-        match settle(outcome, &mut self.held, prepared).await {
-            Err(Error::Database { doing, source }) => Err(match sql_state(&source).as_deref() {
-                Some("55000") => prepared_off(resource),
-                Some("53200") => Error::PreparedFull {
-                    resource: resource.into(),
-                    source,
-                },
-                _ => Error::Database { doing, source },
-            }),
-            result => result,
-        }
     }
 
     /// Runs one text. What is under way when the future is dropped leaves the transaction fit for

@@ -77,12 +77,17 @@ async fn a_rollback_that_crosses_with_the_prepare_waits_for_it() {
         {
             tokio::task::yield_now().await;
         }
-        sqlx::raw_sql(AssertSqlSafe(format!("PREPARE TRANSACTION '{}'", name(1))))
-            .execute(&mut agent)
-            .await
-            .expect("prepared");
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "PREPARE TRANSACTION '{}'",
+            name(&f, 1)
+        )))
+        .execute(&mut agent)
+        .await
+        .expect("prepared");
     };
-    let (rolled_back, ()) = tokio::join!(roll_back(&f, 1), waits);
+    let both = async { tokio::join!(roll_back(&f, 1), waits) };
+    let both = tokio::time::timeout(std::time::Duration::from_secs(60), both);
+    let (rolled_back, ()) = both.await.expect("the rollback waits, then goes on");
     rolled_back.expect("rolled back");
     assert!(prepared(&f).await.is_empty());
     assert_eq!(f.dump("stock").await, ["(1,10)", "(2,20)"]);

@@ -1,5 +1,6 @@
 //! XA: prepared, then ended by orders.
 
+mod beside_at;
 mod interrupted;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -10,9 +11,6 @@ use super::{
     xid,
 };
 use crate::{AtPool, Error, RefusalCode, XaPool, global_lock, store::finish::Ledger};
-
-const CLUSTER: [u8; 16] = [0xab; 16];
-const PREFIX: &str = "accede:abababababababababababababababab:";
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
@@ -27,7 +25,7 @@ async fn fixture_with(
     configure: impl FnOnce(super::AtPoolBuilder) -> super::AtPoolBuilder,
 ) -> (Fixture, XaPool) {
     let f = Fixture::with(STOCK, configure).await;
-    phase_two::claim_cluster(f.pool.phase_two(), CLUSTER)
+    phase_two::claim_cluster(f.pool.phase_two(), cluster(&f))
         .await
         .expect("tied");
     let xa = f.pool.xa();
@@ -41,8 +39,20 @@ fn key(number: u64) -> BranchKey {
     }
 }
 
-fn name(number: u64) -> String {
-    format!("{PREFIX}{}:1", xid(number))
+/// A cluster for each test: their databases share a server, and so the names of prepared
+/// transactions.
+fn cluster(f: &Fixture) -> [u8; 16] {
+    let mut id = [0xab; 16];
+    // The database's own name.
+    for (byte, letter) in id.iter_mut().zip(f.url.bytes().rev()) {
+        *byte = letter;
+    }
+    id
+}
+
+fn name(f: &Fixture, number: u64) -> String {
+    let cluster = uuid::Uuid::from_bytes(cluster(f));
+    format!("accede:{}:{}:1", cluster.simple(), xid(number))
 }
 
 async fn prepare(xa: &XaPool, number: u64, sql: &str) -> Result<(), sqlx::Error> {
@@ -99,7 +109,7 @@ async fn a_branch_is_prepared_then_committed_however_often() {
         f.registrar.take_events(),
         [Event::Registered(xid(1), 1, 0), Event::Done(xid(1), 1)]
     );
-    assert_eq!(prepared(&f).await, [name(1)]);
+    assert_eq!(prepared(&f).await, [name(&f, 1)]);
     assert_eq!(f.dump("stock").await, ["(1,10)", "(2,20)"], "unseen");
     assert!(fences(&f).await.is_empty(), "its fence is unseen, too");
     for _ in 0..3 {
@@ -136,7 +146,7 @@ async fn a_branch_is_prepared_then_rolled_back_however_often() {
         reason.contains("neither a prepared transaction"),
         "{reason}"
     );
-    assert!(reason.contains(&name(7)), "{reason}");
+    assert!(reason.contains(&name(&f, 7)), "{reason}");
 }
 
 #[tokio::test]
@@ -176,7 +186,7 @@ async fn what_only_read_is_no_branch() {
     ] {
         prepare(&xa, number, sql).await.expect("prepared");
         assert_eq!(f.registrar.take_events().len(), 2, "{sql}");
-        assert_eq!(prepared(&f).await, [name(number)], "{sql}");
+        assert_eq!(prepared(&f).await, [name(&f, number)], "{sql}");
         commit(&f, number).await.expect("committed");
     }
     assert_eq!(f.dump("heap").await.len(), 3);
@@ -279,7 +289,7 @@ async fn another_role_may_not_end_it() {
             "{reason}"
         );
     }
-    assert_eq!(prepared(&f).await, [name(1)]);
+    assert_eq!(prepared(&f).await, [name(&f, 1)]);
     phase_two::commit_prepared(&one, key(1))
         .await
         .expect("its own role");
@@ -312,7 +322,10 @@ async fn foreign_prepared_transactions_are_nobodys_business() {
     assert_eq!((found.ours, found.most), (1, 200));
     assert!(found.used >= 3);
     assert_eq!(found.old.len(), 1);
-    assert_eq!((found.old[0].key, &found.old[0].name), (key(1), &name(1)));
+    assert_eq!(
+        (found.old[0].key, &found.old[0].name),
+        (key(1), &name(&f, 1))
+    );
     let young = phase_two::prepared(&f.pool, std::time::Duration::from_secs(3600), 10)
         .await
         .expect("reads");

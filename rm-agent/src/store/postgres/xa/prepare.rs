@@ -1,0 +1,100 @@
+//! The end of phase one.
+
+use std::sync::Arc;
+
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::{COMMITTED, gid, prepared_off};
+use crate::{
+    clock,
+    error::{Error, sql_state},
+    registrar::{LockKey, Registration},
+    store::{
+        finish::BranchKey,
+        outcome::Outcome,
+        postgres::{
+            AtPool,
+            branch::{Branch, in_time, settle},
+            connection::Held,
+            fence::text,
+        },
+        watch::Watch,
+    },
+};
+
+/// Asks the database whether anything was written or locked after all, by a function say.
+pub(in crate::store::postgres) async fn has_written(held: &mut Held) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+        .fetch_all(held.get())
+        .await?;
+    rows.first().map_or(Ok(true), |row| row.try_get(0))
+}
+
+/// Register, write the fence's row, prepare: rule by rule so that a cancelled or failed step
+/// leaves the coordinator knowing the truth.
+pub(in crate::store::postgres) async fn prepare(
+    pool: &AtPool,
+    held: &mut Held,
+    xid: Xid,
+    branch: &Branch,
+    row_locks: Vec<LockKey>,
+) -> Result<(), Error> {
+    let resource = pool.resource();
+    let registration = Registration {
+        xid,
+        resource: resource.into(),
+        mode: Mode::Xa,
+        row_locks,
+        escrow_locks: Vec::new(),
+        payload: Bytes::new(),
+        wait_limit: branch.wait_limit(),
+    };
+    let sent = clock::now();
+    let registered = match pool.registrar().register(registration).await {
+        Ok(registered) => registered,
+        Err(refused) => {
+            let _ = held.roll_back().await;
+            return Err(refused.into());
+        }
+    };
+    // Dropped before the message is sent, it withdraws the branch.
+    let mut outcome = Outcome::new(Arc::clone(pool.registrar()), xid, registered.branch);
+    let key = BranchKey {
+        xid,
+        branch: registered.branch,
+    };
+    let known = pool.xa_known();
+    let fence = known.fence(resource, pool.phase_two()).await?;
+    let prefix = known.prefix(resource, pool.phase_two()).await?;
+    let message = format!(
+        "INSERT INTO {fence} (xid, branch_id, status, resource, created) \
+         VALUES ({}, {}, {COMMITTED}, {}, {}); PREPARE TRANSACTION '{}'",
+        key.xid_column(),
+        key.branch_column(),
+        text(resource),
+        in_time(
+            branch.begun.expect("an open branch has begun"),
+            sent,
+            registered.give_up
+        ),
+        gid(prefix, key),
+    );
+    outcome.sent = true;
+    let prepare = sqlx::raw_sql(AssertSqlSafe(message)).execute(held.get());
+    let prepared = Watch::new(pool, Some(xid), branch.backend)
+        .over(prepare)
+        .await;
+    match settle(outcome, held, prepared).await {
+        Err(Error::Database { doing, source }) => Err(match sql_state(&source).as_deref() {
+            Some("55000") => prepared_off(resource),
+            Some("53200") => Error::PreparedFull {
+                resource: resource.into(),
+                source,
+            },
+            _ => Error::Database { doing, source },
+        }),
+        result => result,
+    }
+}
