@@ -172,6 +172,7 @@ impl ValueEnum for StatusArg {
     fn value_variants<'a>() -> &'a [Self] {
         &[
             Self(Status::Active),
+            Self(Status::PreCommitted),
             Self(Status::Committing),
             Self(Status::Committed),
             Self(Status::RollingBack),
@@ -408,7 +409,7 @@ mod tests {
             "tx",
             "list",
             "--status",
-            "active,committing,committed,rolling-back,rolled-back",
+            "active,pre-committed,committing,committed,rolling-back,rolled-back",
             "--status",
             "stuck",
         ])

@@ -75,7 +75,7 @@ pub(crate) fn status_cell(status: &str) -> Cell {
     match status {
         "stuck" => cell.fg(Color::Red),
         "committed" | "finished" => cell.fg(Color::Green),
-        "active" | "committing" | "rolling-back" => cell.fg(Color::Yellow),
+        "active" | "pre-committed" | "committing" | "rolling-back" => cell.fg(Color::Yellow),
         _ => cell,
     }
 }

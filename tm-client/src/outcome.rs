@@ -149,9 +149,11 @@ pub(crate) fn from_wire(xid: Xid, outcome: v1::Outcome) -> Result<Outcome, Strin
     let phase_two = match outcome.status() {
         Status::Committed | Status::RolledBack => PhaseTwo::Finished,
         Status::Stuck => PhaseTwo::Stuck,
-        Status::Active | Status::Committing | Status::RollingBack | Status::Unspecified => {
-            PhaseTwo::Running
-        }
+        Status::Active
+        | Status::PreCommitted
+        | Status::Committing
+        | Status::RollingBack
+        | Status::Unspecified => PhaseTwo::Running,
     };
     match (outcome.decision(), outcome.status()) {
         (Decision::Commit, _) => Ok(Outcome::Committed(Committed { xid, phase_two })),
@@ -229,6 +231,7 @@ mod tests {
     #[test]
     fn the_decision_counts_not_the_status() {
         for (status, phase_two) in [
+            (Status::PreCommitted, PhaseTwo::Running),
             (Status::Committing, PhaseTwo::Running),
             (Status::Committed, PhaseTwo::Finished),
             (Status::Stuck, PhaseTwo::Stuck),

@@ -144,6 +144,7 @@ fn branch(request: v1::BranchRequest) -> Option<v1::BranchEvent> {
         | Body::Doomed(_)
         | Body::Blocked(_)
         | Body::Finished(_) => branch_event::Body::Accepted(v1::Empty {}),
+        Body::AskStanding(_) => branch_event::Body::Standing(v1::Standing::default()),
         Body::AskEnded(_) => branch_event::Body::Ended(v1::Ended::default()),
     };
     Some(v1::BranchEvent {

@@ -34,6 +34,7 @@ pub(crate) fn status_word(status: Status) -> &'static str {
     match status {
         Status::Unspecified => "unknown",
         Status::Active => "active",
+        Status::PreCommitted => "pre-committed",
         Status::Committing => "committing",
         Status::Committed => "committed",
         Status::RollingBack => "rolling-back",

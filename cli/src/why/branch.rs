@@ -31,6 +31,10 @@ impl Why {
     pub(super) fn branch(&mut self, summary: &TransactionSummary, branch: &BranchDetail) {
         let state = if branch.status == "stuck" {
             "is stuck".to_owned()
+        } else if branch.status == "pre-committed" {
+            "has heard that the commit is decided, and waits for the others to hear of it; it may \
+             commit by itself"
+                .to_owned()
         } else if branch.waiting_for_agent {
             format!(
                 "waits for an agent: no process that serves {} is attached to the coordinator. \

@@ -60,7 +60,9 @@ pub(crate) fn why(detail: &TransactionDetail) -> Why {
     };
     match summary.status() {
         Status::Active => why.active(&summary, detail),
-        Status::Committing | Status::RollingBack | Status::Stuck => why.decided(&summary, detail),
+        Status::PreCommitted | Status::Committing | Status::RollingBack | Status::Stuck => {
+            why.decided(&summary, detail);
+        }
         Status::Committed | Status::RolledBack => why.ended(&summary, detail),
         Status::Unspecified => why.say(format!(
             "{} has a status that this version of the command does not know; use the version \
@@ -168,6 +170,10 @@ impl Why {
         let left = text::count(open as u64, "branch");
         let word = match summary.status() {
             Status::Stuck => "is stuck: it needs a person",
+            Status::PreCommitted => {
+                "is pre-committed: its branches of 3PC are hearing that the commit is decided, and \
+                 are ordered to commit when they have, or after a few seconds"
+            }
             Status::Committing => "is committing",
             _ => "is rolling back",
         };

@@ -282,6 +282,8 @@ pub enum Outcome {
     Unavailable(Problem),
     /// Will never work by itself.
     Stuck(Problem),
+    /// To the order to pre-commit: durable in the participant's database.
+    PreCommitted,
 }
 
 /// Why an attempt did not work, for people.

@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Parked(Xid),
     /// A worker's lease ends.
     Lease(WorkerId),
+    /// Branches of 3PC had the time to hear of a commit.
+    PreCommit(Xid),
 }
 
 /// All armed timers in order of time.

@@ -90,6 +90,8 @@ pub enum Action {
     RollBackForced,
     /// Keep things as they are and drop what a rollback needs; an operator said so.
     Accept,
+    /// Of 3PC: hear that every branch is done and the commit decided; the order to commit follows.
+    PreCommit,
 }
 
 /// The effects of one command, in order.

@@ -18,6 +18,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod alone;
 mod apply;
 mod backoff;
 pub mod codec;

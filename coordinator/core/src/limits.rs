@@ -52,6 +52,9 @@ pub const MAX_PARKED_REQUESTS: usize = 16_384;
 pub const PARK_MS: u64 = 2_000;
 /// Milliseconds a commit waits for branches whose "done" is under way.
 pub const DONE_WAIT_MS: u64 = 3_000;
+/// Milliseconds a commit waits until its branches of 3PC have heard of it: one that is away must
+/// not hold up the others for longer.
+pub const PRE_COMMIT_WAIT_MS: u64 = 3_000;
 /// Milliseconds a worker's lease lives without renewal.
 pub const LEASE_TTL_MS: u32 = 15_000;
 /// Milliseconds of XID time that a lease reaches beyond the present.

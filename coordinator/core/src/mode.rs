@@ -82,6 +82,11 @@ impl Mode {
         }
     }
 
+    /// Whether its branches hear of a commit before they are ordered to commit.
+    pub(crate) const fn is_pre_committed(self) -> bool {
+        matches!(self, Self::ThreePhase)
+    }
+
     /// A commit needs no order: nothing that is confirmed can stand in the way of another branch.
     pub(crate) const fn undoing(self) -> Undoing {
         match self {

@@ -43,11 +43,19 @@ pub enum Bug {
     LeaseFollowsTheClock,
     /// Nobody lets go for a transaction that stands still in a database.
     BlockedIgnored,
+    /// Branches of 3PC are ordered to commit at once.
+    PreCommitSkipped,
+    /// The first that has heard of a commit lets all of 3PC commit.
+    PreCommitNotAwaited,
+    /// One that is away holds up the others of 3PC for ever.
+    PreCommitWaitsForEver,
+    /// A branch of 3PC that says yes is told of a commit that nobody has decided.
+    PreCommitBeforeDecision,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -66,6 +74,10 @@ impl Bug {
         Self::EscrowUnbounded,
         Self::LeaseFollowsTheClock,
         Self::BlockedIgnored,
+        Self::PreCommitSkipped,
+        Self::PreCommitNotAwaited,
+        Self::PreCommitWaitsForEver,
+        Self::PreCommitBeforeDecision,
     ];
 
     /// Its name for people.
@@ -90,6 +102,10 @@ impl Bug {
             Self::EscrowUnbounded => "escrow-unbounded",
             Self::LeaseFollowsTheClock => "lease-follows-the-clock",
             Self::BlockedIgnored => "blocked-ignored",
+            Self::PreCommitSkipped => "pre-commit-skipped",
+            Self::PreCommitNotAwaited => "pre-commit-not-awaited",
+            Self::PreCommitWaitsForEver => "pre-commit-waits-for-ever",
+            Self::PreCommitBeforeDecision => "pre-commit-before-decision",
         }
     }
 }

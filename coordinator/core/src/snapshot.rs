@@ -17,16 +17,19 @@ use crate::{
     id::{Epoch, Resource, Timestamp},
     retention::{Retention, get_retention, put_retention},
     state::{State, status_slot},
+    status::Status,
     transaction::Transaction,
 };
 
-/// 2 added the retention and the modes of row locks, 3 actions and payloads.
-const SNAPSHOT_VERSION: u8 = 3;
+/// 2 added the retention and the modes of row locks, 3 actions and payloads, 4 the phase before the
+/// last one of 3PC.
+const SNAPSHOT_VERSION: u8 = 4;
 /// The first that had it.
 const WITH_RETENTION: u8 = 2;
 const WITH_ROW_LOCK_MODES: u8 = 2;
 const WITH_ACTIONS: u8 = 3;
 const WITH_PAYLOADS: u8 = 3;
+const WITH_PRE_COMMIT: u8 = 4;
 /// Still read.
 const FIRST_VERSION: u8 = 1;
 
@@ -154,6 +157,14 @@ impl State {
         }
         if t.decision().is_none() {
             self.derive_from_undecided(t)?;
+        }
+        let pre_committed = t.status == Status::PreCommitted;
+        sound(pre_committed == t.pre_commit_until.is_some(), "pre-commit")?;
+        let until = t.pre_commit_until;
+        #[cfg(feature = "planted-bugs")]
+        let until = until.filter(|_| !planted::is(Bug::PreCommitWaitsForEver));
+        if let Some(until) = until {
+            self.arm(until, Timer::PreCommit(t.xid))?;
         }
         for branch in &t.branches {
             self.payload_bytes += branch.payload.len() as u64;

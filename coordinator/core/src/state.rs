@@ -49,7 +49,7 @@ pub struct State {
     pub(crate) payload_bytes: u64,
     pub(crate) locks: RowLocks,
     pub(crate) deadlines: Deadlines,
-    pub(crate) by_status: [u64; 6],
+    pub(crate) by_status: [u64; 7],
 }
 
 /// Requests of one transaction whose begin has not arrived, in the order in which they came.
@@ -64,6 +64,8 @@ pub(crate) struct Parked {
 pub struct Counts {
     /// Undecided transactions.
     pub active: u64,
+    /// Decided to commit; branches of 3PC are hearing of it.
+    pub pre_committed: u64,
     /// Decided to commit, not finished.
     pub committing: u64,
     /// Committed and still known.
@@ -145,6 +147,7 @@ pub(crate) const fn status_slot(status: Status) -> usize {
         Status::RollingBack => 3,
         Status::RolledBack => 4,
         Status::Stuck(Decision::Commit | Decision::RollBack) => 5,
+        Status::PreCommitted => 6,
     }
 }
 
@@ -345,9 +348,11 @@ impl State {
             rolling_back,
             rolled_back,
             stuck,
+            pre_committed,
         ] = self.by_status;
         Counts {
             active,
+            pre_committed,
             committing,
             committed,
             rolling_back,

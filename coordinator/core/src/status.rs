@@ -7,6 +7,9 @@ use crate::reply::Decision;
 pub enum Status {
     /// Open: branches may register.
     Active,
+    /// Decided commit; branches of 3PC hear that, the others are being finished. Only a transaction
+    /// with done branches of 3PC is ever there.
+    PreCommitted,
     /// Decided commit; branches are being finished.
     Committing,
     /// Every branch is finished.
@@ -23,6 +26,10 @@ pub enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Decide(Decision),
+    /// Decided commit, and branches of 3PC must hear of it first.
+    DecidePreCommit,
+    /// Branches of 3PC have heard of the decision, or had the time.
+    PreCommitIsOver,
     /// A branch needs a person.
     GetStuck,
     /// No branch needs a person any more.
@@ -37,6 +44,8 @@ impl Status {
         match (self, event) {
             (Self::Active, Event::Decide(Decision::Commit)) => Some(Self::Committing),
             (Self::Active, Event::Decide(Decision::RollBack)) => Some(Self::RollingBack),
+            (Self::Active, Event::DecidePreCommit) => Some(Self::PreCommitted),
+            (Self::PreCommitted, Event::PreCommitIsOver) => Some(Self::Committing),
             (Self::Committing, Event::GetStuck) => Some(Self::Stuck(Decision::Commit)),
             (Self::RollingBack, Event::GetStuck) => Some(Self::Stuck(Decision::RollBack)),
             (Self::Stuck(decision), Event::GetStuck) => Some(Self::Stuck(decision)),
@@ -44,13 +53,41 @@ impl Status {
             (Self::Stuck(Decision::RollBack), Event::Repaired) => Some(Self::RollingBack),
             (Self::Committing, Event::End) => Some(Self::Committed),
             (Self::RollingBack, Event::End) => Some(Self::RolledBack),
-            (Self::Active, Event::GetStuck | Event::Repaired | Event::End)
-            | (Self::Committing, Event::Decide(_) | Event::Repaired)
-            | (Self::RollingBack, Event::Decide(_) | Event::Repaired)
-            | (Self::Stuck(_), Event::Decide(_) | Event::End)
+            (
+                Self::Active,
+                Event::PreCommitIsOver | Event::GetStuck | Event::Repaired | Event::End,
+            )
+            // What gets stuck ends it first.
+            | (
+                Self::PreCommitted,
+                Event::Decide(_)
+                | Event::DecidePreCommit
+                | Event::GetStuck
+                | Event::Repaired
+                | Event::End,
+            )
+            | (
+                Self::Committing | Self::RollingBack,
+                Event::Decide(_)
+                | Event::DecidePreCommit
+                | Event::PreCommitIsOver
+                | Event::Repaired,
+            )
+            | (
+                Self::Stuck(_),
+                Event::Decide(_)
+                | Event::DecidePreCommit
+                | Event::PreCommitIsOver
+                | Event::End,
+            )
             | (
                 Self::Committed | Self::RolledBack,
-                Event::Decide(_) | Event::GetStuck | Event::Repaired | Event::End,
+                Event::Decide(_)
+                | Event::DecidePreCommit
+                | Event::PreCommitIsOver
+                | Event::GetStuck
+                | Event::Repaired
+                | Event::End,
             ) => None,
         }
     }
@@ -60,7 +97,7 @@ impl Status {
     pub const fn decision(self) -> Option<Decision> {
         match self {
             Self::Active => None,
-            Self::Committing | Self::Committed => Some(Decision::Commit),
+            Self::PreCommitted | Self::Committing | Self::Committed => Some(Decision::Commit),
             Self::RollingBack | Self::RolledBack => Some(Decision::RollBack),
             Self::Stuck(decision) => Some(decision),
         }
@@ -92,6 +129,8 @@ pub enum BranchStatus {
     Accepted,
     /// An operator finished the transaction without it.
     Skipped,
+    /// Of 3PC: it has heard that the commit is decided, and waits for its order.
+    PreCommitted,
 }
 
 /// What can happen to a branch.
@@ -105,6 +144,8 @@ pub(crate) enum BranchEvent {
     GetStuck,
     Accept,
     Skip,
+    /// It has heard of the commit.
+    PreCommit,
 }
 
 impl BranchStatus {
@@ -113,11 +154,15 @@ impl BranchStatus {
         match (self, event) {
             (Self::Registered, BranchEvent::Done) => Some(Self::Done),
             (Self::Registered, BranchEvent::Withdraw) => Some(Self::Withdrawn),
-            (Self::Registered | Self::Done | Self::Stuck, BranchEvent::Order) => {
-                Some(Self::Finishing)
-            }
+            (
+                Self::Registered | Self::Done | Self::Stuck | Self::PreCommitted,
+                BranchEvent::Order,
+            ) => Some(Self::Finishing),
+            (Self::Finishing, BranchEvent::PreCommit) => Some(Self::PreCommitted),
             // A success of any attempt is final, also one that comes after the branch got stuck.
-            (Self::Finishing | Self::Stuck, BranchEvent::Finish) => Some(Self::Finished),
+            (Self::Finishing | Self::Stuck | Self::PreCommitted, BranchEvent::Finish) => {
+                Some(Self::Finished)
+            }
             (Self::Finishing, BranchEvent::GetStuck) => Some(Self::Stuck),
             (Self::Finishing, BranchEvent::Accept) => Some(Self::Accepted),
             (Self::Stuck, BranchEvent::Skip) => Some(Self::Skipped),
@@ -126,7 +171,8 @@ impl BranchStatus {
                 BranchEvent::Finish
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
-                | BranchEvent::Skip,
+                | BranchEvent::Skip
+                | BranchEvent::PreCommit,
             )
             | (
                 Self::Done,
@@ -135,7 +181,8 @@ impl BranchStatus {
                 | BranchEvent::Finish
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
-                | BranchEvent::Skip,
+                | BranchEvent::Skip
+                | BranchEvent::PreCommit,
             )
             | (
                 Self::Finishing,
@@ -146,7 +193,17 @@ impl BranchStatus {
                 BranchEvent::Done
                 | BranchEvent::Withdraw
                 | BranchEvent::GetStuck
-                | BranchEvent::Accept,
+                | BranchEvent::Accept
+                | BranchEvent::PreCommit,
+            )
+            | (
+                Self::PreCommitted,
+                BranchEvent::Done
+                | BranchEvent::Withdraw
+                | BranchEvent::GetStuck
+                | BranchEvent::Accept
+                | BranchEvent::Skip
+                | BranchEvent::PreCommit,
             )
             | (
                 Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped,
@@ -156,7 +213,8 @@ impl BranchStatus {
                 | BranchEvent::Finish
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
-                | BranchEvent::Skip,
+                | BranchEvent::Skip
+                | BranchEvent::PreCommit,
             ) => None,
         }
     }
@@ -182,6 +240,7 @@ impl BranchStatus {
             Self::Stuck => "stuck",
             Self::Accepted => "accepted",
             Self::Skipped => "skipped",
+            Self::PreCommitted => "pre-committed",
         }
     }
 }

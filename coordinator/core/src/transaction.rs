@@ -30,6 +30,8 @@ pub struct Transaction {
     pub(crate) reason: Option<RollBackReason>,
     /// Commit was asked and waits for branches until then.
     pub(crate) commit_until: Option<Timestamp>,
+    /// Branches of 3PC have until then to hear of its commit. Exactly while it is pre-committed.
+    pub(crate) pre_commit_until: Option<Timestamp>,
     /// The lease of its worker ended; the next `Expire` rolls it back.
     pub(crate) lease_ended: bool,
     pub(crate) ended_at: Option<Timestamp>,

@@ -266,6 +266,7 @@ pub(crate) fn finished(wire: v1::BranchFinished) -> Checked<(core::FinishBranch,
         Some(Wire::Failed(failure)) => (core::Outcome::Failed(problem(failure)), false),
         Some(Wire::Unavailable(failure)) => (core::Outcome::Unavailable(problem(failure)), false),
         Some(Wire::Stuck(failure)) => (core::Outcome::Stuck(problem(failure)), false),
+        Some(Wire::PreCommitted(_)) => (core::Outcome::PreCommitted, false),
         None => {
             return Err(Box::new(refusal::invalid(
                 "the result of the order is missing or of a kind that this coordinator does not know",
@@ -374,6 +375,7 @@ pub(crate) fn decision(decision: core::Decision) -> v1::Decision {
 pub(crate) fn status(status: core::Status) -> v1::Status {
     match status {
         core::Status::Active => v1::Status::Active,
+        core::Status::PreCommitted => v1::Status::PreCommitted,
         core::Status::Committing => v1::Status::Committing,
         core::Status::Committed => v1::Status::Committed,
         core::Status::RollingBack => v1::Status::RollingBack,
@@ -460,12 +462,31 @@ pub(crate) fn ended(state: &core::State, xids: &[Xid]) -> v1::Ended {
     }
 }
 
+/// How these transactions stand, for participants of 3PC.
+pub(crate) fn standing(state: &core::State, xids: &[Xid]) -> v1::Standing {
+    use core::alone::{Knows, Standing};
+    use v1::standing::State as Wire;
+    let wire = |xid: &Xid| match state.standing(*xid) {
+        // Silence is what nobody can answer.
+        Standing::Known(Knows::Undecided | Knows::Silence) => Wire::Undecided,
+        Standing::Known(Knows::PreCommitted) => Wire::PreCommitted,
+        Standing::Known(Knows::Committing) => Wire::Committing,
+        Standing::Known(Knows::RollingBack) => Wire::RollingBack,
+        Standing::NeverBegun => Wire::NeverBegun,
+        Standing::Forgotten => Wire::Forgotten,
+    };
+    v1::Standing {
+        states: xids.iter().map(|xid| wire(xid).into()).collect(),
+    }
+}
+
 pub(crate) fn order(order: &core::Order) -> v1::Order {
     let action = match order.action {
         core::Action::Commit => v1::Action::Commit,
         core::Action::RollBack => v1::Action::RollBack,
         core::Action::RollBackForced => v1::Action::RollBackForced,
         core::Action::Accept => v1::Action::Accept,
+        core::Action::PreCommit => v1::Action::PreCommit,
     };
     v1::Order {
         xid: order.xid.get(),

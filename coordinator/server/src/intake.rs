@@ -205,7 +205,7 @@ fn size(command: &Command) -> usize {
             check.locks.iter().map(|key| key.len() + 4).sum::<usize>() + check.resource.len()
         }
         Command::FinishBranch(finish) => match &finish.outcome {
-            accede_core::Outcome::Finished => 0,
+            accede_core::Outcome::Finished | accede_core::Outcome::PreCommitted => 0,
             accede_core::Outcome::Failed(problem)
             | accede_core::Outcome::Unavailable(problem)
             | accede_core::Outcome::Stuck(problem) => {

@@ -88,8 +88,9 @@ const LEFT_OUT: [&str; 3] = ["behind", "forgotten", "failed"];
 const LAST_CODE: Code = Code::HolderBlocked;
 
 /// Statuses, in the order in which [`Reading`] fills them.
-pub(crate) const STATUSES: [&str; 6] = [
+pub(crate) const STATUSES: [&str; 7] = [
     "active",
+    "pre_committed",
     "committing",
     "committed",
     "rolling_back",
@@ -98,9 +99,10 @@ pub(crate) const STATUSES: [&str; 6] = [
 ];
 
 /// Counts by status, in the order of [`STATUSES`].
-pub(crate) fn by_status(counts: &Counts) -> [u64; 6] {
+pub(crate) fn by_status(counts: &Counts) -> [u64; 7] {
     [
         counts.active,
+        counts.pre_committed,
         counts.committing,
         counts.committed,
         counts.rolling_back,

@@ -56,7 +56,7 @@ impl Left {
     fn of(counts: &Counts) -> Self {
         Self {
             undecided: counts.active,
-            unfinished: counts.committing + counts.rolling_back,
+            unfinished: counts.pre_committed + counts.committing + counts.rolling_back,
             stuck: counts.stuck,
         }
     }

@@ -332,7 +332,9 @@ fn job(order: &Order) -> Result<Job, &'static str> {
         Action::RollBack => UndoPolicy::Check,
         Action::RollBackForced => UndoPolicy::Forced,
         Action::Accept => UndoPolicy::AcceptCurrent,
-        Action::Unspecified => return Err("the order names no action that this agent knows"),
+        Action::Unspecified | Action::PreCommit => {
+            return Err("the order names no action that this agent knows");
+        }
     };
     Ok(Job::RollBack {
         was_done: order.was_done,

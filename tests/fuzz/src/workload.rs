@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use accede_core::{
-    Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta, Command,
-    Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode,
+    Action, Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta,
+    Command, Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode,
     NameAction, Order, Outcome, Payload, Problem, ProcessId, RegisterBranch, Repair, RepairVerb,
     Reply, RequestId, RollBack, RowLock, State, TakeOffice, Timestamp, WallTime, WithdrawBranch,
     Xid,
@@ -307,6 +307,7 @@ impl Workload {
             attempt: Attempt(order.attempt.0),
             epoch: order.epoch,
             outcome: match self.random.below(6) {
+                3 | 4 if order.action == Action::PreCommit => Outcome::PreCommitted,
                 0 => Outcome::Failed(problem),
                 1 => Outcome::Unavailable(problem),
                 2 => Outcome::Stuck(problem),

@@ -3,7 +3,6 @@
 //! Known holes of the first two must be found, and bugs planted in the last two.
 
 mod accede;
-mod alone;
 mod checks;
 mod e3pc;
 mod explorer;
@@ -13,7 +12,7 @@ mod rules;
 mod skeen;
 mod two_phase;
 
-pub use alone::alone_table;
+pub use accede_core::alone::alone_table;
 pub use checks::{Report, explore_all};
 pub use report::{docs_table, text};
 pub use rules::Finding;

@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use accede_core::{BranchId, ColumnDelta, DatabaseId, LockMode, Resource, RowLock, Xid};
+use accede_core::{
+    BranchId, ColumnDelta, DatabaseId, LockMode, Resource, RowLock, Xid, alone::Phase,
+};
 
 use crate::work::{Change, key_of};
 
@@ -57,6 +59,13 @@ pub(crate) enum Record {
     Marker {
         made_at: u64,
     },
+}
+
+/// How far a participant of 3PC is, since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Promise {
+    pub(crate) phase: Phase,
+    pub(crate) since: u64,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +124,9 @@ pub(crate) struct Database {
     pub(crate) up: bool,
     rows: Vec<Row>,
     pub(crate) undo: BTreeMap<BranchKey, Record>,
+    /// The action by which something is promised here.
+    pub(crate) action: Resource,
+    pub(crate) promises: BTreeMap<BranchKey, Promise>,
     locals: BTreeMap<LocalId, Local>,
     last_local: LocalId,
 }
@@ -134,6 +146,8 @@ impl Database {
                 .chain([row(*BOUNDS.end() / 2)])
                 .collect(),
             undo: BTreeMap::new(),
+            action: Resource::from(format!("promise{number}")),
+            promises: BTreeMap::new(),
             locals: BTreeMap::new(),
             last_local: 0,
         }
@@ -310,6 +324,50 @@ impl Database {
         let alive: BTreeSet<Granted> = self.locals.values().map(|local| local.owner).collect();
         granted.retain(|owner| alive.contains(owner));
         granted
+    }
+
+    /// How far a participant's branch is.
+    pub(crate) fn phase(&self, key: BranchKey) -> Phase {
+        let promise = self.promises.get(&key);
+        promise.map_or(Phase::Working, |promise| promise.phase)
+    }
+
+    /// Makes a promise, in time and unless it was barred.
+    pub(crate) fn promise(
+        &mut self,
+        key: BranchKey,
+        give_up_at: u64,
+        now: u64,
+    ) -> Result<(), NotCommitted> {
+        if now >= give_up_at {
+            return Err(NotCommitted::GaveUp);
+        }
+        if self.promises.contains_key(&key) {
+            return Err(NotCommitted::Defended);
+        }
+        self.turn(key, Phase::Prepared, now);
+        Ok(())
+    }
+
+    /// Notes how far a participant's branch is now.
+    pub(crate) fn turn(&mut self, key: BranchKey, phase: Phase, since: u64) {
+        self.promises.insert(key, Promise { phase, since });
+    }
+
+    /// A promise that is neither kept nor taken back.
+    pub(crate) fn open_promise(&self) -> Option<(BranchKey, Phase)> {
+        let key = *self.old_promises(u64::MAX).first()?;
+        Some((key, self.phase(key)))
+    }
+
+    /// Promises that nobody has spoken of since then.
+    pub(crate) fn old_promises(&self, before: u64) -> Vec<BranchKey> {
+        let open = |promise: &Promise| {
+            matches!(promise.phase, Phase::Prepared | Phase::PreCommitted) && promise.since < before
+        };
+        let promises = self.promises.iter();
+        let old = promises.filter(|(_, promise)| open(promise));
+        old.map(|(key, _)| *key).collect()
     }
 
     /// Phase two of a commit. The images that can no longer be undone, if they were still there.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use accede_core::{Command, DatabaseId, Decision, Order, ProcessId, Reply, Resource, Xid};
+use accede_core::{
+    Command, DatabaseId, Decision, Order, ProcessId, Reply, Resource, Xid, alone::Standing,
+};
 
 use crate::work::{Work, WorkError};
 
@@ -38,6 +40,9 @@ pub(crate) struct Peer {
     pub(crate) session: u64,
 }
 
+/// A resource that an agent shows: a database, or an action.
+pub(crate) type Shown = (Resource, Option<DatabaseId>);
+
 /// What is asked of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -46,11 +51,13 @@ pub(crate) enum Ask {
     /// The first frame of a client's connection: asks for a lease.
     Open(Command),
     /// The first frame of an agent's connection.
-    Attach(Vec<(Resource, DatabaseId)>),
+    Attach(Vec<Shown>),
     /// An order is being worked on.
     InProgress(Xid, accede_core::BranchId),
     /// Which of these have ended.
     Ended(Vec<Xid>),
+    /// How these stand, for participants of 3PC.
+    Standing(Vec<Xid>),
     /// How this was decided.
     Outcome(Xid),
     /// Which transactions are stuck.
@@ -67,6 +74,7 @@ pub(crate) enum Answer {
     /// Nobody here can say what became of it: ask again.
     Unknown,
     Ended(Vec<Xid>),
+    Standing(Vec<Standing>),
     Outcome(Outcome),
     Stuck(Vec<Xid>),
 }

@@ -20,6 +20,8 @@ pub(crate) struct Work {
     pub(crate) database: usize,
     /// Rows, each with its change. For a locking read the changes count for nothing.
     pub(crate) rows: Vec<(usize, Change)>,
+    /// Promises something by 3PC, and touches no rows.
+    pub(crate) promises: bool,
     /// SELECT … FOR UPDATE: only checks the row locks.
     pub(crate) only_reads: bool,
     /// Registers before it takes local locks. Nobody is told to, but then a mixed deadlock, one lock

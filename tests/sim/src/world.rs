@@ -283,7 +283,11 @@ impl World {
 
     fn open(&self) -> Option<String> {
         let counts = self.out.oracle.facts.witness.counts();
-        let open = counts.active + counts.committing + counts.rolling_back + counts.stuck;
+        let open = counts.active
+            + counts.pre_committed
+            + counts.committing
+            + counts.rolling_back
+            + counts.stuck;
         let agents = self.agents.iter().find_map(Agent::unfinished);
         let clients = self.clients.iter().find_map(Client::unfinished);
         let left = self.out.databases.iter().find_map(|database| {
@@ -294,12 +298,17 @@ impl World {
                 branch.0
             ))
         });
+        let promised = self.out.databases.iter().find_map(|database| {
+            let ((xid, branch), phase) = database.open_promise()?;
+            let name = &database.action;
+            Some(format!("{name}: branch {} of {xid} is {phase:?}", branch.0))
+        });
         let said = clients
             .or(agents)
             .or(self.coordinator.unfinished())
             .map(str::to_owned);
         let open = (open > 0).then(|| format!("{open} transactions are open"));
-        said.or(open).or(left)
+        said.or(open).or(left).or(promised)
     }
 
     /// Whether the run is over; the invariants look at everything once more then.

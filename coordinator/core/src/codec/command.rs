@@ -389,6 +389,7 @@ fn put_outcome(w: &mut Writer, outcome: &Outcome) {
         Outcome::Failed(problem) => (2, problem),
         Outcome::Unavailable(problem) => (3, problem),
         Outcome::Stuck(problem) => (4, problem),
+        Outcome::PreCommitted => return w.u8(8),
     };
     w.u8(tag);
     put_problem(w, problem);
@@ -400,6 +401,7 @@ fn get_outcome(r: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
         2 => Outcome::Failed(get_problem(r)?),
         3 => Outcome::Unavailable(get_problem(r)?),
         4 => Outcome::Stuck(get_problem(r)?),
+        8 => Outcome::PreCommitted,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "outcome",

@@ -76,6 +76,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         problem().prop_map(Outcome::Failed),
         problem().prop_map(Outcome::Unavailable),
         problem().prop_map(Outcome::Stuck),
+        Just(Outcome::PreCommitted),
     ]
 }
 
@@ -342,12 +343,12 @@ fn each_kind_of_damage_has_its_name() {
         "length beyond the end"
     );
     let after_xid = |tag: u8, rest: &[u8]| [&[tag, 1, 0, 0, 0, 0, 0, 0, 0], rest].concat();
-    let finish = after_xid(13, &[1, 1, 1, 5]);
+    let finish = after_xid(13, &[1, 1, 1, 99]);
     assert_eq!(
         refused(&finish),
         UnknownTag {
             what: "outcome",
-            tag: 5
+            tag: 99
         }
     );
     assert_eq!(

@@ -85,6 +85,7 @@ impl Context<'_> {
             status: Status::Active,
             reason: None,
             commit_until: None,
+            pre_commit_until: None,
             lease_ended: false,
             ended_at: None,
             branches: Vec::new(),

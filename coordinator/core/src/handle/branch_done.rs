@@ -6,6 +6,12 @@ use crate::{
     reply::{Rejection, Reply},
     status::{BranchEvent, BranchStatus, Status},
 };
+#[cfg(feature = "planted-bugs")]
+use crate::{
+    effect::{Action, Effect},
+    id::Attempt,
+    planted::{self, Bug},
+};
 
 impl Context<'_> {
     pub(crate) fn branch_done(&mut self, command: &BranchDone) -> Reply {
@@ -17,6 +23,8 @@ impl Context<'_> {
     }
 
     fn try_done(&mut self, command: &BranchDone) -> Result<(), Rejection> {
+        #[cfg(feature = "planted-bugs")]
+        let epoch = self.state.epoch;
         let transaction = self.known(command.xid)?;
         let active = transaction.status == Status::Active;
         let branch = transaction
@@ -26,6 +34,12 @@ impl Context<'_> {
             BranchStatus::Registered => {
                 branch.was_done = true;
                 branch.turn(BranchEvent::Done);
+                #[cfg(feature = "planted-bugs")]
+                if branch.mode.is_pre_committed() && planted::is(Bug::PreCommitBeforeDecision) {
+                    let mut order = branch.order(command.xid, epoch);
+                    (order.action, order.attempt) = (Action::PreCommit, Attempt(1));
+                    self.effects.push(Effect::Order(order));
+                }
                 if active {
                     self.commit_if_complete(command.xid);
                 }
@@ -42,7 +56,8 @@ impl Context<'_> {
             BranchStatus::Done
             | BranchStatus::Finished
             | BranchStatus::Accepted
-            | BranchStatus::Skipped => Ok(()),
+            | BranchStatus::Skipped
+            | BranchStatus::PreCommitted => Ok(()),
         }
     }
 }

@@ -19,14 +19,29 @@ impl Context<'_> {
     /// Decides to commit: frees the row locks and orders every branch to finish.
     pub(super) fn decide_commit(&mut self, xid: Xid) -> Reply {
         let reply = Reply::Decided(Decision::Commit, None);
-        self.decided(xid, Decision::Commit, &reply);
-        let mut freed = BTreeSet::new();
         let done = |branch: &&Branch| branch.status == BranchStatus::Done;
         let branches = self.indexed(xid).branches.iter().filter(done);
-        let done: Vec<BranchId> = branches.map(|branch| branch.id).collect();
-        for id in done {
+        let done: Vec<(BranchId, bool)> = branches
+            .map(|branch| (branch.id, branch.mode.is_pre_committed()))
+            .collect();
+        if done.iter().any(|(_, pre_commits)| *pre_commits) {
+            self.decided(xid, Event::DecidePreCommit, Decision::Commit, &reply);
+            self.begin_pre_commit(xid);
+        } else {
+            self.decided(
+                xid,
+                Event::Decide(Decision::Commit),
+                Decision::Commit,
+                &reply,
+            );
+        }
+        let mut freed = BTreeSet::new();
+        for (id, pre_commits) in done {
             freed.extend(self.take_locks_of(xid, id));
-            self.order(xid, id);
+            match pre_commits {
+                true => self.order_pre_commit(xid, id),
+                false => self.order(xid, id),
+            }
         }
         self.serve(freed);
         self.end_if_over(xid);
@@ -37,7 +52,8 @@ impl Context<'_> {
     pub(super) fn decide_roll_back(&mut self, xid: Xid, reason: RollBackReason) -> Reply {
         let reply = Reply::Decided(Decision::RollBack, Some(reason.clone()));
         self.indexed(xid).reason = Some(reason);
-        self.decided(xid, Decision::RollBack, &reply);
+        let event = Event::Decide(Decision::RollBack);
+        self.decided(xid, event, Decision::RollBack, &reply);
         let queued: BTreeSet<TicketId> = self.state.locks.tickets_of(xid).collect();
         for ticket in queued {
             self.refuse_ticket(ticket, Rejection::AlreadyDecided(Decision::RollBack));
@@ -55,8 +71,8 @@ impl Context<'_> {
         reply
     }
 
-    fn decided(&mut self, xid: Xid, decision: Decision, reply: &Reply) {
-        self.turn(xid, Event::Decide(decision));
+    fn decided(&mut self, xid: Xid, event: Event, decision: Decision, reply: &Reply) {
+        self.turn(xid, event);
         let transaction = self.indexed(xid);
         let (deadline, parent) = (transaction.deadline, transaction.parent);
         let commit_until = transaction.commit_until.take();

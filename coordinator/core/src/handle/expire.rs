@@ -29,6 +29,7 @@ impl Context<'_> {
                 Timer::LockWait(ticket) => self.lock_wait_is_over(ticket),
                 Timer::Parked(xid) => self.parking_is_over(xid),
                 Timer::Lease(worker) => self.lease_is_over(worker),
+                Timer::PreCommit(xid) => self.pre_commit_wait_is_over(xid),
             }
         }
         match self.state.next_deadline() {
@@ -54,6 +55,11 @@ impl Context<'_> {
     }
 
     fn next_attempt(&mut self, xid: Xid, id: BranchId) {
+        let now = self.now();
+        let until = self.indexed(xid).pre_commit_until;
+        if until.is_some_and(|until| until <= now) {
+            return self.end_pre_commit_by(xid, id);
+        }
         let action = self.indexed(xid).branch(id).map(|b| b.action);
         if let Some(action) = action {
             self.order_as(xid, id, action);

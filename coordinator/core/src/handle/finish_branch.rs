@@ -47,9 +47,10 @@ impl Context<'_> {
                 self.effects.push(Effect::DropOrder { xid, branch: id });
                 self.branch_is_finished(xid, id);
             }
+            Outcome::PreCommitted => self.branch_is_pre_committed(xid, id),
             Outcome::Failed(problem) if current => self.attempt_failed(xid, id, problem),
             Outcome::Unavailable(problem) if current => self.database_is_down(xid, id, problem),
-            Outcome::Stuck(problem) if current => self.branch_is_stuck(xid, id, problem),
+            Outcome::Stuck(problem) if current => self.attempt_is_stuck(xid, id, problem),
             Outcome::Failed(_) | Outcome::Unavailable(_) | Outcome::Stuck(_) => {}
         }
         Ok(())
@@ -89,18 +90,27 @@ impl Context<'_> {
         self.state.deadlines.arm(at, Timer::Attempt(xid, id));
     }
 
+    fn attempt_is_stuck(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+        if self.pre_commit_failed_for_good(xid, id, problem) {
+            return;
+        }
+        self.branch_is_stuck(xid, id, problem);
+    }
+
     fn branch_is_stuck(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
         branch.problem = Some(Box::new(cut(problem)));
         branch.turn(BranchEvent::GetStuck);
+        // Whoever may still have to hear of the commit does so by the order to commit.
+        self.end_pre_commit(xid);
         self.turn(xid, Event::GetStuck);
         self.effects.push(Effect::Stuck { xid, branch: id });
     }
 }
 
-fn cut(problem: &Problem) -> Problem {
+pub(super) fn cut(problem: &Problem) -> Problem {
     Problem {
         reason: size::cut(&problem.reason, MAX_PROBLEM_BYTES),
         difference: size::cut(&problem.difference, MAX_PROBLEM_BYTES),

@@ -22,6 +22,7 @@ mod withdraw_branch;
 mod decide;
 mod known;
 mod phase_two;
+mod pre_commit;
 mod request;
 mod size;
 

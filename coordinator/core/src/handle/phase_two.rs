@@ -129,6 +129,7 @@ impl Context<'_> {
         self.drop_payload(xid, id);
         self.unstick(xid);
         self.release_branch(xid, id);
+        self.commit_if_pre_committed(xid);
         self.go_on(xid);
     }
 

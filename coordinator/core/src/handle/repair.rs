@@ -97,7 +97,7 @@ impl Context<'_> {
             }
             RepairVerb::Apply => Action::RollBackForced,
             RepairVerb::Accept => Action::Accept,
-            RepairVerb::Retry if decided == Action::Commit => Action::Commit,
+            RepairVerb::Retry if matches!(decided, Action::Commit | Action::PreCommit) => decided,
             // Not what an operator wished before: that did not work.
             RepairVerb::Retry => Action::RollBack,
         };

@@ -91,9 +91,12 @@ impl Context<'_> {
                 self.branch_is_finished(xid, id);
                 Reply::Ok
             }
-            BranchStatus::Done | BranchStatus::Finishing | BranchStatus::Stuck => Reply::Refused(
-                Rejection::BranchState("its local commit was reported before"),
-            ),
+            BranchStatus::Done
+            | BranchStatus::Finishing
+            | BranchStatus::Stuck
+            | BranchStatus::PreCommitted => Reply::Refused(Rejection::BranchState(
+                "its local commit was reported before",
+            )),
             BranchStatus::Withdrawn
             | BranchStatus::Finished
             | BranchStatus::Accepted

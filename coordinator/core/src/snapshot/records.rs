@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use super::{WITH_PAYLOADS, WITH_ROW_LOCK_MODES};
+use super::{WITH_PAYLOADS, WITH_PRE_COMMIT, WITH_ROW_LOCK_MODES};
 use crate::{
     codec::{
         DecodeError, Reader, Writer, get_asker, get_branch_id, get_command, get_mode, get_problem,
@@ -61,6 +61,7 @@ pub(super) fn put_transaction(w: &mut Writer, t: &Transaction) {
     w.u8(status_tag(t.status));
     w.option(t.reason.as_ref(), put_reason);
     w.option(t.commit_until, |w, at| w.varint(at.0));
+    w.option(t.pre_commit_until, |w, at| w.varint(at.0));
     w.bool(t.lease_ended);
     w.option(t.ended_at, |w, at| w.varint(at.0));
     w.list(&t.branches, put_branch);
@@ -79,6 +80,10 @@ pub(super) fn get_transaction(r: &mut Reader<'_>, version: u8) -> Get<Transactio
         status: get_status(r)?,
         reason: r.option(get_reason)?,
         commit_until: r.option(|r| r.varint().map(Timestamp))?,
+        pre_commit_until: match version {
+            WITH_PRE_COMMIT.. => r.option(|r| r.varint().map(Timestamp))?,
+            _ => None,
+        },
         lease_ended: r.bool()?,
         ended_at: r.option(|r| r.varint().map(Timestamp))?,
         branches: r.list(|r| get_branch(r, version))?,
@@ -103,6 +108,7 @@ fn status_tag(status: Status) -> u8 {
         Status::RolledBack => 5,
         Status::Stuck(Decision::Commit) => 6,
         Status::Stuck(Decision::RollBack) => 7,
+        Status::PreCommitted => 8,
     }
 }
 
@@ -115,6 +121,7 @@ fn get_status(r: &mut Reader<'_>) -> Get<Status> {
         5 => Status::RolledBack,
         6 => Status::Stuck(Decision::Commit),
         7 => Status::Stuck(Decision::RollBack),
+        8 => Status::PreCommitted,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "status",
@@ -186,6 +193,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         BranchStatus::Stuck => 6,
         BranchStatus::Accepted => 7,
         BranchStatus::Skipped => 8,
+        BranchStatus::PreCommitted => 9,
     });
     w.bool(b.was_done);
     w.list(&b.locks, put_row_lock);
@@ -195,6 +203,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         Action::RollBack => 2,
         Action::RollBackForced => 3,
         Action::Accept => 4,
+        Action::PreCommit => 6,
     });
     w.varint(b.attempt.0.into());
     w.varint(b.failures.into());
@@ -224,6 +233,7 @@ fn get_branch(r: &mut Reader<'_>, version: u8) -> Get<Branch> {
             2 => Action::RollBack,
             3 => Action::RollBackForced,
             4 => Action::Accept,
+            6 => Action::PreCommit,
             tag => {
                 return Err(DecodeError::UnknownTag {
                     what: "action",
@@ -249,6 +259,7 @@ fn get_branch_status(r: &mut Reader<'_>) -> Get<BranchStatus> {
         6 => BranchStatus::Stuck,
         7 => BranchStatus::Accepted,
         8 => BranchStatus::Skipped,
+        9 => BranchStatus::PreCommitted,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "branch status",

@@ -13,6 +13,7 @@ mod random;
 mod repair;
 mod retention;
 mod roll_back;
+mod three_phase;
 mod workers;
 
 use alloc::{
@@ -377,6 +378,7 @@ pub(super) fn check_always(state: &State) {
             .iter()
             .any(|b| b.status() == BranchStatus::Stuck);
         assert_eq!(matches!(transaction.status(), Status::Stuck(_)), stuck);
+        three_phases_in_order(transaction);
     }
     assert_eq!(state.counts().payload_bytes, payloads);
     let mut held = state.locks.holds();
@@ -401,6 +403,26 @@ pub(super) fn check_always(state: &State) {
             "the decided do not wait"
         );
     }
+}
+
+/// Branches of 3PC hear of a commit while their transaction is pre-committed, and only then.
+fn three_phases_in_order(transaction: &Transaction) {
+    let early = transaction.status() == Status::PreCommitted;
+    assert_eq!(transaction.pre_commit_until.is_some(), early);
+    let mut hears = false;
+    for branch in transaction.branches() {
+        let told = branch.status() == BranchStatus::PreCommitted
+            || (branch.status() == BranchStatus::Finishing && branch.action == Action::PreCommit);
+        assert!(!told || branch.mode() == Mode::ThreePhase);
+        assert!(!told || early, "the orders to commit are out");
+        let open = branch.mode() == Mode::ThreePhase && !branch.status().is_over();
+        assert!(
+            !early || !open || told,
+            "told before it is ordered to commit"
+        );
+        hears |= told && branch.status() == BranchStatus::Finishing;
+    }
+    assert_eq!(early, hears, "nobody waits for nothing");
 }
 
 fn holds_are_compatible(held: &[(Resource, LockKey, Xid, LockMode)]) {

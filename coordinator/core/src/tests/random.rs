@@ -85,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => of.clone().prop_map(|of| Step::Blocked { of }),
         4 => of.clone().prop_map(|of| Step::Commit { of }),
         3 => of.clone().prop_map(|of| Step::RollBack { of }),
-        8 => (of.clone(), 1..5_u32, 0..6_u8, any::<bool>()).prop_map(
+        8 => (of.clone(), 1..5_u32, 0..8_u8, any::<bool>()).prop_map(
             |(of, branch, outcome, stale)| Step::Finish { of, branch, outcome, stale }),
         1 => (of, 0..4_u8).prop_map(|(of, verb)| Step::Repair { of, verb }),
         4 => (1..1_500_u64).prop_map(|ms| Step::Pass { ms }),
@@ -271,6 +271,7 @@ impl Run {
             0 => Outcome::Failed(problem("failed")),
             1 => Outcome::Unavailable(problem("down")),
             2 => Outcome::Stuck(problem("stuck")),
+            3 => Outcome::PreCommitted,
             _ => Outcome::Finished,
         };
         let epoch = Epoch(self.world.state.epoch().0 - u64::from(stale));
@@ -305,8 +306,12 @@ proptest! {
             run.world.pass(limits::BACKOFF_CAP_MS);
             let mut owed = run.world.expire_now();
             owed.extend(run.world.state.resume());
-            for (xid, branch, _, _) in orders(&owed) {
-                run.world.finish(xid, BranchId(branch), Outcome::Finished);
+            for (xid, branch, action, _) in orders(&owed) {
+                let outcome = match action {
+                    Action::PreCommit => Outcome::PreCommitted,
+                    _ => Outcome::Finished,
+                };
+                run.world.finish(xid, BranchId(branch), outcome);
             }
             let stuck: Vec<Xid> = run.world.state.transactions_after(None)
                 .filter(|t| matches!(t.status(), Status::Stuck(_))).map(Transaction::xid).collect();
@@ -317,7 +322,7 @@ proptest! {
             }
         }
         let counts = run.world.state.counts();
-        let open = counts.active + counts.committing + counts.rolling_back + counts.stuck;
+        let open = counts.active + counts.pre_committed + counts.committing + counts.rolling_back + counts.stuck;
         prop_assert_eq!((open, counts.row_locks, counts.waiting), (0, 0, 0));
     }
 

@@ -160,6 +160,29 @@ fn a_snapshot_of_version_3_is_read() {
     assert_eq!(State::from_snapshot(old), Ok(as_now().state));
 }
 
+/// The same with what version 4 brought.
+fn as_in_version_4() -> World {
+    let mut w = as_now();
+    let xid = w.begin();
+    let freeze = w.action(xid, Mode::ThreePhase, "freeze");
+    assert!(registered(&w.apply(Command::RegisterBranch(freeze))));
+    w.done(xid, BranchId(1));
+    w.commit(xid);
+    w
+}
+
+#[test]
+fn a_snapshot_of_version_4_is_read() {
+    let w = as_in_version_4();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/snapshot-v4.bin");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, w.state.to_snapshot()).expect("it can be written");
+    }
+    let old = std::fs::read(path).expect("it is there");
+    assert_eq!(old[0], 4);
+    assert_eq!(State::from_snapshot(&old), Ok(w.state));
+}
+
 #[test]
 fn a_snapshot_of_version_1_is_read() {
     let old = include_bytes!("../../tests/golden/snapshot-v1.bin");

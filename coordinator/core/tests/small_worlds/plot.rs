@@ -92,6 +92,16 @@ const TAKES: Part = Part {
     ..COMMITS
 };
 
+/// Two promises, and one with a branch of AT.
+const PROMISES: Part = Part {
+    branches: ["pay in 3PC with \"five\"", "pay in 3PC with \"six\""],
+    ..COMMITS
+};
+const PROMISES_TOO: Part = Part {
+    branches: ["stock: apple wait 8s local", "pay in 3PC with \"nine\""],
+    ..COMMITS
+};
+
 const fn plot(name: &'static str, parts: [Part; 2]) -> Plot {
     let (fails, passes) = (false, 0);
     Plot {
@@ -172,6 +182,26 @@ pub(crate) const PLOTS: &[Plot] = &[
     Plot {
         fails: true,
         ..plot("an order fails", [COMMITS, ROLLS_BACK])
+    },
+    Plot {
+        passes: 1,
+        ..plot(
+            "promises, one of which may not hear of the commit in time",
+            [PROMISES, PROMISES_TOO],
+        )
+    },
+    Plot {
+        fails: true,
+        ..plot(
+            "one promise is taken back, another fails to hear of its commit",
+            [
+                Part {
+                    ends: Ends::RollsBack,
+                    ..PROMISES
+                },
+                PROMISES_TOO,
+            ],
+        )
     },
     Plot {
         passes: 1,

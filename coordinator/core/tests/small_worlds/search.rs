@@ -154,7 +154,11 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
     let (mut world, mut stage) = (node.world.clone(), node.stage.clone());
     let open = |world: &World| {
         let counts = world.state.counts();
-        counts.active + counts.committing + counts.rolling_back + counts.stuck
+        counts.active
+            + counts.pre_committed
+            + counts.committing
+            + counts.rolling_back
+            + counts.stuck
     };
     for _ in 0..40 {
         if open(&world) == 0 {

@@ -35,6 +35,8 @@ pub(crate) struct Delivery {
     branch: u32,
     attempt: u32,
     epoch: u64,
+    /// Asks to pre-commit.
+    early: bool,
 }
 
 impl Delivery {
@@ -107,6 +109,7 @@ impl Stage {
     pub(crate) fn new() -> (World, Self) {
         let mut world = World::new();
         world.tell("lease back").expect("there are ids for two");
+        world.tell("name action pay").expect("a new name");
         for (name, client) in PARTS {
             world.xid(name, client).expect("it has a lease");
         }
@@ -216,8 +219,12 @@ impl Stage {
             Move::Commit(p) => format!("commit {}", name(p)),
             Move::RollBack(p) => format!("roll back {}", name(p)),
             Move::Finished(order) => {
-                let order = order.to_string();
-                format!("finished {order}")
+                let verb = if order.early {
+                    "pre-committed"
+                } else {
+                    "finished"
+                };
+                format!("{verb} {order}")
             }
             Move::Failed(order) => {
                 let order = order
@@ -318,6 +325,7 @@ fn delivery(order: &Order, world: &mut World) -> Delivery {
         branch: order.branch.0,
         attempt: order.attempt.0,
         epoch: order.epoch.0,
+        early: order.action == Action::PreCommit,
     }
 }
 

@@ -325,7 +325,7 @@ impl Ledger {
     pub(super) fn order_is_sound(&self, state: &State, order: &Order) -> Told<()> {
         let (xid, branch) = (order.xid, order.branch.0);
         let asks = match order.action {
-            Action::Commit => Decision::Commit,
+            Action::Commit | Action::PreCommit => Decision::Commit,
             Action::RollBack | Action::RollBackForced | Action::Accept => Decision::RollBack,
         };
         if self.decisions.get(&xid) != Some(&asks) {
@@ -339,6 +339,7 @@ impl Ledger {
             ));
         }
         let transaction = state.transaction(xid);
+        self.hears_first(transaction, order)?;
         let mut later = transaction
             .into_iter()
             .flat_map(|t| &t.branches()[branch as usize..]);
@@ -354,6 +355,21 @@ impl Ledger {
             return Err(format!("{xid} {branch} is undone before later ones"));
         }
         Ok(())
+    }
+
+    /// Branches of 3PC hear of a commit before any of them is ordered to commit.
+    fn hears_first(&self, transaction: Option<&Transaction>, order: &Order) -> Told<()> {
+        let pre_committed = transaction.is_some_and(|t| t.status() == Status::PreCommitted);
+        let (xid, branch) = (order.xid, order.branch.0);
+        match order.action {
+            Action::PreCommit if order.mode != Mode::ThreePhase || !pre_committed => Err(format!(
+                "{xid} {branch} is told to pre-commit, which is not its turn"
+            )),
+            Action::Commit if order.mode == Mode::ThreePhase && pre_committed => Err(format!(
+                "{xid} {branch} is ordered to commit before the others have heard of it"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn counts_agree(&self, state: &State) -> Told<()> {

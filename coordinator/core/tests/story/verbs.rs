@@ -87,7 +87,9 @@ impl World {
                 let detail = words.text().unwrap_or_default().to_owned();
                 Ok(Command::RollBack(RollBack { xid, detail }))
             }
-            verb @ ("finished" | "failed" | "unavailable" | "stuck") => self.outcome(verb, words),
+            verb @ ("finished" | "pre-committed" | "failed" | "unavailable" | "stuck") => {
+                self.outcome(verb, words)
+            }
             "repair" => self.repair(words),
             "expire" => Ok(Command::Expire),
             other => Err(format!("{other:?} is no verb")),
@@ -250,6 +252,7 @@ impl World {
             "failed" => Outcome::Failed(problem),
             "unavailable" => Outcome::Unavailable(problem),
             "stuck" => Outcome::Stuck(problem),
+            "pre-committed" => Outcome::PreCommitted,
             _ => Outcome::Finished,
         };
         Ok(Command::FinishBranch(FinishBranch {

@@ -122,6 +122,7 @@ fn status(transaction: &Transaction) -> String {
     match transaction.status() {
         Status::Active if transaction.commit_asked() => "active, its commit waits".into(),
         Status::Active => "active".into(),
+        Status::PreCommitted => "pre-committed".into(),
         Status::Committing => "committing".into(),
         Status::Committed => "committed".into(),
         Status::RollingBack => "rolling back".into(),
@@ -244,6 +245,7 @@ fn effect(effect: &Effect) -> String {
                 Action::RollBack => "roll back",
                 Action::RollBackForced => "roll back whatever the rows hold",
                 Action::Accept => "keep the rows",
+                Action::PreCommit => "pre-commit",
             };
             format!(
                 "order to {}: {action} {} {}, attempt {}, epoch {}{}{}",

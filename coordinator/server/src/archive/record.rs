@@ -160,6 +160,7 @@ fn status(status: BranchStatus) -> &'static str {
         BranchStatus::Stuck => "stuck",
         BranchStatus::Accepted => "accepted",
         BranchStatus::Skipped => "skipped",
+        BranchStatus::PreCommitted => "pre-committed",
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use accede_core::{BindResource, Command, DatabaseId, NameAction, ProcessId, Reply, Resource};
+use accede_core::{
+    BindResource, Command, DatabaseId, NameAction, ProcessId, Reply, Resource, State, Xid,
+};
 use accede_proto::v1::{
     Attached, BranchEvent, BranchRequest, Empty, OpenBranchSession, Refusal, branch_event,
     branch_request::Body,
@@ -291,7 +293,18 @@ impl Reader {
                 let ask = BranchAsk::Note(blocked.xid);
                 job(Command::Blocked(blocked), ask)
             }
-            Some(Body::AskEnded(wire)) => self.ask_ended(tag, &wire.xids).map(Some),
+            Some(Body::AskEnded(wire)) => {
+                let ended = |state: &State, xids: &[Xid]| {
+                    branch_event::Body::Ended(convert::ended(state, xids))
+                };
+                self.ask_about(tag, &wire.xids, ended).map(Some)
+            }
+            Some(Body::AskStanding(wire)) => {
+                let standing = |state: &State, xids: &[Xid]| {
+                    branch_event::Body::Standing(convert::standing(state, xids))
+                };
+                self.ask_about(tag, &wire.xids, standing).map(Some)
+            }
             Some(Body::Open(_)) => Err(Box::new(refusal::invalid(
                 "the session is open already; open another stream to show other resources",
             ))),
@@ -301,7 +314,14 @@ impl Reader {
         }
     }
 
-    fn ask_ended(&self, tag: u64, xids: &[u64]) -> Result<Job, Box<Refusal>> {
+    /// A question about transactions, answered once the state is known to be current: by a leader
+    /// that a majority has confirmed, after its own first entry.
+    fn ask_about(
+        &self,
+        tag: u64,
+        xids: &[u64],
+        answer: fn(&State, &[Xid]) -> branch_event::Body,
+    ) -> Result<Job, Box<Refusal>> {
         if xids.len() > ASK_ENDED {
             let what = "the list of transactions";
             return Err(Box::new(refusal::too_large(what, xids.len(), ASK_ENDED)));
@@ -310,10 +330,7 @@ impl Reader {
         let xids = xids?;
         let session = Arc::clone(&self.session);
         Ok(Job::Read(Box::new(move |state| match state {
-            Ok(state) => {
-                let ended = convert::ended(state, &xids);
-                session.push(tag, branch_event::Body::Ended(ended));
-            }
+            Ok(state) => session.push(tag, answer(state, &xids)),
             Err(trouble) => session.refuse(tag, refusal::of_trouble(&trouble)),
         })))
     }

@@ -1,11 +1,10 @@
 //! A participant: what it keeps, what is under way to and from it, and what it does, which is what
-//! the table of `alone.rs` lets it do.
+//! the table of `accede_core::alone` lets it do.
+
+use accede_core::alone::{Knows, May, Phase, may};
 
 use super::{Planted, log::Status};
-use crate::{
-    alone::{Knows, May, Phase, may},
-    rules::{Outcome, Party},
-};
+use crate::rules::{Outcome, Party};
 
 /// One participant with its branch.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
 //! Accede's three-phase commit: the coordinator is a replicated log, `PreCommitted` is one of its
-//! entries and irrevocable, and participants do alone what the table in `alone.rs` says.
+//! entries and irrevocable, and participants do alone what the table of `accede_core::alone` says.
 //!
 //! Messages come late, never, or several times; what is under way stays so until all of it is
 //! lost. A leader keeps no votes: it decides when every yes is under way to it, and whoever gave
@@ -15,8 +15,9 @@ use branch::Branch;
 use entries::Command;
 use log::{Log, Status};
 
+use accede_core::alone::{Knows, Phase};
+
 use crate::{
-    alone::{Knows, Phase},
     explorer::{Model, Next},
     limits::{self, Faults},
     rules::{Outcome, Party},

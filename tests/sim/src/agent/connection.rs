@@ -30,9 +30,13 @@ impl Agent {
         }
         self.session += 1;
         let databases = self.databases.iter().map(|number| &out.databases[*number]);
-        let shown = databases
-            .map(|database| (database.resource.clone(), database.id))
-            .collect();
+        let shown = databases.flat_map(|database| {
+            [
+                (database.resource.clone(), Some(database.id)),
+                (database.action.clone(), None),
+            ]
+        });
+        let shown = shown.collect();
         let tag = self.next_number();
         self.attach_tag = Some(tag);
         out.ask(self.me(), tag, Ask::Attach(shown));

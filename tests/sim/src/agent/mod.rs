@@ -6,12 +6,13 @@ mod connection;
 mod job;
 mod phase_one;
 mod phase_two;
+mod promises;
 
 use std::collections::BTreeMap;
 
 use accede_core::{Attempt, BranchId, Command, Epoch, ProcessId, Reply, RequestId};
 
-use self::{job::Job, phase_two::InHand};
+use self::{job::Job, phase_two::InHand, promises::Asked};
 use crate::{
     database::{BranchKey, LocalId, NotCommitted},
     message::{Address, Answer, Ask, Message, Peer},
@@ -49,6 +50,10 @@ pub(crate) enum AgentEvent {
     PhaseTwoDone(BranchKey, accede_core::Outcome),
     /// Looks for old markers.
     Sweep,
+    /// Looks for promises of which nothing was heard for long.
+    Alone,
+    /// Nobody has answered that question in time.
+    NoAnswer(u64),
 }
 
 /// The numbers that an answer to an order must echo.
@@ -78,6 +83,8 @@ pub(crate) struct Agent {
     /// The newest question of the sweeper, with the database it is about.
     sweep: Option<(u64, usize)>,
     sweeps: usize,
+    /// The newest question about promises.
+    asked: Option<(u64, Vec<Asked>)>,
 }
 
 impl Agent {
@@ -97,6 +104,7 @@ impl Agent {
             in_hand: BTreeMap::new(),
             sweep: None,
             sweeps: 0,
+            asked: None,
         }
     }
 
@@ -150,6 +158,8 @@ impl Agent {
             AgentEvent::PhaseTwo(key) => self.phase_two(out, key),
             AgentEvent::PhaseTwoDone(key, outcome) => self.phase_two_done(out, key, outcome),
             AgentEvent::Sweep => self.sweep(out),
+            AgentEvent::Alone => self.look_for_promises(out),
+            AgentEvent::NoAnswer(tag) => self.silence(out, tag),
         }
     }
 
@@ -177,6 +187,7 @@ impl Agent {
         match answer {
             Answer::Attached => self.attached(out, tag),
             Answer::Ended(ended) => self.swept(out, tag, &ended),
+            Answer::Standing(standings) => self.told(out, tag, &standings),
             Answer::Reply(reply) if self.deliveries.contains_key(&tag) => {
                 debug_assert!(!matches!(reply, Reply::Waiting(_)));
                 self.deliveries.remove(&tag);
@@ -198,6 +209,8 @@ impl Agent {
         self.connect(out);
         let ms = out.random.between(5_000, 10_000);
         out.agent_later(ms, self.me(), AgentEvent::Sweep);
+        let ms = out.random.between(1_000, 4_000);
+        out.agent_later(ms, self.me(), AgentEvent::Alone);
     }
 
     /// Dies: its connections end, and with them its local transactions.
@@ -227,6 +240,7 @@ impl Agent {
         self.deliveries.clear();
         self.in_hand.clear();
         self.sweep = None;
+        self.asked = None;
         for database in 0..out.databases.len() {
             let granted = out.databases[database].end_all(Some(self.number));
             out.wake(granted);

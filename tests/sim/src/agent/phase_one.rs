@@ -3,7 +3,7 @@
 
 use accede_core::{
     Blocked, BranchDone, BranchId, CheckLocks, Command, DoomBranch, Mode, Payload, RegisterBranch,
-    Rejection, Reply, RequestId, WithdrawBranch, Xid,
+    Rejection, Reply, RequestId, WithdrawBranch, Xid, alone,
 };
 
 use super::{
@@ -57,7 +57,7 @@ impl Agent {
             return;
         };
         job.attempts += 1;
-        if job.work.registers_first {
+        if job.work.registers_first || job.work.promises {
             return self.ask(out, number);
         }
         self.open_local(out, number);
@@ -162,7 +162,19 @@ impl Agent {
             let database = &out.databases[work.database];
             let resource = database.resource.clone();
             let wait_limit_ms = work.wait_limit_ms;
-            let command = if work.only_reads {
+            let command = if work.promises {
+                Command::RegisterBranch(RegisterBranch {
+                    xid: *xid,
+                    request,
+                    agent: self.process,
+                    resource: database.action.clone(),
+                    mode: Mode::ThreePhase,
+                    locks: Vec::new(),
+                    payload: Payload::from(&b"5"[..]),
+                    wait_limit_ms,
+                    holds_local_locks: false,
+                })
+            } else if work.only_reads {
                 Command::CheckLocks(CheckLocks {
                     xid: *xid,
                     request,
@@ -242,6 +254,9 @@ impl Agent {
         if job.work.registers_first {
             job.granted = Some((request, branch, give_up_at));
             return self.open_local(out, number);
+        }
+        if job.work.promises {
+            return self.send_commit(out, number, (request, branch, give_up_at));
         }
         // With the local locks and the row locks, this is the moment of the read.
         let (xid, local) = (job.xid, job.local);
@@ -368,13 +383,32 @@ impl Agent {
         let now = out.now;
         let database = &mut out.databases[job.work.database];
         if !database.up {
+            if job.work.promises {
+                // No connection was open that could have broken.
+                let answer = Some(Err(NotCommitted::GaveUp));
+                out.agent_later(1, me, AgentEvent::CommitAnswered(job_number, answer));
+            }
             return;
         }
         let resource = database.resource.clone();
         let read = database.read(local);
-        let (result, granted) = database.commit(local, (xid, branch), give_up_at, now);
+        let promises = job.work.promises;
+        let (result, granted) = match promises {
+            true => {
+                let promised = database.promise((xid, branch), give_up_at, now);
+                (promised.map(|()| Vec::new()), Vec::new())
+            }
+            false => database.commit(local, (xid, branch), give_up_at, now),
+        };
         out.wake(granted);
-        if let Ok(images) = &result {
+        if promises && result.is_ok() {
+            self.turned(
+                out,
+                (xid, branch),
+                (alone::Phase::Working, alone::Phase::Prepared),
+                false,
+            );
+        } else if let Ok(images) = &result {
             out.note(me.address, Some(xid), || {
                 format!("commits branch {} in {resource} locally", number(branch))
             });

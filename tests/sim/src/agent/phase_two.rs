@@ -1,7 +1,7 @@
 //! Phase two: one order at a time for a branch; a repeat meanwhile only changes the numbers that
 //! the answer will carry.
 
-use accede_core::{Action, Command, FinishBranch, Order, Outcome, Problem};
+use accede_core::{Action, Command, FinishBranch, Mode, Order, Outcome, Problem};
 
 use super::{Agent, AgentEvent, Numbers};
 use crate::{
@@ -13,8 +13,9 @@ use crate::{
 
 /// What is to be done with a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Job {
+pub(super) enum Job {
     Commit,
+    PreCommit,
     RollBack { was_done: bool, forced: bool },
 }
 
@@ -22,6 +23,8 @@ enum Job {
 #[derive(Debug)]
 pub(super) struct InHand {
     database: usize,
+    /// It promised something.
+    promised: bool,
     job: Job,
     numbers: Numbers,
     /// A newer order that asks for something else; runs if this one does not succeed.
@@ -32,10 +35,11 @@ impl Agent {
     /// Takes an order.
     pub(super) fn order(&mut self, out: &mut Outside, order: &Order) {
         let key: BranchKey = (order.xid, order.branch);
-        let place = out
-            .databases
-            .iter()
-            .position(|database| database.resource == order.resource);
+        let promised = order.mode == Mode::ThreePhase;
+        let place = out.databases.iter().position(|database| match promised {
+            true => database.action == order.resource,
+            false => database.resource == order.resource,
+        });
         let Some(database) = place.filter(|place| self.databases.contains(place)) else {
             return;
         };
@@ -45,6 +49,7 @@ impl Agent {
         };
         let job = match order.action {
             Action::Commit => Job::Commit,
+            Action::PreCommit => Job::PreCommit,
             Action::RollBack | Action::Accept => Job::RollBack {
                 was_done: order.was_done,
                 forced: false,
@@ -69,6 +74,7 @@ impl Agent {
             key,
             InHand {
                 database,
+                promised,
                 job,
                 numbers,
                 next: None,
@@ -87,18 +93,21 @@ impl Agent {
 
     /// The database does it; the answer follows.
     pub(super) fn phase_two(&mut self, out: &mut Outside, key: BranchKey) {
-        let Some(InHand { database, job, .. }) = self.in_hand.get(&key) else {
+        let Some(running) = self.in_hand.get(&key) else {
             return;
         };
-        let (place, job) = (*database, *job);
+        let (place, job, promised) = (running.database, running.job, running.promised);
         let outcome = if !out.databases[place].up {
             Outcome::Unavailable(problem("the database is down"))
         } else if out.goes_wrong(out.rates.failed_order) {
             Outcome::Failed(problem("the database refuses today"))
         } else if out.goes_wrong(out.rates.stuck_order) {
             Outcome::Stuck(problem("somebody must look at this"))
+        } else if promised {
+            self.order_of_promise(out, place, key, job)
         } else {
             match job {
+                Job::PreCommit => Outcome::Stuck(problem("nothing was promised")),
                 Job::Commit => commit(out, self.me(), place, key),
                 Job::RollBack { was_done, forced } => {
                     roll_back(out, self.me(), place, key, (was_done, forced))
@@ -134,6 +143,7 @@ impl Agent {
         out.note(self.me().address, Some(xid), || {
             let how = match &outcome {
                 Outcome::Finished => "finished".to_owned(),
+                Outcome::PreCommitted => "pre-committed".to_owned(),
                 other => format!("{other:?}"),
             };
             format!(
@@ -216,7 +226,7 @@ fn roll_back(
     }
 }
 
-fn problem(reason: &str) -> Problem {
+pub(super) fn problem(reason: &str) -> Problem {
     Problem {
         reason: reason.to_owned(),
         ..Problem::default()

@@ -43,9 +43,17 @@ impl Script {
         let crowded = out.plan.crowded;
         let random = &mut out.random;
         let mut steps = Vec::new();
+        // Some transactions are made of promises for the most part, most have none.
+        let promises = match crowded {
+            true => 0,
+            false => *random.pick(&[0, 0, 0, 300, 800]).unwrap_or(&0),
+        };
         for _ in 0..random.between(1, 3) {
             let parts = if random.chance(250) { 2 } else { 1 };
-            let work = (0..parts).map(|_| draw_work(random, databases, rows));
+            let work = (0..parts).map(|_| match random.chance(promises) {
+                true => draw_promise(random, databases),
+                false => draw_work(random, databases, rows),
+            });
             let mut work: Vec<Work> = work.collect();
             // Branches of one transaction are undone in the reverse of the order in which they
             // registered, so those that change one row must commit locally in that order.
@@ -53,7 +61,8 @@ impl Script {
                 change_different_rows(&mut work);
                 for part in &mut work {
                     let chance = if crowded { 700 } else { 150 };
-                    part.registers_first = !part.only_reads && random.chance(chance);
+                    part.registers_first =
+                        !part.only_reads && !part.promises && random.chance(chance);
                 }
             }
             steps.push(Step::Work(work));
@@ -107,6 +116,18 @@ fn change_different_rows(parts: &mut [Work]) {
     }
 }
 
+fn draw_promise(random: &mut Random, databases: u64) -> Work {
+    Work {
+        database: random.below(databases) as usize,
+        promises: true,
+        rows: Vec::new(),
+        only_reads: false,
+        registers_first: false,
+        wait_limit_ms: 0,
+        pause_ms: 0,
+    }
+}
+
 fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
     let only_reads = random.chance(150);
     // The first rows are hot, and the last one, which is changed in escrow.
@@ -143,6 +164,7 @@ fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
     };
     Work {
         database: random.below(databases) as usize,
+        promises: false,
         rows: changes,
         only_reads,
         registers_first: false,

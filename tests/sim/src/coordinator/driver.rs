@@ -334,7 +334,7 @@ impl Coordinator {
             count: waiters,
             limit,
         });
-        let open = counts.committing + counts.rolling_back + counts.stuck;
+        let open = counts.pre_committed + counts.committing + counts.rolling_back + counts.stuck;
         let branches = accede_core::limits::MAX_BRANCHES.min(MOST_BRANCHES);
         let (count, limit) = (process.orders.open(), open as usize * branches);
         out.tell(&News::Memory {

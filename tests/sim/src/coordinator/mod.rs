@@ -26,7 +26,7 @@ pub(crate) use self::machine::Applied;
 use self::{machine::Machine, orders::Orders};
 use crate::{
     agenda::Event,
-    message::{Address, Answer, Ask, Outcome, Peer},
+    message::{Address, Answer, Ask, Outcome, Peer, Shown},
     oracle::News,
     outside::Outside,
 };
@@ -74,7 +74,7 @@ struct Caller {
     tag: u64,
     command: Command,
     /// Attaches when its binding is logged.
-    attach: Option<Vec<(accede_core::Resource, accede_core::DatabaseId)>>,
+    attach: Option<Vec<Shown>>,
 }
 
 /// How a life ends.
@@ -332,7 +332,7 @@ impl Coordinator {
                     .orders
                     .in_progress(from.process, (xid, branch), out.now);
             }
-            read @ (Ask::Ended(_) | Ask::Outcome(_) | Ask::Stuck) => {
+            read @ (Ask::Ended(_) | Ask::Standing(_) | Ask::Outcome(_) | Ask::Stuck) => {
                 process.reads.push((from, tag, read));
                 self.plan_batch(out);
             }
@@ -375,25 +375,25 @@ impl Coordinator {
     }
 
     /// The resources of an agent are bound first; then it gets what waits for it.
-    fn attach(
-        &mut self,
-        out: &mut Outside,
-        peer: Peer,
-        tag: u64,
-        resources: Vec<(accede_core::Resource, accede_core::DatabaseId)>,
-    ) {
+    fn attach(&mut self, out: &mut Outside, peer: Peer, tag: u64, resources: Vec<Shown>) {
         let Some(process) = &mut self.process else {
             return;
         };
         let state = &process.log.machine().state;
-        let bound = |shown: &(accede_core::Resource, accede_core::DatabaseId)| {
-            state
-                .resources()
-                .any(|(name, id)| (name, id) == (&shown.0, &shown.1))
+        let bound = |(resource, database): &&Shown| match database {
+            Some(database) => {
+                let mut known = state.resources();
+                known.any(|(name, id)| (name, id) == (resource, database))
+            }
+            None => state.is_action(resource),
         };
         if let Some((resource, database)) = resources.iter().find(|r| !bound(r)).cloned() {
-            let bind = accede_core::BindResource { resource, database };
-            let command = Command::BindResource(bind);
+            let command = match database {
+                Some(database) => {
+                    Command::BindResource(accede_core::BindResource { resource, database })
+                }
+                None => Command::NameAction(accede_core::NameAction { action: resource }),
+            };
             self.queue(
                 out,
                 Caller {
@@ -436,6 +436,9 @@ fn read(state: &State, ask: &Ask) -> Answer {
                 None => state.whereabouts(**xid) == Whereabouts::Forgotten,
             };
             Answer::Ended(xids.iter().filter(ended).copied().collect())
+        }
+        Ask::Standing(xids) => {
+            Answer::Standing(xids.iter().map(|xid| state.standing(*xid)).collect())
         }
         Ask::Outcome(xid) => Answer::Outcome(match state.transaction(*xid) {
             Some(transaction) => transaction

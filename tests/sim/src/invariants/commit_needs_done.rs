@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use accede_core::{BranchId, BranchStatus, Decision, Effect, Xid};
+use accede_core::{BranchId, BranchStatus, Decision, Effect, Xid, alone::Phase};
 
 use super::Invariant;
 use crate::oracle::{Facts, News};
@@ -21,6 +21,14 @@ impl Invariant for CommitNeedsDone {
     fn check(&mut self, facts: &Facts, news: &News<'_>) -> Result<(), String> {
         match news {
             News::LocalCommit { xid, branch, .. } => {
+                self.committed_locally.insert((*xid, *branch));
+            }
+            News::Promise {
+                xid,
+                branch,
+                to: Phase::Prepared,
+                ..
+            } => {
                 self.committed_locally.insert((*xid, *branch));
             }
             News::Applied(step) => {

@@ -45,7 +45,8 @@ fn is_stale(facts: &Facts, step: &Step<'_>) -> bool {
         .branches()
         .get(finish.branch.0 as usize - 1)
         .map(|b| b.attempt());
-    finish.outcome != Outcome::Finished
+    // What is durable at a participant is so whoever asked.
+    !matches!(finish.outcome, Outcome::Finished | Outcome::PreCommitted)
         && (newest != Some(finish.attempt) || finish.epoch != facts.witness.epoch())
 }
 

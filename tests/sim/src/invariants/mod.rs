@@ -26,6 +26,7 @@ mod rows_restored;
 mod same_answer;
 mod same_ending;
 mod served_in_order;
+mod three_phases;
 mod unique_xids;
 
 use crate::{
@@ -49,6 +50,7 @@ pub(crate) fn all(databases: &[Database]) -> Vec<Box<dyn Invariant>> {
         Box::new(commit_needs_done::CommitNeedsDone::default()),
         Box::new(decisions_survive::DecisionsSurvive::default()),
         Box::new(same_ending::SameEnding),
+        Box::new(three_phases::ThreePhases::default()),
         Box::new(rows_restored::RowsRestored::new(databases)),
         Box::new(no_dirty_write::NoDirtyWrite::default()),
         Box::new(reads_committed::ReadsCommitted::default()),

@@ -1,4 +1,4 @@
-//! Nothing is left of a transaction that has ended: no undo record; and when everything is over,
+//! Nothing is left of a transaction that has ended: no undo record, no open promise; and when everything is over,
 //! no marker, no local lock, no row lock and no waiting request either.
 
 use super::Invariant;
@@ -19,6 +19,12 @@ fn look(facts: &Facts, database: &Database) -> Result<(), String> {
         let known = facts.witness.transaction(*xid).map(|t| t.status());
         return Err(format!(
             "{xid}: {what} of branch {} is left in {name}; the transaction is {known:?}",
+            branch.0
+        ));
+    }
+    if let Some(((xid, branch), phase)) = database.open_promise() {
+        return Err(format!(
+            "{xid}: the promise of branch {} in {name} is still {phase:?}",
             branch.0
         ));
     }

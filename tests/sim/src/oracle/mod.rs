@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use accede_core::{
     BranchId, Command, Decision, Effect, Effects, Entry, Reply, Resource, State, Transaction,
-    Waiter, Xid, codec,
+    Waiter, Xid,
+    alone::{Knows, Phase},
+    codec,
 };
 
 use self::locks::Locks;
@@ -75,6 +77,20 @@ pub(crate) enum News<'a> {
         images: &'a [Image],
         /// Rows that it read shared and relies on.
         read: &'a [usize],
+    },
+    /// A participant of 3PC went on.
+    Promise {
+        xid: Xid,
+        branch: BranchId,
+        from: Phase,
+        to: Phase,
+    },
+    /// A participant of 3PC heard what no fault leads to.
+    CannotBe {
+        xid: Xid,
+        branch: BranchId,
+        phase: Phase,
+        knows: Knows,
     },
     /// A branch was undone; before that its rows were as given.
     Undone {

@@ -196,6 +196,10 @@ fn golden() -> Vec<(Command, &'static str)> {
             finish(Outcome::Stuck(problem())),
             "0defcdab89674523010203e80704017201640173",
         ),
+        (
+            finish(Outcome::PreCommitted),
+            "0defcdab89674523010203e80708",
+        ),
         (Command::Expire, "0e"),
         (
             repair(None, RepairVerb::Retry),

@@ -1,37 +1,58 @@
-//! What a participant of Accede's three-phase commit does about what it knows, as a table: the
-//! model goes by it, and docs/three-phase.md shows it.
+//! What a participant of 3PC does about what it knows, as a table: agents, the simulator and the
+//! model all go by it, and docs/three-phase.md shows it.
 
-use std::fmt::Write as _;
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use crate::{
+    id::Xid,
+    reply::{Decision, Whereabouts},
+    state::State,
+    status::Status,
+};
 
 /// How far a participant is. Durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Phase {
+pub enum Phase {
+    /// It has not voted.
     Working,
+    /// It voted yes, and keeps its promise.
     Prepared,
+    /// It has heard that the commit is decided.
     PreCommitted,
+    /// It has committed.
     Committed,
+    /// It has given back what it reserved.
     Aborted,
 }
 
 /// What a participant knows of the transaction. All but silence is what the log has decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Knows {
+pub enum Knows {
+    /// Nothing: nobody answered in time.
     Silence,
+    /// It is not decided.
     Undecided,
+    /// The commit is decided, and participants are hearing of it.
     PreCommitted,
+    /// The commit is decided, and ordered.
     Committing,
+    /// The rollback is decided.
     RollingBack,
 }
 
 /// What a participant may do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum May {
+pub enum May {
     /// Vote yes or no, when it is asked, or abort by itself.
     Choose,
+    /// Give back what was reserved.
     Abort,
     /// Ask a coordinator node, repeat its yes, and wait as long as it takes.
     Ask,
+    /// Note durably that the commit is decided.
     PreCommit,
+    /// Turn the promise into what it was for.
     Commit,
     /// There is nothing left to do.
     Rest,
@@ -40,7 +61,8 @@ pub(crate) enum May {
 }
 
 impl Phase {
-    pub(crate) const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 5] = [
         Self::Working,
         Self::Prepared,
         Self::PreCommitted,
@@ -48,7 +70,9 @@ impl Phase {
         Self::Aborted,
     ];
 
-    fn text(self) -> &'static str {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
         match self {
             Self::Working => "not voted yet",
             Self::Prepared => "voted yes",
@@ -60,7 +84,8 @@ impl Phase {
 }
 
 impl Knows {
-    pub(crate) const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 5] = [
         Self::Silence,
         Self::Undecided,
         Self::PreCommitted,
@@ -68,13 +93,54 @@ impl Knows {
         Self::RollingBack,
     ];
 
-    fn text(self) -> &'static str {
+    /// For people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
         match self {
             Self::Silence => "nothing: no news in time",
             Self::Undecided => "undecided",
             Self::PreCommitted => "PreCommitted",
             Self::Committing => "Committing",
             Self::RollingBack => "RollingBack",
+        }
+    }
+}
+
+impl From<Status> for Knows {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Active => Self::Undecided,
+            Status::PreCommitted => Self::PreCommitted,
+            Status::Committing | Status::Committed | Status::Stuck(Decision::Commit) => {
+                Self::Committing
+            }
+            Status::RollingBack | Status::RolledBack | Status::Stuck(Decision::RollBack) => {
+                Self::RollingBack
+            }
+        }
+    }
+}
+
+/// What the coordinator can tell a participant that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It knows the transaction.
+    Known(Knows),
+    /// It never heard of it.
+    NeverBegun,
+    /// It ended too long ago to know how.
+    Forgotten,
+}
+
+impl State {
+    /// What a participant is told that asks about this transaction. To be answered by a leader
+    /// behind a read barrier alone.
+    #[must_use]
+    pub fn standing(&self, xid: Xid) -> Standing {
+        match (self.transaction(xid), self.whereabouts(xid)) {
+            (Some(transaction), _) => Standing::Known(transaction.status().into()),
+            (None, Whereabouts::NotBegun) => Standing::NeverBegun,
+            (None, Whereabouts::Forgotten | Whereabouts::Known) => Standing::Forgotten,
         }
     }
 }
@@ -94,7 +160,8 @@ impl May {
 }
 
 /// What a participant in this phase may do that knows this.
-pub(crate) fn may(phase: Phase, knows: Knows) -> May {
+#[must_use]
+pub const fn may(phase: Phase, knows: Knows) -> May {
     match (phase, knows) {
         (Phase::Working, Knows::Silence | Knows::Undecided) => May::Choose,
         (Phase::Working, Knows::RollingBack) => May::Abort,

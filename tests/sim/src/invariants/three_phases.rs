@@ -1,0 +1,190 @@
+//! Branches of 3PC: none is told of a commit, or commits, before the log says so; none aborts after
+//! that; all are told before the first is ordered to commit, unless one had its time; and no
+//! transaction waits for one that is away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use accede_core::{
+    Action, BranchId, BranchStatus, Command, Decision, Effect, Mode, Outcome, Reply, Status,
+    Timestamp, Xid,
+    alone::Phase,
+    limits::{GRACE_MS, PRE_COMMIT_WAIT_MS},
+};
+
+use super::Invariant;
+use crate::oracle::{Facts, News, Step};
+
+#[derive(Default)]
+pub(super) struct ThreePhases {
+    /// Transactions in which branches are hearing of the commit, since when.
+    hearing: BTreeMap<Xid, Timestamp>,
+    heard: BTreeSet<(Xid, BranchId)>,
+    /// Their orders to commit went out before.
+    ordered: BTreeSet<Xid>,
+}
+
+impl Invariant for ThreePhases {
+    fn name(&self) -> &'static str {
+        "three_phases"
+    }
+
+    fn check(&mut self, facts: &Facts, news: &News<'_>) -> Result<(), String> {
+        match news {
+            News::Promise {
+                xid,
+                branch,
+                from,
+                to,
+            } => went_on(facts, *xid, *branch, (*from, *to)),
+            News::CannotBe {
+                xid,
+                branch,
+                phase,
+                knows,
+            } => Err(format!(
+                "{xid}: branch {} is {phase:?} and hears {knows:?}",
+                branch.0
+            )),
+            News::Ordered(order) if order.action == Action::PreCommit => {
+                must_be_decided(facts, order.xid, order.branch, Decision::Commit)
+            }
+            News::Applied(step) => self.applied(facts, step),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn went_on(
+    facts: &Facts,
+    xid: Xid,
+    branch: BranchId,
+    (from, to): (Phase, Phase),
+) -> Result<(), String> {
+    match to {
+        Phase::Working | Phase::Prepared => return Ok(()),
+        Phase::PreCommitted => must_be_decided(facts, xid, branch, Decision::Commit)?,
+        Phase::Committed => {
+            must_be_decided(facts, xid, branch, Decision::Commit)?;
+            let status = facts.witness.transaction(xid).map(|t| t.status());
+            if from == Phase::Prepared && status == Some(Status::PreCommitted) {
+                let branch = branch.0;
+                return Err(format!(
+                    "{xid}: branch {branch} commits before all have heard of it"
+                ));
+            }
+        }
+        Phase::Aborted => must_be_decided(facts, xid, branch, Decision::RollBack)?,
+    }
+    match from {
+        Phase::Committed | Phase::Aborted => Err(format!(
+            "{xid}: branch {} goes from {from:?} to {to:?}",
+            branch.0
+        )),
+        Phase::Working | Phase::Prepared | Phase::PreCommitted => Ok(()),
+    }
+}
+
+fn must_be_decided(
+    facts: &Facts,
+    xid: Xid,
+    branch: BranchId,
+    decision: Decision,
+) -> Result<(), String> {
+    match facts.decisions.get(&xid) {
+        Some(decided) if *decided == decision => Ok(()),
+        decided => Err(format!(
+            "{xid}: branch {} goes by {decision:?}, decided is {decided:?}",
+            branch.0
+        )),
+    }
+}
+
+impl ThreePhases {
+    fn applied(&mut self, facts: &Facts, step: &Step<'_>) -> Result<(), String> {
+        let state = &facts.witness;
+        if let Command::FinishBranch(finish) = step.command
+            && matches!(finish.outcome, Outcome::PreCommitted | Outcome::Finished)
+        {
+            self.heard.insert((finish.xid, finish.branch));
+        }
+        for effect in step.effects {
+            match effect {
+                Effect::Decided {
+                    xid,
+                    decision: Decision::Commit,
+                } => {
+                    let of_promises = state.transaction(*xid).is_some_and(|t| {
+                        let mut branches = t.branches().iter();
+                        branches.any(|b| {
+                            b.mode() == Mode::ThreePhase && b.status() != BranchStatus::Withdrawn
+                        })
+                    });
+                    if of_promises {
+                        self.hearing.insert(*xid, state.now());
+                    }
+                }
+                Effect::Order(order)
+                    if order.mode == Mode::ThreePhase && order.action == Action::Commit =>
+                {
+                    self.may_be_ordered(facts, step, order.xid)?;
+                }
+                _ => {}
+            }
+        }
+        let gone = |xid: &Xid| {
+            let status = state.transaction(*xid).map(|t| t.status());
+            status != Some(Status::PreCommitted)
+        };
+        let hearing = self.hearing.keys().copied();
+        self.ordered.extend(hearing.filter(gone));
+        self.nobody_waits_for_ever(facts, step)
+    }
+
+    /// Every other one has heard of the commit, or had its time, or can never.
+    fn may_be_ordered(&self, facts: &Facts, step: &Step<'_>, xid: Xid) -> Result<(), String> {
+        let known = self.hearing.get(&xid);
+        let Some(since) = known.filter(|_| !self.ordered.contains(&xid)) else {
+            return Ok(());
+        };
+        let stuck = |c: &Command| match c {
+            Command::FinishBranch(c) => {
+                c.xid == xid && !matches!(c.outcome, Outcome::PreCommitted | Outcome::Finished)
+            }
+            Command::Repair(c) => c.xid == xid,
+            _ => false,
+        };
+        let had_time = facts.witness.now().since(*since) >= PRE_COMMIT_WAIT_MS;
+        let transaction = facts.witness.transaction(xid);
+        let mut branches = transaction.into_iter().flat_map(|t| t.branches());
+        let deaf = branches.find(|b| {
+            b.mode() == Mode::ThreePhase
+                && b.status() != BranchStatus::Withdrawn
+                && !self.heard.contains(&(xid, b.id()))
+        });
+        match deaf {
+            Some(branch) if !had_time && !stuck(step.command) => Err(format!(
+                "{xid}: orders to commit go out, but branch {} has not heard of the commit",
+                branch.id().0
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn nobody_waits_for_ever(&self, facts: &Facts, step: &Step<'_>) -> Result<(), String> {
+        let expired = *step.command == Command::Expire && *step.reply == Reply::Ok;
+        if !expired {
+            return Ok(());
+        }
+        let state = &facts.witness;
+        for (xid, since) in &self.hearing {
+            let waits = state.transaction(*xid).map(|t| t.status()) == Some(Status::PreCommitted);
+            // The grace of the newest leader is not over for longer than this.
+            if waits && state.now().since(*since) > PRE_COMMIT_WAIT_MS + GRACE_MS {
+                return Err(format!(
+                    "{xid}: still waits for one that has not heard of the commit"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
