@@ -49,10 +49,10 @@ pub use store::postgres::{
 #[doc = include_str!("../../docs/xa.md")]
 struct XaPage;
 
-/// AT on MariaDB: what stands at the top of this crate for PostgreSQL.
+/// AT and XA on MariaDB: what stands at the top of this crate for PostgreSQL.
 pub mod mariadb {
     pub use crate::store::mariadb::{
-        AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction,
+        AtPool, AtPoolBuilder, AtSavepoint, AtTransaction, FencedTransaction, XaPool, XaTransaction,
     };
 }
 

@@ -133,6 +133,24 @@ pub const XA_BAR_ATTEMPTS: u32 = 10;
 /// How long each time it waits for that agent, before it looks again.
 pub const XA_BAR_LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// How long a rollback or commit of an XA branch waits on MariaDB before it looks again for what
+/// another session may still hold.
+pub const XA_LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a connection on which a branch was prepared on MariaDB is kept for the branch's order.
+/// Then it is closed, and any agent can end the branch.
+pub const XA_PARKED: Duration = Duration::from_secs(2);
+
+/// How long a transaction waits for a connection before one of those is closed to make room.
+pub const XA_PARKED_YIELD: Duration = Duration::from_millis(50);
+
+/// After which silence MariaDB ends a session on which a branch is prepared: of an agent that
+/// hangs, or whose machine is gone.
+pub const XA_SESSION_SILENCE: Duration = Duration::from_secs(10);
+
+/// Prepared transactions on MariaDB whose age is remembered: the database does not know it.
+pub const MAX_PREPARED_SEEN: usize = 10_000;
+
 /// From how many percent of `max_prepared_transactions` on the agent warns.
 pub const PREPARED_WARN_PERCENT: u64 = 80;
 
@@ -159,6 +177,7 @@ const _: () = {
     assert!(PHASE_TWO_LOCK_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
     // One question is over before the next one is due.
     assert!(BLOCKED_QUESTION.as_millis() < BLOCKED_AGAIN.as_millis());
+    assert!(XA_PARKED.as_millis() < XA_SESSION_SILENCE.as_millis());
     assert!(BLOCKED_AFTER.as_millis() < LOCK_WAIT.as_millis());
     assert!(BUSY_STEP.as_millis() < BLOCKED_AFTER.as_millis());
     assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1);

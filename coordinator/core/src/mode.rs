@@ -68,11 +68,11 @@ impl Mode {
         matches!(self.place(), Place::Database)
     }
 
-    /// Whether a branch carries a payload, which comes back with its orders. What AT and XA need
-    /// lies in the database.
+    /// Whether a branch may carry a payload, which comes back with its orders: an action's
+    /// arguments, the database's name for what XA prepared. What AT needs lies in the database.
     #[must_use]
     pub const fn takes_payload(self) -> bool {
-        matches!(self.place(), Place::Action)
+        !matches!(self, Self::At)
     }
 
     pub(crate) const fn place(self) -> Place {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use shop_api::v1::Item;
+use sqlx::Row as _;
 
 use crate::{args::DatabaseUrls, pool::Pool};
 
@@ -321,11 +322,28 @@ fn price(product: i64) -> i64 {
 
 /// Transactions that are prepared in this database.
 async fn prepared(pool: &Pool) -> Result<i64> {
-    let Pool::Postgres(_) = pool else {
-        return Ok(0);
+    let count: Vec<(i64,)> = match pool {
+        Pool::Postgres(_) => {
+            let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
+            pool.rows(sql).await?
+        }
+        // The list is of the whole server; a name has the database's own id in it.
+        Pool::MariaDb(pool) => {
+            let id: Option<String> =
+                sqlx::query_scalar("SELECT CAST(MAX(database_id) AS CHAR) FROM accede_meta")
+                    .fetch_one(pool)
+                    .await?;
+            let id = id.unwrap_or_default().replace('-', "");
+            let listed = sqlx::raw_sql("XA RECOVER").fetch_all(pool).await?;
+            let mut count = 0;
+            for row in &listed {
+                let name: Vec<u8> = row.try_get_unchecked("data")?;
+                count += i64::from(String::from_utf8_lossy(&name).contains(&id));
+            }
+            vec![(count,)]
+        }
+        Pool::Sqlite(_) => Vec::new(),
     };
-    let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
-    let count: Vec<(i64,)> = pool.rows(sql).await?;
     Ok(count.iter().map(|(count,)| count).sum())
 }
 

@@ -30,7 +30,6 @@ impl ShopMode {
     /// One sentence for people.
     pub fn check(self, kind: DatabaseKind) -> Result<(), String> {
         let why = match (self, kind) {
-            (Self::Xa, DatabaseKind::MariaDb) => "there is XA on PostgreSQL only, so far",
             (Self::Xa, DatabaseKind::Sqlite) => "SQLite cannot prepare a transaction",
             _ => return Ok(()),
         };

@@ -185,7 +185,7 @@ impl RmAgentBuilder {
                 .iter()
                 .any(|act| act.database.as_ref() == Some(&name));
             // Branches of XA have fences, too, and may be those of an agent before.
-            let keeps_fences = has_actions || matches!(described, Described::Postgres(_));
+            let keeps_fences = has_actions || !matches!(described, Described::Sqlite(_));
             let place = name.clone();
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
             let (database, connections): (Arc<dyn Database>, u32) = match described {

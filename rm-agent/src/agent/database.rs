@@ -52,18 +52,24 @@ pub(super) trait Database: Send + Sync + 'static {
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
 
-    /// Durably commits the prepared transaction of an XA branch.
-    fn commit_prepared(&self, _: BranchKey) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+    /// Durably commits the prepared transaction of an XA branch, which was registered with this
+    /// payload.
+    fn commit_prepared<'a>(
+        &'a self,
+        _: BranchKey,
+        _payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         no_xa()
     }
 
     /// Durably rolls the prepared transaction of an XA branch back, or bars it from being
     /// prepared.
-    fn roll_back_prepared(
-        &self,
+    fn roll_back_prepared<'a>(
+        &'a self,
         _: BranchKey,
+        _payload: &'a [u8],
         _: UndoPolicy,
-    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         no_xa()
     }
 

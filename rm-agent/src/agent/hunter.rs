@@ -11,10 +11,7 @@ use std::{
 
 use accede_proto::{Xid, v1::ended::State};
 
-use super::{
-    database::{BranchKey, PreparedOnes},
-    resource::Resource,
-};
+use super::{database::PreparedOnes, resource::Resource};
 use crate::limits::PREPARED_WARN_PERCENT;
 
 /// What is remembered from one sweep to the next.
@@ -22,9 +19,9 @@ use crate::limits::PREPARED_WARN_PERCENT;
 pub(super) struct Hunter {
     /// Orphans of the round before. A branch may be finished between the look into the database
     /// and the coordinator's answer, so one round is no proof.
-    suspects: BTreeSet<BranchKey>,
+    suspects: BTreeSet<String>,
     /// Orphans that were named in the log.
-    reported: BTreeSet<BranchKey>,
+    reported: BTreeSet<String>,
 }
 
 impl Hunter {
@@ -52,26 +49,26 @@ impl Hunter {
         let mut suspects = BTreeSet::new();
         let mut confirmed = BTreeSet::new();
         for one in &found.old {
-            let state = match states.get(&one.key.xid) {
+            let state = match states.get(&one.xid) {
                 Some(State::Ended) => "has ended",
                 Some(State::NeverBegun) => "was never begun",
                 _ => continue,
             };
-            suspects.insert(one.key);
-            if !self.suspects.contains(&one.key) {
+            suspects.insert(one.name.clone());
+            if !self.suspects.contains(&one.name) {
                 continue;
             }
-            confirmed.insert(one.key);
-            if !self.reported.contains(&one.key) {
+            confirmed.insert(one.name.clone());
+            if !self.reported.contains(&one.name) {
                 tracing::error!(
-                    xid = %one.key.xid,
-                    branch = one.key.branch,
+                    xid = %one.xid,
+                    branch = one.branch,
                     resource = %resource.name,
                     age = ?one.age,
                     name = %one.name,
                     "OrphanPrepared: the transaction of a prepared branch {state}; the database \
                      or the coordinator went back in time. It keeps its locks. Find out how the \
-                     transaction ended and run COMMIT PREPARED or ROLLBACK PREPARED by hand"
+                     transaction ended and commit it or roll it back by hand, by this name"
                 );
             }
         }
@@ -97,7 +94,8 @@ mod tests {
     fn one(number: u64) -> PreparedOne {
         let xid = Xid::from_u64(number).expect("not zero");
         PreparedOne {
-            key: BranchKey { xid, branch: 1 },
+            xid,
+            branch: Some(1),
             name: format!("accede:x:{number:016x}:1"),
             age: Duration::from_secs(3600),
         }

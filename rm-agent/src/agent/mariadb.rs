@@ -6,7 +6,8 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, MySqlConnection, MySqlPool};
 
 use super::database::{
-    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, UndoPolicy, sort,
+    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
+    UndoPolicy, sort,
 };
 use crate::store::mariadb::{AtPool, phase_two};
 
@@ -88,5 +89,31 @@ impl Database for MariaDb {
         branches: &'a [BranchKey],
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::purge_markers(self.pool(), ledger, branches))
+    }
+
+    fn commit_prepared<'a>(
+        &'a self,
+        branch: BranchKey,
+        payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(phase_two::commit_prepared(&self.0, branch, payload))
+    }
+
+    fn roll_back_prepared<'a>(
+        &'a self,
+        branch: BranchKey,
+        payload: &'a [u8],
+        policy: UndoPolicy,
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        let work = phase_two::roll_back_prepared(&self.0, branch, payload, policy);
+        Box::pin(work)
+    }
+
+    fn prepared(
+        &self,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<PreparedOnes, PhaseTwoError>> {
+        Box::pin(phase_two::prepared(&self.0, older_than, limit))
     }
 }

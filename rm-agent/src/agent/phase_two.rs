@@ -101,9 +101,12 @@ impl AtOnce {
                 within(limit, database.roll_back(branch, was_done, policy)).await
             }
             Self::End(database) => {
+                let payload = &task.work.payload;
                 let end = match task.work.job {
-                    Job::Commit => database.commit_prepared(branch),
-                    Job::RollBack { policy, .. } => database.roll_back_prepared(branch, policy),
+                    Job::Commit => database.commit_prepared(branch, payload),
+                    Job::RollBack { policy, .. } => {
+                        database.roll_back_prepared(branch, payload, policy)
+                    }
                 };
                 within(limit, end).await
             }

@@ -91,15 +91,20 @@ impl Database for Postgres {
         Box::pin(phase_two::purge_markers(self.pool(), ledger, branches))
     }
 
-    fn commit_prepared(&self, branch: BranchKey) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+    fn commit_prepared<'a>(
+        &'a self,
+        branch: BranchKey,
+        _: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::commit_prepared(&self.0, branch))
     }
 
-    fn roll_back_prepared(
-        &self,
+    fn roll_back_prepared<'a>(
+        &'a self,
         branch: BranchKey,
+        _: &'a [u8],
         policy: UndoPolicy,
-    ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::roll_back_prepared(&self.0, branch, policy))
     }
 

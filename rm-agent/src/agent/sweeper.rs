@@ -130,7 +130,7 @@ impl Sweeper {
         let states = if found.old.is_empty() {
             HashMap::new()
         } else {
-            let xids = found.old.iter().map(|one| one.key.xid).collect();
+            let xids = found.old.iter().map(|one| one.xid).collect();
             self.ask(session, xids).await?
         };
         self.hunter.conclude(&self.resource, &found, &states);

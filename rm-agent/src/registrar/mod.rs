@@ -33,7 +33,7 @@ pub struct Registration {
     /// Rows to whose columns the branch only added something, and can take that away
     /// again. None of them is in `row_locks`.
     pub escrow_locks: Vec<EscrowLock>,
-    /// What comes back with every order; empty in AT and XA.
+    /// What comes back with every order; empty in AT.
     pub payload: Bytes,
     /// How long the request may wait for other transactions' row locks.
     pub wait_limit: Duration,

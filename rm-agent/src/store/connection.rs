@@ -18,7 +18,10 @@ pub(super) trait Lendable: sqlx::Database {
     type Session: Default + Send;
 
     /// Ends whatever transaction is open, so that the connection may be reused.
-    fn roll_back(connection: &mut Self::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>>;
+    fn roll_back<'c>(
+        connection: &'c mut Self::Connection,
+        session: &'c mut Self::Session,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 }
 
 /// A pool, and those of its connections that are kept at hand.
@@ -285,7 +288,10 @@ impl<DB: Lendable> Held<DB> {
     /// When the connection broke; then the database rolls back by itself.
     pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         if !self.clean && self.connection.is_some() {
-            DB::roll_back(self.get()).await?;
+            self.touched = true;
+            if let Some(connection) = self.connection.as_mut() {
+                DB::roll_back(connection, &mut self.session).await?;
+            }
             self.clean();
         }
         Ok(())
@@ -312,20 +318,25 @@ impl<DB: Lendable> Held<DB> {
         }
     }
 
+    /// Moves the connection on, with whatever is open on it. Here is none afterwards.
+    pub(super) fn take(&mut self) -> Self {
+        Self {
+            connection: self.connection.take(),
+            clean: std::mem::replace(&mut self.clean, true),
+            touched: true,
+            lender: self.lender.take(),
+            session: std::mem::take(&mut self.session),
+            loans: self.loans,
+        }
+    }
+
     /// For destructors: rolls back in the background if there is a runtime,
     /// else the connection is closed, which rolls back too.
     pub(super) fn abandon(&mut self) {
         if self.clean {
             return;
         }
-        let mut held = Self {
-            connection: self.connection.take(),
-            clean: false,
-            touched: true,
-            lender: self.lender.take(),
-            session: DB::Session::default(),
-            loans: self.loans,
-        };
+        let mut held = self.take();
         if held.connection.is_none() {
             return;
         }

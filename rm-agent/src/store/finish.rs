@@ -141,10 +141,12 @@ pub(crate) struct PreparedOnes {
 /// A prepared transaction of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PreparedOne {
-    pub(crate) key: BranchKey,
+    pub(crate) xid: Xid,
+    /// Its number, where the name tells it.
+    pub(crate) branch: Option<u32>,
     /// The database's name for it.
     pub(crate) name: String,
-    /// By the database's clock.
+    /// By the database's clock, or since it was seen first.
     pub(crate) age: Duration,
 }
 

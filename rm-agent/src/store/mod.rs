@@ -5,6 +5,8 @@ pub(crate) mod fence;
 #[cfg(test)]
 #[macro_use]
 mod test_tcc;
+#[macro_use]
+mod xa;
 
 mod connection;
 pub(crate) mod finish;
@@ -15,6 +17,9 @@ pub(crate) mod postgres;
 mod retry;
 mod savepoint;
 pub(crate) mod sqlite;
+mod state;
+#[cfg(test)]
+mod test_polled;
 #[cfg(test)]
 mod test_proxy;
 #[cfg(test)]

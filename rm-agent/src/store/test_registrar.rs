@@ -6,6 +6,7 @@ use std::{
 };
 
 use accede_proto::Xid;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -48,6 +49,7 @@ pub(crate) struct TestRegistrar {
     /// The newest registration. Locks in escrow exclude nobody here.
     last: Mutex<Option<Registration>>,
     last_check: Mutex<Option<RowCheck>>,
+    payloads: Mutex<HashMap<(Xid, u32), Bytes>>,
     pub(crate) waiting: Notify,
 }
 
@@ -149,6 +151,12 @@ impl TestRegistrar {
         self.events.lock().push(event);
     }
 
+    /// What comes back with the branch's orders; empty, if it was not registered.
+    pub(crate) fn payload(&self, xid: Xid, branch: u32) -> Bytes {
+        let payloads = self.payloads.lock();
+        payloads.get(&(xid, branch)).cloned().unwrap_or_default()
+    }
+
     async fn refusal(&self, xid: Option<Xid>) -> Result<Duration, Refused> {
         let answer = self.answers.lock().pop_front();
         match answer {
@@ -206,6 +214,8 @@ impl Registrar for TestRegistrar {
             }
             self.push(Event::Registered(xid, branch, registration.row_locks.len()));
             drop(locks);
+            let payload = registration.payload.clone();
+            self.payloads.lock().insert((xid, branch), payload);
             Ok(Registered { branch, give_up })
         })
     }

@@ -1,10 +1,12 @@
-//! The agent with a real PostgreSQL and a coordinator whose answers the test gives.
+//! The agent with a real PostgreSQL or MariaDB and a coordinator whose answers the test gives.
 
 #[path = "../../../link/tests/support/coordinator.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod coordinator;
+mod mariadb;
 mod postgres;
 mod xa;
+mod xa_mariadb;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -30,9 +30,7 @@ fn check(command: &RegisterBranch) -> Result<(), Rejection> {
         ));
     }
     if !command.payload.is_empty() && !command.mode.takes_payload() {
-        return Err(Rejection::Malformed(
-            "branches of AT and XA carry no payload",
-        ));
+        return Err(Rejection::Malformed("branches of AT carry no payload"));
     }
     Ok(())
 }

@@ -68,8 +68,9 @@ fn a_mode_takes_what_belongs_to_it() {
     let mut w = World::new();
     let xid = w.begin();
     for mode in Mode::ALL {
-        let (database, action) = (mode.takes_row_locks(), mode.takes_payload());
-        assert_ne!(database, action);
+        let database = mode.takes_row_locks();
+        assert_eq!(database, matches!(mode, Mode::At | Mode::Xa));
+        assert_eq!(mode.takes_payload(), mode != Mode::At);
         let locks = vec![LockKey::from(&b"1"[..]).into()];
         let place = if database { "a" } else { "freeze" };
         let plain = RegisterBranch {
@@ -88,7 +89,7 @@ fn a_mode_takes_what_belongs_to_it() {
         );
         assert_eq!(
             registered(&w.apply(Command::RegisterBranch(with_payload))),
-            action
+            mode.takes_payload()
         );
         assert!(
             registered(&w.apply(Command::RegisterBranch(plain))),

@@ -157,7 +157,7 @@ pub(super) const PAYLOAD_BYTES: Metric = gauge(
     "accede_payload_bytes",
     "",
     "bytes",
-    "Arguments kept for branches of TCC, Saga and 3PC that are not over.",
+    "Payloads kept for branches that are not over: arguments of TCC, Saga and 3PC, a few bytes of XA on MariaDB.",
 );
 pub(super) const WORKERS: Metric = gauge(
     "accede_workers",

@@ -34,14 +34,14 @@ pub(crate) async fn open(
     let kind = DatabaseKind::of(url)?;
     mode.check(kind).map_err(anyhow::Error::msg)?;
     let agent = match kind {
-        DatabaseKind::Postgres if mode == ShopMode::Xa => agent.pool(RESOURCE, xa::pool(url)),
+        _ if mode == ShopMode::Xa => xa::database(agent, kind, url),
         DatabaseKind::Postgres => agent.postgres(RESOURCE, url),
         DatabaseKind::MariaDb => agent.mariadb(RESOURCE, url),
         DatabaseKind::Sqlite => agent.sqlite(RESOURCE, url),
     };
     let (agent, store) = match mode {
         ShopMode::At => at::open(agent, kind).await?,
-        ShopMode::Xa => xa::open(agent).await?,
+        ShopMode::Xa => xa::open(agent, kind).await?,
         ShopMode::Tcc => tcc::open(agent, kind).await?,
     };
     create_tables(&agent, kind).await?;

@@ -284,7 +284,7 @@ const HARMLESS: &[&str] = &[
 
 /// Whether this function, by its name in small letters, is known to be harmless.
 /// `LAST_INSERT_ID` is when it has no argument.
-fn is_harmless(name: &str, has_arguments: bool) -> bool {
+pub(crate) fn is_harmless(name: &str, has_arguments: bool) -> bool {
     HARMLESS.contains(&name) || name == "last_insert_id" && !has_arguments
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod analysis;
 mod change;
-mod functions;
+pub(crate) mod functions;
 pub(crate) mod insert;
 pub(crate) mod lexer;
 pub(crate) mod statement;

@@ -11,9 +11,10 @@ use futures_util::TryStreamExt as _;
 use sqlx::{Executor as _, MySqlConnection};
 
 use super::{
+    connection::Held,
     error_number,
     pool::AtPool,
-    session::{self, BEFORE_COMMIT, Session},
+    session::{self, Session},
 };
 use crate::{
     at::{mysql::quote_qualified, undo::Changes},
@@ -22,6 +23,7 @@ use crate::{
     error::Error,
     limits,
     registrar::Registered,
+    store::outcome::Outcome,
 };
 
 /// What a branch keeps beside its open local transaction.
@@ -154,12 +156,31 @@ pub(super) fn commit_error(xid: Xid, error: sqlx::Error, certain: bool) -> Error
     }
 }
 
-/// Sends the message that commits. On an error: whether the local transaction certainly
-/// did not commit. It did not if the undo record was refused, for then the database
-/// reads no further.
+/// Tells the coordinator what became of a branch whose last message failed, and frees the
+/// connection.
+pub(super) async fn settle(
+    outcome: Outcome,
+    held: &mut Held,
+    (error, certain): (sqlx::Error, bool),
+) -> Error {
+    let error = commit_error(outcome.xid(), error, certain);
+    if certain {
+        outcome.withdrawn();
+        // The connection is closed if this fails, which rolls back as well.
+        let _ = held.roll_back().await;
+    } else {
+        outcome.doomed(error.to_string());
+    }
+    error
+}
+
+/// Sends the message that commits or prepares, after `before` other statements. On an error:
+/// whether the local transaction certainly did not commit. It did not if one of those was refused,
+/// for then the database reads no further.
 pub(super) async fn send_commit(
     connection: &mut MySqlConnection,
     message: String,
+    before: usize,
 ) -> Result<(), (sqlx::Error, bool)> {
     let mut steps = connection.fetch_many(sqlx::raw_sql(sqlx::AssertSqlSafe(message)));
     let mut ended = 0;
@@ -167,11 +188,11 @@ pub(super) async fn send_commit(
         match steps.try_next().await {
             Ok(Some(_)) => ended += 1,
             Ok(None) => return Ok(()),
-            // COMMIT has ended well.
-            Err(_) if ended > BEFORE_COMMIT => return Ok(()),
+            // The statement that counts has ended well.
+            Err(_) if ended > before => return Ok(()),
             Err(error) => {
                 let said = error_number(&error).is_some();
-                return Err((error, ended < BEFORE_COMMIT && said));
+                return Err((error, ended < before && said));
             }
         }
     }

@@ -17,6 +17,7 @@ use super::{
     pool::AtPool,
     savepoint::AtSavepoint,
     transaction::{AtTransaction, Step},
+    xa::XaTransaction,
 };
 use crate::at::mysql::analysis::split;
 
@@ -168,4 +169,5 @@ macro_rules! executor {
 
 executor!(&'c mut AtTransaction, connection);
 executor!(&'c mut AtSavepoint<'_>, connection);
+executor!(&'c mut XaTransaction, connection);
 executor!(&'c AtPool, plain);

@@ -14,7 +14,7 @@ use super::{
     failure::connection_is_lost,
     phase_two::failure,
     pool::AtPool,
-    session::{self, Session},
+    session::{self, BEFORE_COMMIT, Session},
 };
 use crate::{
     at::mysql::quote_qualified,
@@ -106,7 +106,11 @@ impl Fences for AtPool {
                 in_time(&begun.session, begun.at, tried.sent, tried.give_up),
             );
             let backend = begun.session.backend;
-            let commit = send_commit(transaction.held.get(), session::commit(&insert));
+            let commit = send_commit(
+                transaction.held.get(),
+                session::commit(&insert),
+                BEFORE_COMMIT,
+            );
             let committed = Watch::new(self, Some(xid), backend).over(commit).await;
             match committed {
                 Ok(()) => {
@@ -199,7 +203,7 @@ impl Fences for AtPool {
 }
 
 /// A text in a message, whatever is in it.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     let mut literal = String::from("CONVERT(X'");
     for byte in value.bytes() {
         for digit in [byte >> 4, byte & 15] {

@@ -1,4 +1,4 @@
-//! AT on MariaDB.
+//! AT and XA on MariaDB.
 
 mod branch;
 mod builder;
@@ -22,12 +22,14 @@ pub(crate) mod schema;
 mod session;
 mod start_check;
 mod transaction;
+mod xa;
 
 pub use builder::AtPoolBuilder;
 pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;
+pub use xa::{XaPool, XaTransaction};
 
 use failure::error_number;
 

@@ -9,10 +9,12 @@ mod report;
 mod rows;
 mod sweep;
 mod table;
+mod xa;
 
 use sqlx::{MySqlPool, Row as _};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
+pub(crate) use xa::{commit_prepared, prepared, roll_back_prepared};
 
 use super::{connection::Held, error_number, pool::AtPool, session::send};
 use crate::{

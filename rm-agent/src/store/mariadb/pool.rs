@@ -20,6 +20,7 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
+    xa::{Known, Parked, XaPool},
 };
 use crate::{
     context::Kind,
@@ -69,6 +70,8 @@ struct Inner {
     lock_wait: Duration,
     full_images: bool,
     questions: Semaphore,
+    xa: Known,
+    parked: Parked,
 }
 
 impl fmt::Debug for AtPool {
@@ -107,6 +110,8 @@ impl AtPool {
             lock_wait,
             full_images,
             questions: Semaphore::new(1),
+            xa: Known::default(),
+            parked: Parked::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -139,6 +144,21 @@ impl AtPool {
     /// One of them, which comes back to them by itself.
     pub(super) async fn lend_to_finish(&self) -> Result<Held, sqlx::Error> {
         self.inner.finisher.lend().await
+    }
+
+    /// A pool whose branches the database prepares, over the same connections.
+    #[must_use]
+    pub fn xa(&self) -> XaPool {
+        XaPool::new(self.clone())
+    }
+
+    pub(super) fn xa_known(&self) -> &Known {
+        &self.inner.xa
+    }
+
+    /// Connections on which a branch is prepared.
+    pub(super) fn parked(&self) -> &Parked {
+        &self.inner.parked
     }
 
     pub(super) fn planner(&self) -> &Planner {
@@ -210,14 +230,14 @@ impl AtPool {
     }
 
     /// A connection for a branch, or for work outside of any transaction.
-    async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
+    pub(super) async fn acquire(&self, kind: Kind) -> Result<Held, sqlx::Error> {
         let watch = Watch::new(self, kind.xid(), None);
         Ok(watch.over(self.lend()).await?)
     }
 
     /// A connection of the application's pool.
     pub(super) async fn lend(&self) -> Result<Held, Error> {
-        match self.inner.lender.lend().await {
+        match self.inner.parked.yield_to(self.inner.lender.lend()).await {
             Err(sqlx::Error::PoolTimedOut) => {
                 Err(self.inner.lender.why_none(&self.inner.resource).await)
             }

@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt as _;
 use sqlx::{Executor as _, MySqlConnection, Row as _, mysql::MySqlRow};
 
-use super::branch::Branch;
+use super::{branch::Branch, xa::XaName};
 use crate::error::Error;
 
 /// Settings with which statements or values read otherwise than this library expects.
@@ -45,6 +45,10 @@ pub(super) const COMMIT: &str = "COMMIT; \
 /// one that began.
 pub(super) const COMMIT_WHOLE: &str = "RELEASE SAVEPOINT accede_begun; COMMIT; \
      SET SESSION innodb_lock_wait_timeout = DEFAULT, autocommit = DEFAULT";
+
+/// What an XA transaction sets for itself goes back to the default.
+pub(super) const XA_SETTINGS: &str =
+    "SET SESSION innodb_lock_wait_timeout = DEFAULT, wait_timeout = DEFAULT";
 
 /// Commits a branch, whose undo record `insert` writes. Fails at once if the local
 /// transaction is not the one that the branch began.
@@ -138,16 +142,52 @@ pub(super) fn read(row: &MySqlRow, database: &str) -> Result<Session, Error> {
             "the session has gone over to the database {current:?}; do without USE"
         ));
     }
-    let flush = value(8)?;
-    if flush != "1" && flush != "3" {
-        return wrong(format!(
-            "innodb_flush_log_at_trx_commit is {flush}: a crash would lose commits that were \
-             reported as done; set it to 1"
-        ));
-    }
+    check_flush(&value(8)?)?;
     Ok(Session {
         began: value(6)?,
         backend: value(9)?.parse().ok(),
         increment: value(7)?.parse().unwrap_or(1),
+    })
+}
+
+fn check_flush(setting: &str) -> Result<(), Error> {
+    if matches!(setting, "1" | "3") {
+        return Ok(());
+    }
+    Err(Error::Configuration(format!(
+        "innodb_flush_log_at_trx_commit is {setting}: a crash would lose commits that were \
+         reported as done; set it to 1"
+    )))
+}
+
+/// Opens the local transaction of a branch of XA: one message, whose row [`read_xa`] takes.
+pub(super) fn begin_xa(lock_timeout_s: u64, name: &XaName) -> String {
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}; \
+         SELECT CAST(@@session.sql_mode AS CHAR), \
+         CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), CAST(SYSDATE(6) AS CHAR), \
+         CAST(CONNECTION_ID() AS CHAR); XA START {name}"
+    )
+}
+
+/// What the database said when the branch began, if its words can be told apart in such a session.
+pub(super) fn read_xa(row: &MySqlRow) -> Result<Session, Error> {
+    let value = |index: usize| -> Result<String, Error> {
+        row.try_get(index)
+            .map_err(Error::database("reading the session's settings"))
+    };
+    let modes = value(0)?;
+    let misread = ["ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"];
+    if let Some(mode) = modes.split(',').find(|mode| misread.contains(mode)) {
+        return Err(Error::Configuration(format!(
+            "sql_mode has {mode}; XA tells the words of statements apart without it, so take it \
+             out for this pool's sessions"
+        )));
+    }
+    check_flush(&value(1)?)?;
+    Ok(Session {
+        began: value(2)?,
+        backend: value(3)?.parse().ok(),
+        increment: 1,
     })
 }

@@ -16,7 +16,7 @@ use sqlx::{
 };
 
 use super::{
-    branch::{Branch, commit_error, send_commit},
+    branch::{Branch, send_commit, settle},
     connection::Held,
     executor::Statement,
     failure::{error_number, fails_alone},
@@ -33,7 +33,7 @@ use crate::{
     registrar::Registration,
     store::{
         lock_check::LockCheck, outcome::Outcome, retry::Repeatable, savepoint::Savepoints,
-        watch::Watch,
+        state::State, watch::Watch,
     },
 };
 
@@ -57,18 +57,6 @@ pub struct AtTransaction {
     branch: Option<Branch>,
     savepoints: Savepoints,
     retryable: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing was sent yet.
-    Idle,
-    /// A message is under way. Staying here means that it was cancelled.
-    Busy,
-    /// The database has an open transaction.
-    Open,
-    /// Only a rollback is possible.
-    Broken(String),
 }
 
 impl fmt::Debug for AtTransaction {
@@ -226,7 +214,7 @@ impl AtTransaction {
         let message = branch.commit_message(xid, self.pool.database(), registered, sent, &record);
         outcome.sent = true;
         let backend = branch.backend();
-        let committing = send_commit(self.held.get(), message);
+        let committing = send_commit(self.held.get(), message, session::BEFORE_COMMIT);
         let watch = Watch::new(&self.pool, Some(xid), backend);
         match watch.over(committing).await {
             Ok(()) => {
@@ -234,16 +222,7 @@ impl AtTransaction {
                 outcome.done();
                 Ok(())
             }
-            Err((error, certain)) => {
-                let error = commit_error(xid, error, certain);
-                if certain {
-                    outcome.withdrawn();
-                    let _ = self.held.roll_back().await;
-                } else {
-                    outcome.doomed(error.to_string());
-                }
-                Err(error)
-            }
+            Err(failed) => Err(settle(outcome, &mut self.held, failed).await),
         }
     }
 
@@ -427,13 +406,7 @@ impl AtTransaction {
     }
 
     fn break_by(&mut self, error: sqlx::Error) -> sqlx::Error {
-        let error = match error_number(&error) {
-            Some(1205) => Error::LocalLockTimedOut { source: error }.into(),
-            _ => error,
-        };
-        self.state = State::Broken(error.to_string());
-        self.retryable = is_retryable(&error);
-        error
+        break_by(&mut self.state, &mut self.retryable, error)
     }
 
     /// Looks after the waits of this branch.
@@ -441,6 +414,17 @@ impl AtTransaction {
         let branch = self.branch.as_ref().expect("only called for a branch");
         Watch::new(&self.pool, branch.xid, branch.backend())
     }
+}
+
+/// From now on only a rollback is possible.
+pub(super) fn break_by(state: &mut State, retryable: &mut bool, error: sqlx::Error) -> sqlx::Error {
+    let error = match error_number(&error) {
+        Some(1205) => Error::LocalLockTimedOut { source: error }.into(),
+        _ => error,
+    };
+    *state = State::Broken(error.to_string());
+    *retryable = is_retryable(&error);
+    error
 }
 
 impl Repeatable for AtTransaction {

@@ -99,6 +99,11 @@ impl Branch {
         })
     }
 
+    /// The process in the database that runs it, once it has begun there.
+    pub(super) fn backend(&self) -> Option<i64> {
+        self.backend
+    }
+
     /// What is left of the branch's patience.
     pub(super) fn remaining(&self) -> Duration {
         self.patience

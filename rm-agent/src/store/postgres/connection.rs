@@ -23,7 +23,10 @@ pub(in crate::store) struct Session {
 impl Lendable for Postgres {
     type Session = Session;
 
-    fn roll_back(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+    fn roll_back<'c>(
+        connection: &'c mut PgConnection,
+        _: &'c mut Session,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         Box::pin(async move {
             sqlx::raw_sql("ROLLBACK")
                 .execute(connection)

@@ -32,7 +32,7 @@ use crate::{
     registrar::Registration,
     store::{
         lock_check::LockCheck, outcome::Outcome, retry::Repeatable, savepoint::Savepoints,
-        watch::Watch,
+        state::State, watch::Watch,
     },
 };
 
@@ -56,19 +56,6 @@ pub struct AtTransaction {
     branch: Option<Branch>,
     savepoints: Savepoints,
     retryable: bool,
-}
-
-/// How far a local transaction is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nothing was sent yet.
-    Idle,
-    /// A message is under way. Staying here means that it was cancelled.
-    Busy,
-    /// The database has an open transaction.
-    Open,
-    /// Only a rollback is possible.
-    Broken(String),
 }
 
 impl fmt::Debug for AtTransaction {

@@ -34,7 +34,8 @@ use crate::{
     limits,
     registrar::{Registered, Registration},
     store::{
-        finish::BranchKey, lock_check::LockCheck, outcome::Outcome, retry::Repeatable, watch::Watch,
+        finish::BranchKey, lock_check::LockCheck, outcome::Outcome, retry::Repeatable,
+        state::State, watch::Watch,
     },
 };
 
@@ -58,18 +59,6 @@ pub struct AtTransaction {
     state: State,
     branch: Option<Branch>,
     retryable: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing was sent yet.
-    Idle,
-    /// A message is under way. Staying here means that it was cancelled.
-    Busy,
-    /// The database has an open transaction.
-    Open,
-    /// Only a rollback is possible.
-    Broken(String),
 }
 
 impl fmt::Debug for AtTransaction {

@@ -1,6 +1,6 @@
 //! In AT: one file for each kind of database, with its SQL and nothing else.
 
-mod mariadb;
+pub(super) mod mariadb;
 pub(super) mod postgres;
 mod sqlite;
 

@@ -17,6 +17,7 @@ mod savepoints;
 mod server;
 mod shapes;
 mod trips;
+mod xa;
 
 use std::sync::Arc;
 

@@ -63,7 +63,7 @@ impl AtTransaction {
     /// Sends the message that opens the local transaction; the row that it shows.
     async fn first_message(&mut self, message: String) -> Result<Option<MySqlRow>, sqlx::Error> {
         let pool = self.pool.plain();
-        let send = self.held.first(pool, connection_is_lost, |connection, ()| {
+        let send = self.held.first(pool, connection_is_lost, |connection, _| {
             Box::pin(session::send(connection, message.clone()))
         });
         send.await

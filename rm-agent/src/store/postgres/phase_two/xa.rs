@@ -12,12 +12,18 @@ use super::super::{
     connection::{Held, connection_is_lost},
     fence::text,
     pool::AtPool,
-    xa::{BARRED, COMMITTED, gid, key_of},
 };
 use crate::{
     error::{Error, sql_state},
     limits,
-    store::finish::{BranchKey, PhaseTwoError, PreparedOne, PreparedOnes, UndoPolicy},
+    store::{
+        finish::{BranchKey, PhaseTwoError, PreparedOne, PreparedOnes, UndoPolicy},
+        xa::{
+            BARRED,
+            judge::{commit_without, roll_back_without},
+            name::{branch_of, of_branch},
+        },
+    },
 };
 
 /// What became of `COMMIT PREPARED` and its like.
@@ -28,12 +34,10 @@ enum Ended {
     NotThere,
 }
 
-/// What a branch's row in `accede_fence` said.
+/// What became of barring a branch.
 enum Bar {
-    /// The branch can never be prepared from now on, and never was committed.
-    Set,
-    /// It was committed.
-    Committed,
+    /// Its row in `accede_fence` is there, with this status.
+    Row(i16),
     /// An agent prepares it at this moment, or has done so.
     InTheWay,
 }
@@ -56,21 +60,7 @@ pub(crate) async fn commit_prepared(pool: &AtPool, key: BranchKey) -> Result<(),
         .await?;
     held.clean();
     let status: Option<i16> = rows.first().map(|row| row.try_get(0)).transpose()?;
-    let BranchKey { xid, branch } = key;
-    match status {
-        Some(COMMITTED) => Ok(()),
-        Some(other) => Err(PhaseTwoError::stuck(format!(
-            "branch {branch} of transaction {xid} shall commit, but its row in accede_fence has \
-             the status {other}: it was rolled back here before; redo its changes by hand, then \
-             repair with skip"
-        ))),
-        None => Err(PhaseTwoError::stuck(format!(
-            "branch {branch} of transaction {xid} shall commit, but there is neither a prepared \
-             transaction {name} nor the row in accede_fence that it would have left: somebody \
-             rolled it back by hand, or the database went back in time; redo its changes by hand, \
-             then repair with skip"
-        ))),
-    }
+    commit_without(key, &name, status)
 }
 
 /// Rolls a branch back, and keeps it from being prepared later. Durable when it returns.
@@ -89,16 +79,8 @@ pub(crate) async fn roll_back_prepared(
             Ended::NotThere => {}
         }
         match bar(&mut held, pool, key).await? {
-            Bar::Set => return Ok(()),
-            // There is nothing to undo it with: an operator says that it may stay.
-            Bar::Committed if policy == UndoPolicy::AcceptCurrent => return Ok(()),
-            Bar::Committed => {
-                return Err(PhaseTwoError::stuck(format!(
-                    "branch {} of transaction {} shall roll back, but was committed here: \
-                     somebody ran COMMIT PREPARED by hand; undo its changes by hand, then repair \
-                     with accept",
-                    key.branch, key.xid
-                )));
+            Bar::Row(status) => {
+                return roll_back_without(key, status, policy, "COMMIT PREPARED");
             }
             Bar::InTheWay => {}
         }
@@ -156,9 +138,10 @@ pub(crate) async fn prepared(
     for row in rows {
         let name: String = row.try_get(0)?;
         let age = u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or_default();
-        if let Some(key) = key_of(prefix, &name) {
+        if let Some(key) = branch_of(prefix, &name) {
             found.old.push(PreparedOne {
-                key,
+                xid: key.xid,
+                branch: Some(key.branch),
                 name,
                 age: Duration::from_millis(age),
             });
@@ -168,7 +151,7 @@ pub(crate) async fn prepared(
 }
 
 async fn prefix(pool: &AtPool) -> Result<&str, PhaseTwoError> {
-    let prefix = pool.xa_known().prefix(pool.resource(), pool.phase_two());
+    let prefix = pool.xa_known().prefix(pool);
     prefix.await.map_err(|error| match error {
         Error::Database { source, .. } => source.into(),
         other => PhaseTwoError::Failed {
@@ -178,7 +161,7 @@ async fn prefix(pool: &AtPool) -> Result<&str, PhaseTwoError> {
 }
 
 async fn name(pool: &AtPool, key: BranchKey) -> Result<String, PhaseTwoError> {
-    Ok(gid(prefix(pool).await?, key))
+    Ok(of_branch(prefix(pool).await?, key))
 }
 
 /// Ends a prepared transaction by `verb`.
@@ -275,13 +258,5 @@ async fn bar(held: &mut Held, pool: &AtPool, key: BranchKey) -> Result<Bar, Phas
             });
         }
     };
-    match status {
-        BARRED => Ok(Bar::Set),
-        COMMITTED => Ok(Bar::Committed),
-        other => Err(PhaseTwoError::stuck(format!(
-            "accede_fence has the status {other} for branch {} of transaction {}, which is none \
-             of XA: update the service, then repair with retry",
-            key.branch, key.xid
-        ))),
-    }
+    Ok(Bar::Row(status))
 }

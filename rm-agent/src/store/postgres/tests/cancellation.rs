@@ -1,48 +1,15 @@
 //! Futures dropped at every point where they can wait.
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-};
-
 use super::{
     Fixture,
     registrar::{Answer, Event},
     xid,
 };
-use crate::Error;
+use crate::{Error, store::test_polled::polled};
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);
 INSERT INTO stock VALUES (1, 10), (2, 20);";
-
-/// Gives up on a future after it was polled this many times.
-struct PollLimited<'a, F> {
-    future: Pin<&'a mut F>,
-    left: usize,
-}
-
-impl<F: Future> Future for PollLimited<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        self.left -= 1;
-        self.future.as_mut().poll(context).map(Some)
-    }
-}
-
-pub(super) async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let future = pin!(future);
-    PollLimited {
-        future,
-        left: times,
-    }
-    .await
-}
 
 #[tokio::test]
 async fn a_branch_dropped_anywhere_tells_the_truth() {

@@ -1,99 +1,22 @@
 //! The pool of XA transactions, over the connections of an [`AtPool`].
 
-use std::fmt;
-
 use accede_link::context::TransactionContext;
 use accede_proto::Xid;
-use futures_util::future::BoxFuture;
-use sqlx::PgPool;
 
 use super::{Known, XaTransaction};
 use crate::{
     context::Kind,
-    error::Error,
-    store::{
-        postgres::{AtPool, AtTransaction, branch::Ending},
-        retry::repeat,
-    },
+    store::postgres::{AtPool, AtTransaction, branch::Ending},
 };
 
-/// A pool whose transactions take part in global ones by *two-phase commit of the database*: a
-/// branch is prepared (`PREPARE TRANSACTION`) and keeps its local locks until the global
-/// transaction has been decided. Made by [`AtPool::xa`]; cheap to clone.
-///
-/// Statements run as they are, also those that AT refuses. Nobody sees what a branch has written
-/// before the global transaction commits. What it costs and what to look after is in
-/// `docs/xa.md`.
-#[derive(Clone)]
-pub struct XaPool {
-    at: AtPool,
-}
-
-impl fmt::Debug for XaPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("XaPool")
-            .field("resource", &self.at.resource())
-            .finish_non_exhaustive()
-    }
-}
+xa_pool!(
+    PgPool,
+    "accede_rm_agent::AtPool",
+    postgres,
+    "PREPARE TRANSACTION"
+);
 
 impl XaPool {
-    pub(in crate::store::postgres) fn new(at: AtPool) -> Self {
-        Self { at }
-    }
-
-    /// The operator's name for the database.
-    #[must_use]
-    pub fn resource(&self) -> &str {
-        self.at.resource()
-    }
-
-    /// sqlx's own pool, for work that shall never take part in a global transaction.
-    #[must_use]
-    pub fn plain(&self) -> &PgPool {
-        self.at.plain()
-    }
-
-    pub(super) fn at(&self) -> &AtPool {
-        &self.at
-    }
-
-    pub(super) fn known(&self) -> &Known {
-        self.at.xa_known()
-    }
-
-    /// Checks that the database prepares transactions and has this library's tables. The first
-    /// branch does so by itself.
-    ///
-    /// # Errors
-    /// [`Error::PreparedOff`] names the setting to change; [`Error::Schema`] what is missing and
-    /// the command that creates it; [`Error::Database`] when the database cannot be reached.
-    pub async fn check(&self) -> Result<(), Error> {
-        let fence = self.known().fence(self.resource(), self.at.phase_two());
-        fence.await.map(drop)
-    }
-
-    /// Opens a transaction: a branch of the global transaction that the running task works for,
-    /// or a plain local one if it works for none.
-    ///
-    /// # Errors
-    /// Those of [`check`](Self::check); [`Error::NoConnection`] says why none is free or can be
-    /// made in time; [`Error::Configuration`] in a scope of [`global_lock`](crate::global_lock)
-    /// outside of any global transaction, for XA does not know which rows it would have to check.
-    pub async fn begin(&self) -> Result<XaTransaction, sqlx::Error> {
-        self.begin_with(Kind::of_task()).await
-    }
-
-    /// Opens a branch of the global transaction `xid`, whatever the task works for.
-    ///
-    /// # Errors
-    /// Those of [`check`](Self::check); [`Error::NoConnection`] says why none is free or can be
-    /// made in time.
-    pub async fn begin_in(&self, xid: Xid) -> Result<XaTransaction, sqlx::Error> {
-        self.begin_with(Kind::Branch(TransactionContext::new(xid)))
-            .await
-    }
-
     /// Opens a transaction on tables that AT branches write as well: a branch that the database
     /// prepares, as [`begin`](Self::begin) opens one, and that takes the global locks of the rows
     /// it writes, as AT does. Without them it could build on what an AT branch has committed
@@ -104,8 +27,9 @@ impl XaPool {
     /// transaction it is what [`AtPool::begin`] would open.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check); [`Error::NoConnection`] says why none is free or can be
-    /// made in time.
+    /// Those of [`check`](Self::check);
+    /// [`Error::NoConnection`](crate::Error::NoConnection) says why none is free or can be made in
+    /// time.
     pub async fn begin_beside_at(&self) -> Result<AtTransaction, sqlx::Error> {
         self.begin_beside_at_with(Kind::of_task()).await
     }
@@ -124,49 +48,5 @@ impl XaPool {
             self.check().await?;
         }
         self.at.begin_with(kind, Ending::Prepared).await
-    }
-
-    async fn begin_with(&self, kind: Kind) -> Result<XaTransaction, sqlx::Error> {
-        match kind {
-            Kind::Plain => {}
-            Kind::Branch(_) => self.check().await?,
-            Kind::Checked(_) => {
-                return Err(Error::Configuration(
-                    "an XA pool cannot check row locks, which a scope of global_lock asks for: \
-                     use the AT pool there"
-                        .to_owned(),
-                )
-                .into());
-            }
-        }
-        let held = self.at.acquire(kind).await?;
-        Ok(XaTransaction::new(self.clone(), held, kind))
-    }
-
-    /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls it back if not;
-    /// runs it all again, a bounded number of times, when it failed for a passing reason, such as
-    /// a deadlock or a serialization failure. `work` must therefore be safe to repeat.
-    ///
-    /// ```no_run
-    /// # async fn example(pool: accede_rm_agent::AtPool) -> Result<(), sqlx::Error> {
-    /// let xa = pool.xa();
-    /// xa.run(|tx| {
-    ///     Box::pin(async move {
-    ///         sqlx::query("TRUNCATE basket").execute(tx).await?;
-    ///         Ok::<_, sqlx::Error>(())
-    ///     })
-    /// })
-    /// .await
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// The last error of `work` or of the commit.
-    pub async fn run<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        F: for<'t> FnMut(&'t mut XaTransaction) -> BoxFuture<'t, Result<T, E>>,
-        E: From<sqlx::Error>,
-    {
-        repeat(|| self.begin(), work).await
     }
 }

@@ -6,7 +6,7 @@ use accede_proto::{Xid, v1::Mode};
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{COMMITTED, gid, prepared_off};
+use super::prepared_off;
 use crate::{
     clock,
     error::{Error, sql_state},
@@ -21,6 +21,7 @@ use crate::{
             fence::text,
         },
         watch::Watch,
+        xa::{COMMITTED, name::of_branch},
     },
 };
 
@@ -66,8 +67,8 @@ pub(in crate::store::postgres) async fn prepare(
         branch: registered.branch,
     };
     let known = pool.xa_known();
-    let fence = known.fence(resource, pool.phase_two()).await?;
-    let prefix = known.prefix(resource, pool.phase_two()).await?;
+    let fence = known.fence(pool).await?;
+    let prefix = known.prefix(pool).await?;
     let message = format!(
         "INSERT INTO {fence} (xid, branch_id, status, resource, created) \
          VALUES ({}, {}, {COMMITTED}, {}, {}); PREPARE TRANSACTION '{}'",
@@ -79,7 +80,7 @@ pub(in crate::store::postgres) async fn prepare(
             sent,
             registered.give_up
         ),
-        gid(prefix, key),
+        of_branch(prefix, key),
     );
     outcome.sent = true;
     let prepare = sqlx::raw_sql(AssertSqlSafe(message)).execute(held.get());

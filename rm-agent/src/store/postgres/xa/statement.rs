@@ -1,113 +1,42 @@
-//! What a text does as far as XA has to know: whether it would end the local transaction behind
-//! the branch's back, and whether it may write. Everything else is the database's business.
+//! PostgreSQL's words, as far as XA has to know them.
 
 use crate::{
     at::lexer::{Token, tokenize},
-    error::Error,
-    limits,
+    store::xa::statement::Dialect,
 };
 
-/// First words of statements that change nothing by themselves.
-const READING: [&str; 11] = [
-    "SELECT",
-    "SHOW",
-    "VALUES",
-    "TABLE",
-    "WITH",
-    "EXPLAIN",
-    "SET",
-    "RESET",
-    "SAVEPOINT",
-    "RELEASE",
-    "ROLLBACK",
-];
-
-/// Words with which even those may do something that only a prepared transaction keeps back: what
-/// is written elsewhere by a foreign table, or told to listeners, needs no transaction id here.
-const WRITING: [&str; 7] = [
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "MERGE",
-    "CALL",
-    "EXECUTE",
-    "PG_NOTIFY",
-];
-
-/// First words of statements that write, here, what their count of rows says, and what makes
-/// one do more than that.
-const COUNTED: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
-const UNCOUNTED: [&str; 3] = ["CALL", "EXECUTE", "PG_NOTIFY"];
-
-/// What is known of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Text {
-    /// Statements in it.
-    pub(super) statements: usize,
-    /// Whether it writes.
-    pub(super) writes: Writes,
-}
-
-/// Whether a text writes. Unless it does for sure, the database is asked in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Writes {
-    /// Not by itself.
-    No,
-    /// If it counts a row.
-    IfRows,
-    /// As far as can be seen from outside.
-    Yes,
-}
-
-/// Looks at a text.
-///
-/// # Errors
-/// [`Error::TransactionControl`] if it has such a statement; [`Error::TooLarge`]; and
-/// [`Error::Statement`] if its end cannot be seen.
-pub(super) fn read(sql: &str) -> Result<Text, Error> {
-    if sql.len() > limits::MAX_XA_SQL_BYTES {
-        return Err(Error::TooLarge {
-            what: format!("a statement text of {} bytes", sql.len()),
-            limit: limits::MAX_XA_SQL_BYTES,
-        });
-    }
-    let tokens = tokenize(sql).map_err(|error| Error::Statement {
-        part: error.0.to_owned(),
-        advice: "correct the text".to_owned(),
-    })?;
-    let mut text = Text {
-        statements: 0,
-        writes: Writes::No,
-    };
-    // Brackets are no shelter: a statement that the database takes there for one of its own body,
-    // as in BEGIN ATOMIC, is refused as well.
-    for statement in tokens.split(|token| token.is_symbol(';')) {
-        let words = statement
-            .iter()
-            .position(|token| !token.is_symbol('('))
-            .map_or(&[][..], |first| &statement[first..]);
-        let Some(first) = words.first() else { continue };
-        if let Some(command) = control(sql, words) {
-            return Err(Error::TransactionControl {
-                command: command.to_owned(),
-            });
-        }
-        text.statements += 1;
-        let begins = |with: &[&str]| with.iter().any(|word| first.is_word(sql, word));
-        let has = |words: &[&str]| {
-            let one = |token: &Token| words.iter().any(|word| token.is_word(sql, word));
-            statement.iter().any(one)
-        };
-        text.writes = text.writes.max(if begins(&READING) && !has(&WRITING) {
-            Writes::No
-        } else if begins(&COUNTED) && !has(&UNCOUNTED) {
-            Writes::IfRows
-        } else {
-            Writes::Yes
-        });
-    }
-    Ok(text)
-}
+pub(super) const DIALECT: Dialect = Dialect {
+    tokenize,
+    control,
+    reading: &[
+        "SELECT",
+        "SHOW",
+        "VALUES",
+        "TABLE",
+        "WITH",
+        "EXPLAIN",
+        "SET",
+        "RESET",
+        "SAVEPOINT",
+        "RELEASE",
+        "ROLLBACK",
+    ],
+    // What is written elsewhere by a foreign table, or told to listeners, needs no transaction
+    // id here.
+    writing: &[
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "CALL",
+        "EXECUTE",
+        "PG_NOTIFY",
+    ],
+    counted: &["INSERT", "UPDATE", "DELETE", "MERGE"],
+    uncounted: &["CALL", "EXECUTE", "PG_NOTIFY"],
+    // The database is asked in the end.
+    calls: |_, _| false,
+};
 
 /// The command that opens, ends or prepares a transaction, if the statement is one.
 fn control(sql: &str, words: &[Token]) -> Option<&'static str> {
@@ -135,6 +64,15 @@ fn control(sql: &str, words: &[Token]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        error::Error,
+        limits,
+        store::xa::statement::{Text, Writes},
+    };
+
+    fn read(sql: &str) -> Result<Text, Error> {
+        DIALECT.read(sql)
+    }
 
     fn refused(sql: &str) -> Option<String> {
         match read(sql) {

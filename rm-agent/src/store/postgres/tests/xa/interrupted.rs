@@ -6,13 +6,12 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{
     super::{
         PhaseTwoError,
-        cancellation::polled,
         registrar::{Answer, Event},
         xid,
     },
     TAKE, commit, fences, fixture, fixture_with, name, own, prepare, prepared, roll_back,
 };
-use crate::{Error, RefusalCode};
+use crate::{Error, RefusalCode, store::test_polled::polled};
 
 #[tokio::test]
 async fn a_late_prepare_fails() {

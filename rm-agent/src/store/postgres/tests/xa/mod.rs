@@ -323,8 +323,8 @@ async fn foreign_prepared_transactions_are_nobodys_business() {
     assert!(found.used >= 3);
     assert_eq!(found.old.len(), 1);
     assert_eq!(
-        (found.old[0].key, &found.old[0].name),
-        (key(1), &name(&f, 1))
+        (found.old[0].xid, &found.old[0].name),
+        (xid(1), &name(&f, 1))
     );
     let young = phase_two::prepared(&f.pool, std::time::Duration::from_secs(3600), 10)
         .await

@@ -1,0 +1,197 @@
+//! A local transaction: plain, or one that the database prepares.
+
+use std::sync::Arc;
+
+use accede_proto::{Xid, v1::Mode};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use sqlx::{AssertSqlSafe, Either, Executor as _, mysql::MySqlQueryResult};
+
+use super::{
+    XaPool,
+    statement::{DIALECT, names_one_of},
+};
+use crate::{
+    at::{mysql::quote_qualified, savepoint::SavepointCommand},
+    clock,
+    context::Kind,
+    error::{Error, is_retryable},
+    limits,
+    registrar::Registration,
+    store::{
+        finish::BranchKey,
+        mariadb::{
+            AtPool,
+            branch::{Branch, in_time, send_commit, settle},
+            connection::Held,
+            executor::Statement,
+            failure::{connection_is_lost, fails_alone},
+            fence::text,
+            session::{self, XA_SETTINGS},
+            transaction::{Step, break_by},
+        },
+        outcome::Outcome,
+        retry::Repeatable,
+        state::State,
+        watch::Watch,
+        xa::{
+            COMMITTED,
+            statement::{Text, Writes},
+        },
+    },
+};
+
+xa_transaction!(mariadb, MySqlConnection, MySqlQueryResult, "XA START");
+
+/// How many statements of the last message come before `XA PREPARE`.
+const BEFORE_PREPARE: usize = 3;
+
+fn new_branch(kind: Kind, pool: &AtPool) -> Option<Branch> {
+    Branch::new(kind, pool)
+}
+
+fn returns_to_savepoint(sql: &str) -> bool {
+    matches!(
+        SavepointCommand::read_mysql(sql),
+        Some(SavepointCommand::RollBackTo(_))
+    )
+}
+
+/// A statement that fails alone leaves the others as they were.
+fn after_error(state: &mut State, retryable: &mut bool, error: sqlx::Error) -> sqlx::Error {
+    if fails_alone(&error) {
+        *state = State::Open;
+        *retryable = false;
+        return error;
+    }
+    break_by(state, retryable, error)
+}
+
+impl XaTransaction {
+    /// Refuses, in a branch, tables that keep what they were told whatever becomes of it.
+    async fn inspect(&mut self, sql: &str) -> Result<Text, Error> {
+        let (text, words) = DIALECT.read_words(sql)?;
+        if self.branch.is_some() && text.writes != Writes::No {
+            let at = self.pool.at();
+            let unfit = self.pool.known().unfit(at.phase_two()).await?;
+            if let Some(table) = names_one_of(sql, &words, &unfit) {
+                return Err(Error::Table {
+                    table: table.clone(),
+                    part: "its storage engine has no transactions".to_owned(),
+                    advice: "ALTER TABLE … ENGINE = InnoDB, or write it outside".to_owned(),
+                });
+            }
+        }
+        Ok(text)
+    }
+
+    async fn commit_unwritten(&mut self) -> Result<(), sqlx::Error> {
+        let message = match self.held.session().xa.take() {
+            None => "COMMIT".to_owned(),
+            Some(name) => {
+                format!("XA END {name}; XA COMMIT {name} ONE PHASE; {XA_SETTINGS}")
+            }
+        };
+        let commit = sqlx::raw_sql(AssertSqlSafe(message)).execute(self.held.get());
+        commit.await.map(drop)
+    }
+
+    /// The database cannot be asked; whatever might have written counts as having done so.
+    #[expect(clippy::unused_async, reason = "other databases are asked")]
+    async fn has_written_unseen(&mut self) -> Result<bool, sqlx::Error> {
+        Ok(false)
+    }
+
+    /// Register, write the fence's row, prepare: rule by rule so that a cancelled or failed step
+    /// leaves the coordinator knowing the truth.
+    async fn prepare(&mut self, xid: Xid, branch: &Branch) -> Result<(), Error> {
+        let at = self.pool.at().clone();
+        let Some(name) = self.held.session().xa.clone() else {
+            return Err(Error::Broken {
+                reason: "it has not begun as a branch".to_owned(),
+            });
+        };
+        let token = name.token().to_be_bytes();
+        let registration = Registration {
+            xid,
+            resource: at.resource().into(),
+            mode: Mode::Xa,
+            row_locks: Vec::new(),
+            escrow_locks: Vec::new(),
+            payload: Bytes::copy_from_slice(&token),
+            wait_limit: branch.wait_limit(),
+        };
+        let sent = clock::now();
+        let registered = match at.registrar().register(registration).await {
+            Ok(registered) => registered,
+            Err(refused) => {
+                let _ = self.held.roll_back().await;
+                return Err(refused.into());
+            }
+        };
+        // Dropped before the message is sent, it withdraws the branch.
+        let mut outcome = Outcome::new(Arc::clone(at.registrar()), xid, registered.branch);
+        let key = BranchKey {
+            xid,
+            branch: registered.branch,
+        };
+        let (session, begun) = branch.begun.as_ref().expect("an open branch has begun");
+        // A session that nobody hears of any more must not keep what it prepared.
+        let message = format!(
+            "INSERT INTO {} (xid, branch_id, status, resource, created) \
+             VALUES ({}, {}, {COMMITTED}, {}, {}); SET SESSION wait_timeout = {}; \
+             XA END {name}; XA PREPARE {name}",
+            quote_qualified(at.database(), "accede_fence"),
+            key.xid_column(),
+            key.branch_column(),
+            text(at.resource()),
+            in_time(session, *begun, sent, registered.give_up),
+            limits::XA_SESSION_SILENCE.as_secs().max(1),
+        );
+        outcome.sent = true;
+        let prepare = send_commit(self.held.get(), message, BEFORE_PREPARE);
+        let watch = Watch::new(&at, Some(xid), branch.backend());
+        match watch.over(prepare).await {
+            Ok(()) => {
+                // First, for the order may come at once.
+                at.parked().park(key, self.held.take());
+                outcome.done();
+                Ok(())
+            }
+            Err(failed) => Err(settle(outcome, &mut self.held, failed).await),
+        }
+    }
+
+    /// The lock time-out, what the session is like and, for a branch, XA START in one message.
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        let at = self.pool.at().clone();
+        self.held.session().xa = None;
+        let Some(branch) = &mut self.branch else {
+            let begin = self
+                .held
+                .first(at.plain(), connection_is_lost, |connection, _| {
+                    Box::pin(session::send(connection, "BEGIN".to_owned()))
+                });
+            return begin.await.map(drop);
+        };
+        let xid = branch
+            .xid
+            .expect("XA has no branch outside of a transaction");
+        let names = self.pool.known().names(&at).await?;
+        // In whole seconds; rather too long than none at all.
+        let seconds = branch.remaining().as_secs().max(1);
+        let mut name = names.of(xid, 0);
+        let begin = self
+            .held
+            .first(at.plain(), connection_is_lost, |connection, _| {
+                // A connection that was lost may still hold the former one.
+                name = names.of(xid, rand::random());
+                Box::pin(session::send(connection, session::begin_xa(seconds, &name)))
+            });
+        let row = Watch::new(&at, Some(xid), None).over(begin).await?;
+        self.held.session().xa = Some(name);
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
+        branch.begun = Some((session::read_xa(&row)?, clock::now()));
+        Ok(())
+    }
+}

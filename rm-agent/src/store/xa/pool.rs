@@ -1,0 +1,129 @@
+//! The pool of XA transactions: the same for each database, with sqlx's own types.
+
+/// Defines `XaPool` for a database, over the connections of its `AtPool`. Beside it stand
+/// `XaTransaction` and `Known`, whose `check` says whether XA can be used.
+macro_rules! xa_pool {
+    ($plain:ident, $at:literal, $store:ident, $prepare:literal) => {
+        /// A pool whose transactions take part in global ones by *two-phase commit of the database*:
+        #[doc = concat!("a branch is prepared (`", $prepare, "`) and keeps its local locks until the")]
+        /// global transaction has been decided. Made by [`AtPool::xa`]; cheap to clone.
+        ///
+        /// Statements run as they are, also those that AT refuses. Nobody sees what a branch has written
+        /// before the global transaction commits. What it costs and what to look after is in
+        /// `docs/xa.md`.
+        #[derive(Clone)]
+        pub struct XaPool {
+            at: AtPool,
+        }
+
+        impl std::fmt::Debug for XaPool {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("XaPool")
+                    .field("resource", &self.at.resource())
+                    .finish_non_exhaustive()
+            }
+        }
+
+        impl XaPool {
+            pub(in crate::store::$store) fn new(at: AtPool) -> Self {
+                Self { at }
+            }
+
+            /// The operator's name for the database.
+            #[must_use]
+            pub fn resource(&self) -> &str {
+                self.at.resource()
+            }
+
+            /// sqlx's own pool, for work that shall never take part in a global transaction.
+            #[must_use]
+            pub fn plain(&self) -> &sqlx::$plain {
+                self.at.plain()
+            }
+
+            pub(super) fn at(&self) -> &AtPool {
+                &self.at
+            }
+
+            pub(super) fn known(&self) -> &Known {
+                self.at.xa_known()
+            }
+
+            /// Checks that the database prepares transactions and has this library's tables. The first
+            /// branch does so by itself.
+            ///
+            /// # Errors
+            /// [`Error::PreparedOff`](crate::Error::PreparedOff) and [`Error::Configuration`](crate::Error::Configuration) name the setting to change;
+            /// [`Error::Schema`](crate::Error::Schema) what is missing and the command that creates it; [`Error::Database`](crate::Error::Database) when
+            /// the database cannot be reached.
+            pub async fn check(&self) -> Result<(), crate::error::Error> {
+                self.known().check(&self.at).await
+            }
+
+            /// Opens a transaction: a branch of the global transaction that the running task works for,
+            /// or a plain local one if it works for none.
+            ///
+            /// # Errors
+            /// Those of [`check`](Self::check); [`Error::NoConnection`](crate::Error::NoConnection) says why none is free or can be
+            /// made in time; [`Error::Configuration`](crate::Error::Configuration) in a scope of [`global_lock`](crate::global_lock)
+            /// outside of any global transaction, for XA does not know which rows it would have to check.
+            pub async fn begin(&self) -> Result<XaTransaction, sqlx::Error> {
+                self.begin_with(crate::context::Kind::of_task()).await
+            }
+
+            /// Opens a branch of the global transaction `xid`, whatever the task works for.
+            ///
+            /// # Errors
+            /// Those of [`check`](Self::check); [`Error::NoConnection`](crate::Error::NoConnection) says why none is free or can be
+            /// made in time.
+            pub async fn begin_in(&self, xid: accede_proto::Xid) -> Result<XaTransaction, sqlx::Error> {
+                self.begin_with(crate::context::Kind::Branch(accede_link::context::TransactionContext::new(xid)))
+                    .await
+            }
+
+            async fn begin_with(&self, kind: crate::context::Kind) -> Result<XaTransaction, sqlx::Error> {
+                match kind {
+                    crate::context::Kind::Plain => {}
+                    crate::context::Kind::Branch(_) => self.check().await?,
+                    crate::context::Kind::Checked(_) => {
+                        return Err(crate::error::Error::Configuration(
+                            "an XA pool cannot check row locks, which a scope of global_lock asks for: \
+                             use the AT pool there"
+                                .to_owned(),
+                        )
+                        .into());
+                    }
+                }
+                let held = self.at.acquire(kind).await?;
+                Ok(XaTransaction::new(self.clone(), held, kind))
+            }
+
+            /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls it back if not;
+            /// runs it all again, a bounded number of times, when it failed for a passing reason, such as
+            /// a deadlock or a serialization failure. `work` must therefore be safe to repeat.
+            ///
+            /// ```no_run
+            #[doc = concat!("# async fn example(pool: ", $at, ") -> Result<(), sqlx::Error> {")]
+            /// let xa = pool.xa();
+            /// xa.run(|tx| {
+            ///     Box::pin(async move {
+            ///         sqlx::query("DELETE FROM basket").execute(tx).await?;
+            ///         Ok::<_, sqlx::Error>(())
+            ///     })
+            /// })
+            /// .await
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            /// The last error of `work` or of the commit.
+            pub async fn run<T, E, F>(&self, work: F) -> Result<T, E>
+            where
+                F: for<'t> FnMut(&'t mut XaTransaction) -> futures_util::future::BoxFuture<'t, Result<T, E>>,
+                E: From<sqlx::Error>,
+            {
+                crate::store::retry::repeat(|| self.begin(), work).await
+            }
+        }
+    };
+}
