@@ -20,6 +20,9 @@ mod registrar;
 pub mod schema;
 mod store;
 pub mod tcc;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod testkit;
 
 /// How a service learns of its caller's transaction and passes it on.
 pub use accede_link::{

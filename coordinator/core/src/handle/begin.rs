@@ -69,7 +69,11 @@ impl Context<'_> {
 
     fn open_transactions(&self) -> u64 {
         let counts = self.state.counts();
-        counts.active + counts.committing + counts.rolling_back + counts.stuck
+        counts.active
+            + counts.pre_committed
+            + counts.committing
+            + counts.rolling_back
+            + counts.stuck
     }
 
     fn open(&mut self, command: &Begin) {

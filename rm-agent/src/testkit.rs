@@ -1,0 +1,124 @@
+//! For `accede-testkit` alone: actions without an agent, finished when the kit says so. No promise
+//! is made about what is in here.
+
+use std::{fmt, sync::Arc};
+
+use accede_proto::Xid;
+
+use crate::{
+    AtPool, Error, Registrar,
+    agent::{Finish, Job, Pools},
+    mariadb, sqlite,
+    store::finish::{BranchKey, PhaseTwoError, UndoPolicy},
+    tcc::Tcc,
+};
+
+/// Where an action's fences are.
+#[derive(Clone)]
+pub enum Place {
+    /// In PostgreSQL.
+    Postgres(AtPool),
+    /// In MariaDB.
+    MariaDb(mariadb::AtPool),
+    /// In SQLite.
+    Sqlite(sqlite::AtPool),
+    /// It has none.
+    Nowhere,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres(_) => "PostgreSQL",
+            Self::MariaDb(_) => "MariaDB",
+            Self::Sqlite(_) => "SQLite",
+            Self::Nowhere => "no database",
+        })
+    }
+}
+
+/// What to do with a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Confirm it.
+    Commit,
+    /// Cancel it.
+    RollBack {
+        /// Its try reported that it took effect.
+        was_done: bool,
+    },
+}
+
+/// Why a branch is not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// May work later.
+    Passing(String),
+    /// Will never work by itself.
+    Stuck(String),
+}
+
+/// An action that can be told to finish branches.
+#[derive(Clone)]
+pub struct Participant(Arc<dyn Finish>);
+
+impl fmt::Debug for Participant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Participant").finish()
+    }
+}
+
+/// Ties an action to its place and a coordinator. Once only.
+///
+/// # Errors
+/// [`Error::Configuration`] if it is tied already, or its handlers work in another kind of place.
+pub fn bind<A, E, O>(
+    action: &Tcc<A, E, O>,
+    place: &Place,
+    registrar: Arc<dyn Registrar>,
+) -> Result<Participant, Error>
+where
+    A: 'static,
+    E: From<Error> + 'static,
+    O: 'static,
+{
+    const NAME: &str = "testkit";
+    let mut pools = Pools::default();
+    match place {
+        Place::Postgres(pool) => drop(pools.postgres.insert(NAME.to_owned(), pool.clone())),
+        Place::MariaDb(pool) => drop(pools.mariadb.insert(NAME.to_owned(), pool.clone())),
+        Place::Sqlite(pool) => drop(pools.sqlite.insert(NAME.to_owned(), pool.clone())),
+        Place::Nowhere => {}
+    }
+    let database = (!matches!(place, Place::Nowhere)).then_some(NAME);
+    let bound = action.unbound().bind(&pools, database, registrar)?;
+    Ok(Participant(bound))
+}
+
+impl Participant {
+    /// Finishes a branch, as an order from the coordinator would.
+    ///
+    /// # Errors
+    /// What the agent would tell the coordinator.
+    pub async fn finish(
+        &self,
+        xid: Xid,
+        branch: u32,
+        end: End,
+        payload: &[u8],
+    ) -> Result<(), Trouble> {
+        let job = match end {
+            End::Commit => Job::Commit,
+            End::RollBack { was_done } => Job::RollBack {
+                was_done,
+                policy: UndoPolicy::Check,
+            },
+        };
+        let key = BranchKey { xid, branch };
+        let finished = self.0.finish(key, job, payload).await;
+        finished.map_err(|error| match error {
+            PhaseTwoError::Stuck { reason, .. } => Trouble::Stuck(reason),
+            passing => Trouble::Passing(passing.to_string()),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Plays a transaction as its script says.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+
+use accede_core::{Action, Decision, Order};
+use accede_proto::Xid;
+use accede_rm_agent::{
+    Error,
+    tcc::Tcc,
+    testkit::{End, Participant, Trouble},
+};
+use futures_util::future::join;
+
+use crate::{
+    coordinator::Coordinator,
+    crash::Steps,
+    script::{Delivery, Fate, Script},
+};
+
+/// How often an order is tried in a row. What a dead agent's session still holds in the database
+/// goes soon.
+const ATTEMPTS: u32 = 200;
+/// Between them.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Why a script could not be played to its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A handler will not do what was decided.
+    Stuck { decision: Decision, reason: String },
+    /// The coordinator still has something to do: a bug of this library's.
+    NotEnded,
+}
+
+/// One transaction that is played.
+pub(crate) struct Played<'a, A, E, O> {
+    pub(crate) coordinator: &'a Coordinator,
+    pub(crate) action: &'a Tcc<A, E, O>,
+    pub(crate) participant: &'a Participant,
+    pub(crate) script: &'a Script,
+    xid: Xid,
+}
+
+impl<'a, A, E, O> Played<'a, A, E, O>
+where
+    A: 'static,
+    E: From<Error> + std::fmt::Display + 'static,
+    O: 'static,
+{
+    pub(crate) fn new(
+        coordinator: &'a Arc<Coordinator>,
+        action: &'a Tcc<A, E, O>,
+        participant: &'a Participant,
+        script: &'a Script,
+    ) -> Self {
+        Self {
+            coordinator,
+            action,
+            participant,
+            script,
+            xid: coordinator.begin(),
+        }
+    }
+
+    /// Tries. Says why no commit can be asked for.
+    pub(crate) async fn try_it(&self, arguments: A) -> Result<Result<(), String>, Failure> {
+        let mut call = Box::pin(self.action.call_in(self.xid, arguments));
+        let ended = match self.script.fate {
+            Fate::Undisturbed => Some(call.as_mut().await),
+            Fate::Dies(left) | Fate::Late(left) => {
+                let future = call.as_mut();
+                Steps { future, left }.await
+            }
+        };
+        match (ended, self.script.fate) {
+            (Some(Ok(_)), _) => Ok(Ok(())),
+            (Some(Err(error)), _) => Ok(Err(error.to_string())),
+            (None, Fate::Late(_)) => {
+                self.coordinator.decide(self.xid, Decision::RollBack);
+                // The cancel and the rest of the try, side by side.
+                let (ended, _) = join(self.finish_all(), call).await;
+                ended.map(|()| Err("it was cancelled".to_owned()))
+            }
+            (None, Fate::Undisturbed | Fate::Dies(_)) => {
+                self.coordinator.bury(call);
+                Ok(Err("its agent died".to_owned()))
+            }
+        }
+    }
+
+    /// Has it decided and carried out. How it was decided.
+    pub(crate) async fn end(&self, can_commit: bool) -> Result<Decision, Failure> {
+        let wanted = match can_commit {
+            true => self.script.wanted,
+            false => Decision::RollBack,
+        };
+        let decision = self.coordinator.decide(self.xid, wanted);
+        self.finish_all().await?;
+        match self.coordinator.has_ended(self.xid) {
+            true => Ok(decision),
+            false => Err(Failure::NotEnded),
+        }
+    }
+
+    async fn finish_all(&self) -> Result<(), Failure> {
+        for order in self.coordinator.orders(self.xid) {
+            for delivery in &self.script.deliveries {
+                match delivery {
+                    Delivery::Dies(left) => {
+                        let mut work = Box::pin(self.finish(&order));
+                        let future = work.as_mut();
+                        Steps {
+                            future,
+                            left: *left,
+                        }
+                        .await;
+                        self.coordinator.bury(work);
+                    }
+                    // What comes of it is asked for below.
+                    Delivery::Once => drop(self.finish(&order).await),
+                    Delivery::Twice => {
+                        drop(join(self.finish(&order), self.finish(&order)).await);
+                    }
+                }
+            }
+            self.persist(&order).await?;
+            self.coordinator.finished(&order);
+            if self.script.echo {
+                self.persist(&order).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, order: &Order) -> impl Future<Output = Result<(), Trouble>> {
+        let end = match order.action {
+            Action::Commit => End::Commit,
+            _ => End::RollBack {
+                was_done: order.was_done,
+            },
+        };
+        let payload = order.payload.clone();
+        let (xid, branch) = (self.xid, order.branch.0);
+        async move { self.participant.finish(xid, branch, end, &payload).await }
+    }
+
+    /// Until it is done.
+    async fn persist(&self, order: &Order) -> Result<(), Failure> {
+        let decision = match order.action {
+            Action::Commit => Decision::Commit,
+            _ => Decision::RollBack,
+        };
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            let work = pin!(self.finish(order));
+            match work.await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Stuck(reason)) => return Err(Failure::Stuck { decision, reason }),
+                Err(Trouble::Passing(reason)) => last = reason,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Failure::Stuck {
+            decision,
+            reason: format!("after {ATTEMPTS} attempts: {last}"),
+        })
+    }
+}
