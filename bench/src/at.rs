@@ -4,8 +4,8 @@ mod counted;
 mod figures;
 mod hot;
 mod local;
-mod proxy;
-mod server;
+pub(crate) mod proxy;
+pub(crate) mod server;
 mod store;
 mod ways;
 

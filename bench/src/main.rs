@@ -5,6 +5,7 @@ mod child;
 mod clock;
 mod coordinator;
 mod core;
+mod modes;
 mod quiet;
 mod report;
 mod tc;
@@ -42,6 +43,9 @@ enum What {
     Tc(tc::Options),
     /// AT branches beside plain and hand-made transactions on a throw-away database.
     At(at::Options),
+    /// All modes on an order over two databases, beside plain transactions and two-phase commit by
+    /// hand.
+    Modes(modes::Options),
     /// The server that only answers; started by `tc`.
     #[command(hide = true)]
     Echo {
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
             tokio::runtime::Builder::new_current_thread()
         }
         // Services have as many as there are cores.
-        What::At(_) => tokio::runtime::Builder::new_multi_thread(),
+        What::At(_) | What::Modes(_) => tokio::runtime::Builder::new_multi_thread(),
     };
     let result = runtime.enable_all().build().map_err(anyhow::Error::from);
     let result = result.and_then(|runtime| {
@@ -84,6 +88,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         What::Core(options) => core::run(options, arguments.json),
         What::Tc(options) => tc::run(options, &accede(arguments)?, arguments.json).await,
         What::At(options) => at::run(options, &accede(arguments)?, arguments.json).await,
+        What::Modes(options) => modes::run(options, &accede(arguments)?, arguments.json).await,
         What::Echo { address } => tc::echo(*address).await,
     }
 }

@@ -16,10 +16,10 @@ use tokio::{
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A running proxy; it ends when it is dropped.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     trips: Arc<AtomicU64>,
     /// The port of 127.0.0.1 on which it listens.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     _tasks: JoinSet<()>,
 }
 
@@ -28,7 +28,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When there is no free port.
-    pub(super) async fn start(target: String) -> std::io::Result<Self> {
+    pub(crate) async fn start(target: String) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let trips = Arc::new(AtomicU64::new(0));
@@ -49,7 +49,7 @@ impl Proxy {
     }
 
     /// Round trips so far.
-    pub(super) fn trips(&self) -> u64 {
+    pub(crate) fn trips(&self) -> u64 {
         self.trips.load(SeqCst)
     }
 }

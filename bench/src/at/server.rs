@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Databases that AT branches run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Postgres,
     #[value(name = "mariadb")]
     MariaDb,
@@ -42,11 +42,11 @@ impl Kind {
 }
 
 /// A running database.
-pub(super) struct Database {
+pub(crate) struct Database {
     running: Running,
     pub(super) kind: Kind,
     /// Where it listens, like `127.0.0.1:5432`.
-    pub(super) address: String,
+    pub(crate) address: String,
     /// How clients connect: what comes before and after the address.
     around: (&'static str, &'static str),
 }
@@ -56,7 +56,7 @@ impl Database {
     ///
     /// # Errors
     /// When it is not installed or does not come up; the message says what to do.
-    pub(super) async fn start(kind: Kind) -> anyhow::Result<Self> {
+    pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
         match kind {
             Kind::Postgres => postgres::start().await,
             Kind::MariaDb => mariadb::start().await,
@@ -77,7 +77,7 @@ impl Database {
     ///
     /// # Errors
     /// When it does not end.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.running.stop().await
     }
 }

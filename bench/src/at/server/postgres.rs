@@ -17,11 +17,12 @@ use crate::{
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Quiet in the background; everything that makes a commit durable stays on.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "listen_addresses=127.0.0.1",
     "fsync=on",
     "synchronous_commit=on",
     "max_connections=300",
+    "max_prepared_transactions=300",
     "shared_buffers=512MB",
     "max_wal_size=4GB",
     "checkpoint_timeout=1h",
