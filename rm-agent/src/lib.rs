@@ -8,6 +8,7 @@
 //! untouched. Where the database shall undo by itself, [`XaPool`] has it
 //! prepare the branch instead. [`RmAgent`] connects the pools of a process with the coordinator.
 
+mod action;
 mod agent;
 mod at;
 mod clock;
@@ -23,6 +24,7 @@ pub mod tcc;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod testkit;
+pub mod three_phase;
 
 /// How a service learns of its caller's transaction and passes it on.
 pub use accede_link::{
@@ -31,7 +33,7 @@ pub use accede_link::{
     },
     propagate,
 };
-pub use accede_rm_macros::tcc;
+pub use accede_rm_macros::{tcc, three_phase};
 pub use agent::{
     AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
     SessionLimits, SessionStatus,

@@ -116,7 +116,7 @@ impl Participant {
         };
         let key = BranchKey { xid, branch };
         let finished = self.0.finish(key, job, payload).await;
-        finished.map_err(|error| match error {
+        finished.map(drop).map_err(|error| match error {
             PhaseTwoError::Stuck { reason, .. } => Trouble::Stuck(reason),
             passing => Trouble::Passing(passing.to_string()),
         })

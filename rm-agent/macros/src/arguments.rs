@@ -1,71 +1,76 @@
-//! The attribute's arguments.
+//! An attribute's arguments: the action's name, and the names of methods.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
 use syn::{
     Error, Ident, LitStr, Token,
-    parse::{Parse, ParseStream},
+    parse::{ParseStream, Parser as _},
 };
 
-const KEYS: &str = "`resource`, `confirm`, `cancel`";
+/// A key that names a method.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) example: &'static str,
+    /// What is asked when it is missing; `None`: it may be.
+    pub(crate) missing: Option<&'static str>,
+}
 
 /// What stands in the parentheses, checked.
-pub(crate) struct Arguments {
+pub(crate) struct Arguments<const N: usize> {
     pub(crate) resource: LitStr,
-    pub(crate) confirm: Ident,
-    pub(crate) cancel: Ident,
+    /// In the order of the keys; `None` only where a key may be missing.
+    pub(crate) methods: [Option<Ident>; N],
 }
 
-#[derive(Default)]
-struct Found {
-    resource: Option<LitStr>,
-    confirm: Option<Ident>,
-    cancel: Option<Ident>,
+/// Reads the arguments of an attribute with these keys beside `resource`.
+pub(crate) fn read<const N: usize>(
+    tokens: TokenStream,
+    keys: &[Key; N],
+) -> syn::Result<Arguments<N>> {
+    (|input: ParseStream<'_>| parse(input, keys)).parse2(tokens)
 }
 
-impl Parse for Arguments {
-    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        let mut found = Found::default();
-        while !input.is_empty() {
-            let key: Ident = input.parse()?;
-            input
-                .parse::<Token![=]>()
-                .map_err(|_| Error::new(key.span(), format!("expected `{key} = …`")))?;
-            found.read(&key, input)?;
-            if !input.is_empty() {
-                input.parse::<Token![,]>()?;
-            }
+fn parse<const N: usize>(input: ParseStream<'_>, keys: &[Key; N]) -> syn::Result<Arguments<N>> {
+    let mut name: Option<LitStr> = None;
+    let mut methods: [Option<Ident>; N] = [const { None }; N];
+    while !input.is_empty() {
+        let key: Ident = input.parse()?;
+        input
+            .parse::<Token![=]>()
+            .map_err(|_| Error::new(key.span(), format!("expected `{key} = …`")))?;
+        if key == "resource" {
+            put(&mut name, &key, resource(input)?)?;
+        } else if let Some(place) = keys.iter().position(|known| key == known.name) {
+            put(
+                &mut methods[place],
+                &key,
+                method(input, keys[place].example)?,
+            )?;
+        } else {
+            let known: Vec<String> = ["resource"]
+                .into_iter()
+                .chain(keys.iter().map(|known| known.name))
+                .map(|known| format!("`{known}`"))
+                .collect();
+            let known = known.join(", ");
+            let text = format!("unknown key `{key}`, expected one of {known}");
+            return Err(Error::new(key.span(), text));
         }
-        found.check()
-    }
-}
-
-impl Found {
-    fn read(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
-        match key.to_string().as_str() {
-            "resource" => put(&mut self.resource, key, resource(input)?),
-            "confirm" => put(&mut self.confirm, key, method(input, "confirm = settle")?),
-            "cancel" => put(&mut self.cancel, key, method(input, "cancel = release")?),
-            _ => Err(Error::new(
-                key.span(),
-                format!("unknown key `{key}`, expected one of {KEYS}"),
-            )),
+        if !input.is_empty() {
+            input.parse::<Token![,]>()?;
         }
     }
-
-    fn check(self) -> syn::Result<Arguments> {
-        let missing = |what: &str| Error::new(Span::call_site(), what);
-        Ok(Arguments {
-            resource: self.resource.ok_or_else(|| {
-                missing("which action? add `resource = \"…\"`, for example `resource = \"account.freeze\"`")
-            })?,
-            confirm: self.confirm.ok_or_else(|| {
-                missing("what confirms it? add `confirm = …` with the name of a method")
-            })?,
-            cancel: self.cancel.ok_or_else(|| {
-                missing("what cancels it? add `cancel = …` with the name of a method")
-            })?,
-        })
+    let missing = |what: &str| Error::new(Span::call_site(), what);
+    let resource = name.ok_or_else(|| {
+        missing("which action? add `resource = \"…\"`, for example `resource = \"account.freeze\"`")
+    })?;
+    for (key, method) in keys.iter().zip(&methods) {
+        if let (Some(question), None) = (key.missing, method) {
+            let name = key.name;
+            let text = format!("{question} add `{name} = …` with the name of a method");
+            return Err(missing(&text));
+        }
     }
+    Ok(Arguments { resource, methods })
 }
 
 fn put<T>(place: &mut Option<T>, key: &Ident, value: T) -> syn::Result<()> {

@@ -1,7 +1,9 @@
 //! The attribute macros of `accede-rm-agent`, which re-exports and documents them.
 
 mod arguments;
+mod phase_one;
 mod tcc;
+mod three_phase;
 
 use proc_macro::TokenStream;
 
@@ -83,4 +85,55 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn tcc(arguments: TokenStream, item: TokenStream) -> TokenStream {
     tcc::expand(arguments.into(), &item.into()).into()
+}
+
+/// Makes a method of a service a participant of 3PC: the method is its `can_commit`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use accede_rm_agent::{
+///     Error, FencedTransaction, three_phase,
+///     three_phase::{HandlerError, Participant},
+/// };
+///
+/// struct Accounts;
+///
+/// impl Accounts {
+///     #[three_phase(resource = "account.pay", do_commit = settle, abort = release)]
+///     async fn promise(&self, tx: &mut FencedTransaction, amount: i64) -> Result<(), Error> {
+///         // reserve it; an error is a no
+///         Ok(())
+///     }
+///
+///     async fn settle(&self, tx: &mut FencedTransaction, amount: i64) -> Result<(), HandlerError> {
+///         Ok(())
+///     }
+///
+///     async fn release(&self, tx: &mut FencedTransaction, amount: i64) -> Result<(), HandlerError> {
+///         Ok(())
+///     }
+/// }
+///
+/// let pay: Participant<i64, Error> = Accounts::promise_three_phase(&Arc::new(Accounts));
+/// // RmAgent::builder("account").postgres("account-db", url).three_phase("account-db", &pay) …
+/// // then, inside a global transaction: pay.call(5).await?
+/// # assert_eq!(pay.resource(), "account.pay");
+/// ```
+///
+/// | key | meaning |
+/// |---|---|
+/// | `resource` | the action's name, the same in all services that can finish it |
+/// | `pre_commit` | the method that hears that the commit is decided; may be left out |
+/// | `do_commit` | the method that turns the promise into what it was for |
+/// | `abort` | the method that takes the promise back |
+///
+/// Beside the method, which stays as it is, there is a function of its name with `_three_phase` at
+/// the end: it takes the service in an `Arc` and returns a `Participant`, to be given to the
+/// agent's builder and called. All methods take `&self`, the transaction (`&mut
+/// FencedTransaction` of the database) and the arguments by value. The errors of the others become
+/// a `HandlerError`. A method without the attribute is called directly and is no branch.
+#[proc_macro_attribute]
+pub fn three_phase(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    three_phase::expand(arguments.into(), &item.into()).into()
 }

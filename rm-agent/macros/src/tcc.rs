@@ -1,92 +1,44 @@
-//! Writes the function that makes an action of a method.
+//! Writes the function that makes a TCC action of a method.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
-use syn::{Error, FnArg, ItemFn, ReceiverKind, ReturnType, Signature, Type, spanned::Spanned as _};
+use quote::{format_ident, quote};
+use syn::{Ident, ItemFn, LitStr};
 
-use crate::arguments::Arguments;
+use crate::{
+    arguments::{self, Arguments, Key},
+    phase_one::{self, PhaseOne, ended},
+};
 
-/// What is read from the method's signature.
-struct Try {
-    transaction: Type,
-    arguments: Type,
-    output: Type,
-}
+const KEYS: [Key; 2] = [
+    Key {
+        name: "confirm",
+        example: "confirm = settle",
+        missing: Some("what confirms it?"),
+    },
+    Key {
+        name: "cancel",
+        example: "cancel = release",
+        missing: Some("what cancels it?"),
+    },
+];
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
-    let method = match syn::parse2::<ItemFn>(item.clone()) {
-        Ok(method) => method,
-        Err(error) => {
-            let text = "`#[tcc]` goes on an async method with a body";
-            // The item itself stays, so that the compiler's own words about it stay too.
-            let error = Error::new(error.span(), text).to_compile_error();
-            return quote! { #error #item };
-        }
-    };
-    let read =
-        read(&method.sig).and_then(|found| Ok((found, syn::parse2::<Arguments>(arguments)?)));
-    match read {
-        Ok((found, arguments)) => {
-            let action = action(&arguments, &found, &method);
-            quote! { #method #action }
-        }
-        Err(error) => {
-            let error = error.to_compile_error();
-            // Without the attribute the method still exists for its callers.
-            quote! { #error #method }
-        }
-    }
-}
-
-fn read(signature: &Signature) -> syn::Result<Try> {
-    let wrong = |span, text: &str| Err(Error::new(span, text));
-    if signature.asyncness.is_none() {
-        let text = "a try works in a database, so the method must be async";
-        return wrong(signature.fn_token.span(), text);
-    }
-    if !signature.generics.params.is_empty() {
-        let text = "an action has one name, so its try cannot be generic";
-        return wrong(signature.generics.span(), text);
-    }
-    let shape = "the method must take `&self`, the transaction (`tx: &mut FencedTransaction`) and \
-                 the arguments by value";
-    let inputs: Vec<&FnArg> = signature.inputs.iter().collect();
-    let [
-        FnArg::Receiver(receiver),
-        FnArg::Typed(tx),
-        FnArg::Typed(arguments),
-    ] = inputs[..]
-    else {
-        return wrong(signature.ident.span(), shape);
-    };
-    if !matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) {
-        return wrong(receiver.span(), shape);
-    }
-    let transaction = match &*tx.ty {
-        Type::Reference(reference) if reference.mutability.is_some() => (*reference.elem).clone(),
-        other => return wrong(other.span(), shape),
-    };
-    if let Type::Reference(reference) = &*arguments.ty {
-        return wrong(reference.span(), shape);
-    }
-    let ReturnType::Type(_, output) = &signature.output else {
-        let text = "the method must return a `Result`: on `Err` nothing has taken effect";
-        return wrong(signature.ident.span(), text);
-    };
-    Ok(Try {
-        transaction,
-        arguments: (*arguments.ty).clone(),
-        output: (**output).clone(),
+    phase_one::expand("tcc", item, |found, method| {
+        let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
+        let [Some(confirm), Some(cancel)] = &methods else {
+            unreachable!("a missing method is an error");
+        };
+        Ok(action(&resource, (confirm, cancel), found, method))
     })
 }
 
-fn action(arguments: &Arguments, found: &Try, method: &ItemFn) -> TokenStream {
-    let Arguments {
-        resource,
-        confirm,
-        cancel,
-    } = arguments;
-    let Try {
+fn action(
+    resource: &LitStr,
+    (confirm, cancel): (&Ident, &Ident),
+    found: &PhaseOne,
+    method: &ItemFn,
+) -> TokenStream {
+    let PhaseOne {
         transaction,
         arguments,
         output,
@@ -99,16 +51,6 @@ fn action(arguments: &Arguments, found: &Try, method: &ItemFn) -> TokenStream {
          to the agent's builder, and called.",
         resource.value()
     );
-    let ended = |handler: &syn::Ident| {
-        // Errors show at the name in the attribute.
-        quote_spanned! {handler.span()=>
-            |service, tx, arguments| ::std::boxed::Box::pin(async move {
-                ::accede_rm_agent::tcc::__macros::ended(
-                    Self::#handler(service, tx, arguments).await,
-                )
-            })
-        }
-    };
     let (confirm, cancel) = (ended(confirm), ended(cancel));
     let side = |side: TokenStream| {
         quote! { <#output as ::accede_rm_agent::tcc::__macros::Outcome>::#side }

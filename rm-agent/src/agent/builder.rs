@@ -16,8 +16,8 @@ use super::{
     sqlite::Sqlite,
 };
 use crate::{
-    AtPool, AtPoolBuilder, Error, Registrar, mariadb, sqlite,
-    tcc::{Tcc, Unbound},
+    AtPool, AtPoolBuilder, Error, Registrar, action::Unbound, mariadb, sqlite, tcc::Tcc,
+    three_phase,
 };
 
 /// A database to serve.
@@ -129,7 +129,7 @@ impl RmAgentBuilder {
         database: &str,
         action: &Tcc<A, E, O>,
     ) -> Self {
-        self.act(Some(database), action)
+        self.act(Some(database), action.resource(), action.unbound())
     }
 
     /// Adds a TCC action whose handlers work in no database of this agent's; see
@@ -138,18 +138,30 @@ impl RmAgentBuilder {
         self,
         action: &Tcc<A, E, O>,
     ) -> Self {
-        self.act(None, action)
+        self.act(None, action.resource(), action.unbound())
     }
 
-    fn act<A: 'static, E: From<Error> + 'static, O: 'static>(
-        mut self,
-        database: Option<&str>,
-        action: &Tcc<A, E, O>,
+    /// Adds a participant of 3PC that keeps its promises in the database of this name, which this
+    /// agent has, too. The action's name must be the same in all services that can finish it.
+    /// After [`AgentLimits::three_phase_timeout`] without news of a promise it asks, and does
+    /// alone what is certain.
+    pub fn three_phase<A: 'static, E: From<Error> + 'static, O: 'static>(
+        self,
+        database: &str,
+        participant: &three_phase::Participant<A, E, O>,
     ) -> Self {
+        self.act(
+            Some(database),
+            participant.resource(),
+            participant.unbound(),
+        )
+    }
+
+    fn act(mut self, database: Option<&str>, resource: &str, action: Arc<dyn Unbound>) -> Self {
         self.actions.push(Act {
-            resource: action.resource().to_owned(),
+            resource: resource.to_owned(),
             database: database.map(str::to_owned),
-            action: action.unbound(),
+            action,
         });
         self
     }
@@ -281,9 +293,16 @@ impl RmAgentBuilder {
                 return wrong(format!("the resource {name:?} is given twice"));
             }
         }
-        if self.limits.commit_batch == 0 || self.limits.sweep_batch == 0 || self.limits.orders == 0
+        if self.limits.commit_batch == 0
+            || self.limits.sweep_batch == 0
+            || self.limits.orders == 0
+            || self.limits.three_phase_timeout.is_zero()
         {
-            return wrong("commit_batch, sweep_batch and orders must be at least 1".to_owned());
+            return wrong(
+                "commit_batch, sweep_batch and orders must be at least 1, three_phase_timeout \
+                 more than nothing"
+                    .to_owned(),
+            );
         }
         self.coordinators
             .iter()

@@ -30,6 +30,9 @@ pub struct AgentLimits {
     pub marker_age: Duration,
     /// Leftovers that are read and asked about at once.
     pub sweep_batch: usize,
+    /// How long a participant of 3PC hears nothing about a promise before it asks the coordinator,
+    /// and does alone what is certain. Short of it is needless work, nothing worse.
+    pub three_phase_timeout: Duration,
     /// First pause before a database that cannot be reached is tried again; it doubles.
     pub database_backoff_first: Duration,
     /// Longest pause before a database that cannot be reached is tried again.
@@ -53,6 +56,7 @@ impl Default for AgentLimits {
             leftover_age: Duration::from_secs(10 * 60),
             marker_age: Duration::from_secs(60 * 60),
             sweep_batch: 500,
+            three_phase_timeout: Duration::from_secs(10),
             database_backoff_first: Duration::from_millis(200),
             database_backoff_longest: Duration::from_secs(5),
             database_check: Duration::from_secs(10),
@@ -70,6 +74,14 @@ pub(super) const MAX_DETAIL_BYTES: usize = 1024;
 
 /// How long the sweeper waits for the coordinator's answer about ended transactions.
 pub(super) const ASK_ENDED: Duration = Duration::from_secs(30);
+
+/// How long a participant of 3PC waits for the coordinator's answer at most.
+pub(super) const ASK_STANDING_LONGEST: Duration = Duration::from_secs(5);
+
+/// How often promises are looked at: a quarter of their time-out, but no more often than this …
+pub(super) const ALONE_LOOK_SHORTEST: Duration = Duration::from_millis(100);
+/// … and no less.
+pub(super) const ALONE_LOOK_LONGEST: Duration = Duration::from_secs(30);
 
 /// Orphans that the sweeper remembers for each resource, and names in the log.
 pub(super) const MAX_ORPHANS: usize = 10_000;

@@ -4,6 +4,7 @@
 //! One agent per process serves all databases of the process. Each database is a
 //! *resource* with workers of its own, so that one which is down delays no other.
 
+mod alone;
 mod attach;
 mod builder;
 mod database;
@@ -30,7 +31,7 @@ pub use accede_link::session::{SessionLimits, SessionStatus};
 pub use builder::RmAgentBuilder;
 pub use limits::AgentLimits;
 pub(crate) use orders::Job;
-pub(crate) use participant::Finish;
+pub(crate) use participant::{Ended, Finish};
 pub use resource::ResourceState;
 pub use status::{AgentStatus, ResourceStatus};
 

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     database::{BranchKey, PhaseTwoError, UndoPolicy},
     limits::MAX_PAYLOAD_BYTES_IN_HAND,
-    participant::Participant,
+    participant::{Ended, Participant},
     resource::{Resource, add},
 };
 
@@ -30,6 +30,8 @@ use super::{
 pub(crate) enum Job {
     /// Delete its undo record, commit what it prepared, or confirm it.
     Commit,
+    /// Note that its commit is decided: 3PC only.
+    PreCommit,
     /// Undo it, roll back what it prepared, or cancel it.
     RollBack { was_done: bool, policy: UndoPolicy },
 }
@@ -246,12 +248,12 @@ impl Orders {
 
     /// Takes a branch out of hand, or starts its next job: answers the numbers
     /// that belong to the result, if it is to be told.
-    fn end(&self, branch: BranchKey, succeeded: bool) -> Option<Numbers> {
+    fn end(&self, branch: BranchKey, finished: bool) -> Option<Numbers> {
         let mut in_hand = self.in_hand.lock();
         let running = in_hand.branches.get_mut(&branch)?;
         match running.next.take() {
             // Success is final, whoever asked.
-            Some((_, numbers)) if succeeded => {
+            Some((_, numbers)) if finished => {
                 in_hand.remove(branch);
                 Some(numbers)
             }
@@ -274,11 +276,12 @@ impl Orders {
         }
     }
 
-    fn count(&self, job: Job, result: &Result<(), PhaseTwoError>) {
+    fn count(&self, job: Job, result: &Result<Ended, PhaseTwoError>) {
         let counters = &self.resource.counters;
         let counter = match (result, job) {
-            (Ok(()), Job::Commit) => &counters.committed,
-            (Ok(()), Job::RollBack { .. }) => &counters.rolled_back,
+            (Ok(Ended::PreCommitted), _) => return,
+            (Ok(Ended::Finished), Job::Commit | Job::PreCommit) => &counters.committed,
+            (Ok(Ended::Finished), Job::RollBack { .. }) => &counters.rolled_back,
             (Err(PhaseTwoError::Unavailable { .. }), _) => &counters.unavailable,
             (Err(PhaseTwoError::Stuck { .. }), _) => &counters.stuck,
             (Err(_), _) => &counters.failed,
@@ -293,7 +296,7 @@ impl Task {
     }
 
     /// The work on the branch ended: answers its order. A success must be durable.
-    pub(super) async fn end(mut self, result: Result<(), PhaseTwoError>) {
+    pub(super) async fn end(mut self, result: Result<Ended, PhaseTwoError>) {
         self.ended = true;
         let (branch, job) = (self.work.branch, self.work.job);
         let BranchKey {
@@ -303,12 +306,17 @@ impl Task {
         let resource = &self.orders.resource.name;
         self.orders.count(job, &result);
         match &result {
-            Ok(()) => tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished"),
+            Ok(Ended::Finished) => {
+                tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished");
+            }
+            Ok(Ended::PreCommitted) => {
+                tracing::debug!(%xid, branch = number, %resource, "branch pre-committed");
+            }
             Err(error) => {
                 tracing::warn!(%xid, branch = number, %resource, ?job, %error, "branch not finished");
             }
         }
-        if let Some(numbers) = self.orders.end(branch, result.is_ok()) {
+        if let Some(numbers) = self.orders.end(branch, result == Ok(Ended::Finished)) {
             let end = wire(result);
             let body = self.orders.finished(xid.as_u64(), number, numbers, end);
             self.orders.answer(body).await;
@@ -332,8 +340,9 @@ fn job(order: &Order) -> Result<Job, &'static str> {
         Action::RollBack => UndoPolicy::Check,
         Action::RollBackForced => UndoPolicy::Forced,
         Action::Accept => UndoPolicy::AcceptCurrent,
+        Action::PreCommit if order.mode() == Mode::ThreePhase => return Ok(Job::PreCommit),
         Action::Unspecified | Action::PreCommit => {
-            return Err("the order names no action that this agent knows");
+            return Err("the order names no action that this agent knows in that mode");
         }
     };
     Ok(Job::RollBack {
@@ -349,9 +358,10 @@ fn failed(reason: &str) -> End {
     })
 }
 
-fn wire(result: Result<(), PhaseTwoError>) -> End {
+fn wire(result: Result<Ended, PhaseTwoError>) -> End {
     match result {
-        Ok(()) => End::Finished(Empty {}),
+        Ok(Ended::Finished) => End::Finished(Empty {}),
+        Ok(Ended::PreCommitted) => End::PreCommitted(Empty {}),
         Err(PhaseTwoError::Unavailable { reason }) => End::Unavailable(PhaseTwoFailure {
             reason,
             ..PhaseTwoFailure::default()

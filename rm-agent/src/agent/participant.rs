@@ -1,8 +1,9 @@
 //! What stands behind a resource: a database, whose branches this library finishes by itself, or
 //! an action, whose branches are finished by the application's handlers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use accede_core::alone::{Knows, May};
 use accede_proto::v1::Mode;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -11,6 +12,16 @@ use super::{
     database::{BranchKey, CheckError, Database, Meta, PhaseTwoError},
     orders::Job,
 };
+use crate::store::fence::Promise;
+
+/// What was done about a branch, durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing is owed to it any more.
+    Finished,
+    /// It has heard that the commit is decided.
+    PreCommitted,
+}
 
 /// Finishes the branches of an action. May be asked again and again for the same.
 pub(crate) trait Finish: Send + Sync + 'static {
@@ -23,7 +34,28 @@ pub(crate) trait Finish: Send + Sync + 'static {
         branch: BranchKey,
         job: Job,
         payload: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>>;
+
+    /// Promises of 3PC that nobody has spoken of for so long, the oldest first.
+    fn promises(
+        &self,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Promise>, PhaseTwoError>> {
+        let _ = (older_than, limit);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// What a participant of 3PC does by itself about what it knows.
+    fn act_alone<'a>(
+        &'a self,
+        branch: BranchKey,
+        knows: Knows,
+        payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<May, PhaseTwoError>> {
+        let _ = (branch, knows, payload);
+        Box::pin(async { Ok(May::Rest) })
+    }
 }
 
 /// What stands behind a resource.

@@ -13,7 +13,7 @@ use super::{
     AgentLimits,
     database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
     orders::{Job, Orders, Task, Work},
-    participant::{Finish, Participant},
+    participant::{Ended, Finish, Participant},
     resource::add,
 };
 
@@ -54,7 +54,8 @@ pub(super) fn start(
                     (Participant::Database(database), _) if task.work.mode == Mode::Xa => {
                         Some(AtOnce::End(Arc::clone(database)))
                     }
-                    (Participant::Database(_), Job::Commit) => None,
+                    // Only actions are pre-committed.
+                    (Participant::Database(_), Job::Commit | Job::PreCommit) => None,
                     (Participant::Database(database), Job::RollBack { was_done, policy }) => {
                         Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
                     }
@@ -96,19 +97,21 @@ enum AtOnce {
 impl AtOnce {
     async fn run(self, task: Task, limit: Duration) {
         let branch = task.work.branch;
+        let finished = |()| Ended::Finished;
         let result = match self {
             Self::Undo(database, was_done, policy) => {
-                within(limit, database.roll_back(branch, was_done, policy)).await
+                let undo = database.roll_back(branch, was_done, policy);
+                within(limit, undo).await.map(finished)
             }
             Self::End(database) => {
                 let payload = &task.work.payload;
                 let end = match task.work.job {
-                    Job::Commit => database.commit_prepared(branch, payload),
+                    Job::Commit | Job::PreCommit => database.commit_prepared(branch, payload),
                     Job::RollBack { policy, .. } => {
                         database.roll_back_prepared(branch, payload, policy)
                     }
                 };
-                within(limit, end).await
+                within(limit, end).await.map(finished)
             }
             Self::Finish(finish) => {
                 let work = finish.finish(branch, task.work.job, &task.work.payload);
@@ -148,7 +151,7 @@ async fn commit_in_batches(
         let delete = database.delete_undo(&branches);
         let result = within(limits.phase_two, delete).await;
         for task in tasks.drain(..) {
-            task.end(result.clone()).await;
+            task.end(result.clone().map(|()| Ended::Finished)).await;
         }
     }
 }

@@ -66,6 +66,10 @@ pub(super) struct Counters {
     pub(super) prepared: AtomicU64,
     pub(super) prepared_oldest_ms: AtomicU64,
     pub(super) orphan_prepared: AtomicU64,
+    pub(super) promises: AtomicU64,
+    pub(super) promises_oldest_ms: AtomicU64,
+    pub(super) impossible_promises: AtomicU64,
+    pub(super) alone: AtomicU64,
 }
 
 impl Resource {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use accede_link::session::{BranchFrames, Role, Session, SessionOptions};
+use accede_proto::v1::Mode;
 use futures_util::future::join_all;
 use tokio::{
     sync::{Semaphore, watch},
@@ -12,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     AgentLimits, AgentStatus, ResourceStatus,
+    alone::Alone,
     attach::{self, Hub},
     database::{CheckError, Ledger, Meta},
     orders::Orders,
@@ -119,6 +121,13 @@ impl Prepared {
                 let (resource, database) = (Arc::clone(&resource), Arc::clone(database));
                 let sweeper = Sweeper::new(resource, database, ledger, session.clone(), limits);
                 tracker.spawn(stop.clone().run_until_cancelled_owned(sweeper.run()));
+            }
+            if let Participant::Action { finish, .. } = &served.participant
+                && finish.mode() == Mode::ThreePhase
+            {
+                let (resource, finish) = (Arc::clone(&resource), Arc::clone(finish));
+                let alone = Alone::new(resource, finish, session.clone(), limits);
+                tracker.spawn(stop.clone().run_until_cancelled_owned(alone.run()));
             }
             orders.push(new);
         }

@@ -71,6 +71,14 @@ pub struct ResourceStatus {
     /// Those among them whose global transaction has ended or was never begun: they must not
     /// exist, keep their locks, and need a person.
     pub orphan_prepared: u64,
+    /// Promises of 3PC older than their time-out that wait for a decision, as of the last look.
+    pub promises: u64,
+    /// How old the oldest of them was then.
+    pub promises_oldest: Duration,
+    /// Those among them that no fault of the protocol leads to. They need a person.
+    pub impossible_promises: u64,
+    /// Steps that participants of 3PC did by themselves, without an order.
+    pub alone: u64,
 }
 
 impl ResourceStatus {
@@ -94,6 +102,10 @@ impl ResourceStatus {
             prepared: read(&counters.prepared),
             prepared_oldest: Duration::from_millis(read(&counters.prepared_oldest_ms)),
             orphan_prepared: read(&counters.orphan_prepared),
+            promises: read(&counters.promises),
+            promises_oldest: Duration::from_millis(read(&counters.promises_oldest_ms)),
+            impossible_promises: read(&counters.impossible_promises),
+            alone: read(&counters.alone),
         }
     }
 }

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 /// The status of a row that something is still owed to, in each of the tables.
 pub(super) const LIVE: i16 = 0;
+/// The status of a fence that has heard of a commit, which is still owed to it.
+pub(super) const PRE_COMMITTED: i16 = 4;
 /// `log_status` of a record that can be undone.
 pub(super) const UNDOABLE: i16 = LIVE;
 /// `log_status` of a record that was undone.
@@ -112,6 +114,15 @@ pub(crate) enum LeftoverKind {
     Undo,
     /// A marker or defence row, which holds nothing to undo.
     Marker,
+}
+
+impl LeftoverKind {
+    pub(super) const fn of(status: i16) -> Self {
+        match status {
+            LIVE | PRE_COMMITTED => Self::Undo,
+            _ => Self::Marker,
+        }
+    }
 }
 
 /// A row of a ledger that is older than it should get.

@@ -7,6 +7,8 @@ pub(crate) mod fence;
 mod test_tcc;
 #[macro_use]
 mod xa;
+#[cfg(test)]
+mod test_three_phase;
 
 mod connection;
 pub(crate) mod finish;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, RefusalCode,
-    agent::{Finish, Job, Pools},
+    agent::{Ended, Finish, Job, Pools},
     limits,
     tcc::{HandlerError, Tcc, TccAction, TccTransaction},
 };
@@ -282,7 +282,8 @@ impl<G: Ground> Served<G> {
 
     async fn finish(&self, branch: BranchKey, job: Job) -> Result<(), PhaseTwoError> {
         let payload = br#"{"version":2,"arguments":{"account":1,"amount":5}}"#;
-        self.finish.finish(branch, job, payload).await
+        let ended = self.finish.finish(branch, job, payload).await;
+        ended.map(|ended| assert_eq!(ended, Ended::Finished))
     }
 
     async fn confirm(&self, branch: BranchKey) -> Result<(), PhaseTwoError> {
@@ -334,11 +335,11 @@ fn key(number: u64) -> BranchKey {
     }
 }
 
-fn is_stuck(result: &Result<(), PhaseTwoError>, words: &str) -> bool {
+fn is_stuck<T>(result: &Result<T, PhaseTwoError>, words: &str) -> bool {
     matches!(result, Err(PhaseTwoError::Stuck { reason, .. }) if reason.contains(words))
 }
 
-fn failed(result: &Result<(), PhaseTwoError>, words: &str) -> bool {
+fn failed<T>(result: &Result<T, PhaseTwoError>, words: &str) -> bool {
     matches!(result, Err(PhaseTwoError::Failed { reason }) if reason.contains(words))
 }
 
@@ -755,11 +756,14 @@ pub(super) async fn fences_left<G: Ground>(pool: &G, registrar: &Arc<TestRegistr
 
 /// The tests of one database.
 macro_rules! stories {
-    ($($story:ident),* $(,)?) => {$(
+    ($($story:ident),* $(,)?) => {
+        stories!(test_tcc: $($story),*);
+    };
+    ($module:ident: $($story:ident),* $(,)?) => {$(
         #[tokio::test]
         async fn $story() {
             let f = super::Fixture::new(crate::store::test_tcc::SETUP).await;
-            crate::store::test_tcc::$story(&f.pool, &f.registrar).await;
+            crate::store::$module::$story(&f.pool, &f.registrar).await;
         }
     )*};
 }

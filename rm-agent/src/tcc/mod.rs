@@ -4,43 +4,30 @@
 //! each together with a row of `accede_fence`. That row lets confirm and cancel take effect once,
 //! however often they are ordered, lets a cancel without a try do nothing, and a try after it fail.
 
-mod arguments;
-mod fenced;
 mod handlers;
-mod unfenced;
 
 /// The guide's code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/tcc.md")]
 mod guide {}
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, future::Future, sync::Arc};
 
-use accede_link::context::{self, TransactionContext};
+use accede_link::context::TransactionContext;
 use accede_proto::{Xid, v1::Mode};
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::{
-    handlers::{Handler, TccHandlers},
-    unfenced::Unfenced,
-};
+pub use self::handlers::{Handler, TccHandlers};
+pub use crate::action::{HandlerError, TccTransaction, Unfenced};
 use crate::{
-    agent::{Finish, Job, Pools},
+    action::{Action, Bound, Callable, Unbound, current, no_upgrade},
     error::Error,
-    registrar::{Registrar, Registration},
-    store::finish::{BranchKey, PhaseTwoError},
 };
 
 /// For `#[tcc]` only.
 #[doc(hidden)]
 pub mod __macros {
-    use super::HandlerError;
+    use crate::action::HandlerError;
 
     /// Names the two sides of a result.
     pub trait Outcome {
@@ -116,100 +103,52 @@ pub trait TccAction: Send + Sync + 'static {
         arguments: serde_json::Value,
     ) -> Result<Self::Arguments, String> {
         let _ = arguments;
-        Err(format!("this service does not read version {version}"))
+        no_upgrade(version)
     }
 }
 
-/// Why a confirm or cancel did not succeed. Its local transaction is rolled back.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandlerError {
-    /// May work later: the coordinator orders it again, with growing pauses.
-    #[error("{0}")]
-    Retry(String),
-    /// Will never work by itself: the branch is stuck until a person repairs it.
-    #[error("{0}")]
-    Definite(String),
-    /// The database said so. May work later.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-}
+/// What the modes have in common, of a TCC action.
+struct OfTcc<A>(A);
 
-impl HandlerError {
-    /// May work later.
-    pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry(reason.into())
+impl<A: TccAction> Action for OfTcc<A> {
+    type Transaction = A::Transaction;
+    type Arguments = A::Arguments;
+    type Output = A::Output;
+    type Error = A::Error;
+
+    const MODE: Mode = Mode::Tcc;
+    const VERSION: u32 = A::VERSION;
+
+    fn resource(&self) -> &str {
+        self.0.resource()
     }
 
-    /// Will never work by itself.
-    pub fn definite(reason: impl Into<String>) -> Self {
-        Self::Definite(reason.into())
-    }
-
-    /// As phase two takes it.
-    fn into_problem(self, of_database: fn(&sqlx::Error) -> PhaseTwoError) -> PhaseTwoError {
-        match self {
-            Self::Retry(reason) => PhaseTwoError::Failed { reason },
-            Self::Definite(reason) => PhaseTwoError::stuck(reason),
-            Self::Database(error) => of_database(&error),
-        }
-    }
-}
-
-/// What handlers can work in. Implemented by this crate's types alone.
-#[allow(private_bounds, reason = "nobody else can implement it")]
-pub trait TccTransaction: sealed::Place {}
-
-impl<T: sealed::Place> TccTransaction for T {}
-
-mod sealed {
-    use super::Engine;
-    use crate::{agent::Pools, error::Error};
-
-    pub(crate) trait Place: Sized + Send + 'static {
-        type Engine: Engine<Self>;
-
-        /// The engine for this database of the agent's.
-        fn engine(pools: &Pools, database: Option<&str>) -> Result<Self::Engine, Error>;
-    }
-}
-
-/// Runs handlers in one kind of transaction.
-pub(crate) trait Engine<T>: Send + Sync + 'static {
-    fn try_it<A: TccAction<Transaction = T>>(
+    async fn begin(
         &self,
-        call: Call<'_, A>,
+        tx: &mut A::Transaction,
         arguments: A::Arguments,
-    ) -> impl Future<Output = Result<A::Output, A::Error>> + Send;
+    ) -> Result<A::Output, A::Error> {
+        self.0.try_it(tx, arguments).await
+    }
 
-    fn finish<A: TccAction<Transaction = T>>(
+    async fn commit(
         &self,
-        action: &A,
-        branch: BranchKey,
-        job: Job,
-        payload: &[u8],
-    ) -> impl Future<Output = Result<(), PhaseTwoError>> + Send;
-}
+        tx: &mut A::Transaction,
+        arguments: A::Arguments,
+    ) -> Result<(), HandlerError> {
+        self.0.confirm(tx, arguments).await
+    }
 
-/// A try that is under way.
-pub(crate) struct Call<'a, A> {
-    action: &'a A,
-    context: TransactionContext,
-    registrar: &'a Arc<dyn Registrar>,
-    payload: Bytes,
-}
+    async fn undo(
+        &self,
+        tx: &mut A::Transaction,
+        arguments: A::Arguments,
+    ) -> Result<(), HandlerError> {
+        self.0.cancel(tx, arguments).await
+    }
 
-impl<A: TccAction> Call<'_, A> {
-    fn registration(&self, wait_limit: std::time::Duration) -> Registration {
-        Registration {
-            xid: self.context.xid(),
-            resource: self.action.resource().into(),
-            mode: Mode::Tcc,
-            row_locks: Vec::new(),
-            escrow_locks: Vec::new(),
-            payload: self.payload.clone(),
-            wait_limit,
-        }
+    fn upgrade(&self, version: u32, arguments: serde_json::Value) -> Result<A::Arguments, String> {
+        self.0.upgrade(version, arguments)
     }
 }
 
@@ -240,9 +179,8 @@ impl<A, E, O> fmt::Debug for Tcc<A, E, O> {
 impl<A: 'static, E: From<Error> + 'static, O: 'static> Tcc<A, E, O> {
     /// An action as a type of its own.
     pub fn new<T: TccAction<Arguments = A, Error = E, Output = O>>(action: T) -> Self {
-        let place = OnceLock::new();
         Self {
-            inner: Arc::new(Bound { action, place }),
+            inner: Bound::new(OfTcc(action)),
         }
     }
 
@@ -255,9 +193,7 @@ impl<A: 'static, E: From<Error> + 'static, O: 'static> Tcc<A, E, O> {
     /// arguments. After an error nothing has taken effect, with one exception:
     /// [`Error::CommitUnknown`], after which the whole transaction rolls back.
     pub async fn call(&self, arguments: A) -> Result<O, E> {
-        let context = context::current().ok_or_else(|| Error::NoTransaction {
-            what: format!("the action {:?}", self.inner.resource()),
-        })?;
+        let context = current(self.inner.resource())?;
         self.inner.call(context, arguments).await
     }
 
@@ -278,136 +214,5 @@ impl<A: 'static, E: From<Error> + 'static, O: 'static> Tcc<A, E, O> {
 
     pub(crate) fn unbound(&self) -> Arc<dyn Unbound> {
         Arc::clone(&self.inner).unbound()
-    }
-}
-
-/// An action before its agent has started.
-pub(crate) trait Unbound: Send + Sync {
-    /// Ties it to its database and the coordinator. Once only.
-    fn bind(
-        self: Arc<Self>,
-        pools: &Pools,
-        database: Option<&str>,
-        registrar: Arc<dyn Registrar>,
-    ) -> Result<Arc<dyn Finish>, Error>;
-}
-
-/// A [`Bound`] action without its type.
-trait Callable<A, E, O>: Send + Sync {
-    fn call(&self, context: TransactionContext, arguments: A) -> BoxFuture<'_, Result<O, E>>;
-    fn resource(&self) -> &str;
-    fn unbound(self: Arc<Self>) -> Arc<dyn Unbound>;
-}
-
-struct Bound<A: TccAction> {
-    action: A,
-    place: OnceLock<Place<A::Transaction>>,
-}
-
-struct Place<T: sealed::Place> {
-    engine: T::Engine,
-    registrar: Arc<dyn Registrar>,
-}
-
-impl<A: TccAction> Bound<A> {
-    fn not_started(&self) -> Error {
-        Error::Configuration(format!(
-            "the action {:?} is not served yet: give it to RmAgent::builder(..).tcc(..) and start \
-             the agent",
-            self.action.resource()
-        ))
-    }
-}
-
-impl<A: TccAction> Callable<A::Arguments, A::Error, A::Output> for Bound<A> {
-    fn call(
-        &self,
-        context: TransactionContext,
-        arguments: A::Arguments,
-    ) -> BoxFuture<'_, Result<A::Output, A::Error>> {
-        Box::pin(async move {
-            let place = self.place.get().ok_or_else(|| self.not_started())?;
-            let payload = arguments::encode(A::VERSION, &arguments, self.action.resource())?;
-            let call = Call {
-                action: &self.action,
-                context,
-                registrar: &place.registrar,
-                payload,
-            };
-            place.engine.try_it(call, arguments).await
-        })
-    }
-
-    fn resource(&self) -> &str {
-        self.action.resource()
-    }
-
-    fn unbound(self: Arc<Self>) -> Arc<dyn Unbound> {
-        self
-    }
-}
-
-impl<A: TccAction> Unbound for Bound<A> {
-    fn bind(
-        self: Arc<Self>,
-        pools: &Pools,
-        database: Option<&str>,
-        registrar: Arc<dyn Registrar>,
-    ) -> Result<Arc<dyn Finish>, Error> {
-        let engine = <A::Transaction as sealed::Place>::engine(pools, database)?;
-        let place = Place { engine, registrar };
-        if self.place.set(place).is_err() {
-            return Err(Error::Configuration(format!(
-                "the action {:?} is served by another agent already; make one for each agent",
-                self.action.resource()
-            )));
-        }
-        Ok(self)
-    }
-}
-
-impl<A: TccAction> Finish for Bound<A> {
-    fn mode(&self) -> Mode {
-        Mode::Tcc
-    }
-
-    fn finish<'a>(
-        &'a self,
-        branch: BranchKey,
-        job: Job,
-        payload: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
-        Box::pin(async move {
-            let Some(place) = self.place.get() else {
-                let reason = self.not_started().to_string();
-                return Err(PhaseTwoError::Failed { reason });
-            };
-            place
-                .engine
-                .finish(&self.action, branch, job, payload)
-                .await
-        })
-    }
-}
-
-/// What a confirm or cancel comes to, whatever the handler does.
-async fn handled(
-    work: impl Future<Output = Result<(), HandlerError>> + Send,
-    of_database: fn(&sqlx::Error) -> PhaseTwoError,
-) -> Result<(), PhaseTwoError> {
-    use futures_util::FutureExt as _;
-    // Its local transaction is rolled back, so that nothing it left half-done is seen again.
-    match std::panic::AssertUnwindSafe(work).catch_unwind().await {
-        Ok(result) => result.map_err(|error| error.into_problem(of_database)),
-        Err(panic) => {
-            let said = panic
-                .downcast_ref::<&str>()
-                .map(|said| (*said).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned());
-            let said = said.unwrap_or_else(|| "without a message".to_owned());
-            Err(PhaseTwoError::Failed {
-                reason: format!("the handler panicked: {said}"),
-            })
-        }
     }
 }

@@ -5,14 +5,14 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::{
-    super::{Finish, Job, database::*},
+    super::{Ended, Finish, Job, database::*},
     *,
 };
 
 /// Remembers what it was asked for, and does as the test says.
 struct Recorder {
     asked: Mutex<Vec<(BranchKey, Job, Vec<u8>)>>,
-    result: Mutex<Result<(), PhaseTwoError>>,
+    result: Mutex<Result<Ended, PhaseTwoError>>,
 }
 
 impl Finish for Recorder {
@@ -25,7 +25,7 @@ impl Finish for Recorder {
         branch: BranchKey,
         job: Job,
         payload: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
         self.asked.lock().push((branch, job, payload.to_vec()));
         Box::pin(std::future::ready(self.result.lock().clone()))
     }
@@ -41,7 +41,7 @@ struct Served {
 async fn served(database: &Arc<Fake>) -> Served {
     let recorder = Arc::new(Recorder {
         asked: Mutex::default(),
-        result: Mutex::new(Ok(())),
+        result: Mutex::new(Ok(Ended::Finished)),
     });
     let action = Participant::Action {
         finish: Arc::clone(&recorder) as _,

@@ -6,6 +6,7 @@ pub(crate) mod coordinator;
 mod fake;
 
 mod actions;
+mod alone;
 mod attaching;
 mod cuts;
 mod orders;

@@ -25,6 +25,8 @@ pub(crate) enum Status {
     Cancelled,
     /// Rolled back before phase one took effect, which it never can from now on.
     Barred,
+    /// Of 3PC: it has heard that the commit is decided.
+    PreCommitted,
 }
 
 impl Status {
@@ -35,11 +37,19 @@ impl Status {
             Self::Confirmed => 1,
             Self::Cancelled => 2,
             Self::Barred => 3,
+            Self::PreCommitted => super::finish::PRE_COMMITTED,
         }
     }
 
     pub(super) fn read(column: i16) -> Result<Self, PhaseTwoError> {
-        [Self::Tried, Self::Confirmed, Self::Cancelled, Self::Barred]
+        let known = [
+            Self::Tried,
+            Self::Confirmed,
+            Self::Cancelled,
+            Self::Barred,
+            Self::PreCommitted,
+        ];
+        known
             .into_iter()
             .find(|status| status.column() == column)
             .ok_or_else(|| {
@@ -57,6 +67,7 @@ impl Status {
             Self::Confirmed => "confirmed",
             Self::Cancelled => "cancelled",
             Self::Barred => "cancelled before it was tried",
+            Self::PreCommitted => "pre-committed",
         }
     }
 }
@@ -70,6 +81,39 @@ pub(crate) struct Tried<'a> {
     pub(crate) sent: Instant,
     /// How long after that the local commit may happen.
     pub(crate) give_up: Duration,
+    /// Kept in the row, for later steps.
+    pub(crate) payload: Option<&'a [u8]>,
+}
+
+/// A branch of 3PC that was promised, and neither committed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Promise {
+    pub(crate) key: BranchKey,
+    pub(crate) is_pre_committed: bool,
+    /// Since its last step, by the database's clock.
+    pub(crate) age: Duration,
+    /// What it was called with.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Promise {
+    /// Reads a row: XID, branch, status, age in milliseconds, payload.
+    pub(super) fn read(
+        (xid, branch, status, age_ms, payload): (i64, i32, i16, i64, Option<Vec<u8>>),
+    ) -> Option<Self> {
+        let xid = u64::try_from(xid)
+            .ok()
+            .and_then(accede_proto::Xid::from_u64)?;
+        Some(Self {
+            key: BranchKey {
+                xid,
+                branch: u32::try_from(branch).ok()?,
+            },
+            is_pre_committed: status == Status::PreCommitted.column(),
+            age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
+            payload: payload.unwrap_or_default(),
+        })
+    }
 }
 
 /// Why a try's commit did not succeed.
@@ -121,6 +165,15 @@ pub(crate) trait Fences: Watched + 'static {
         key: BranchKey,
         status: Option<Status>,
     ) -> BoxFuture<'t, Result<(), PhaseTwoError>>;
+
+    /// Branches of an action that are promised or pre-committed and were not touched for so long,
+    /// the oldest first.
+    fn promises<'t>(
+        &'t self,
+        resource: &'t str,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>>;
 
     /// Rolls back; a connection on which that fails is closed.
     fn roll_back(transaction: &mut Self::Transaction) -> BoxFuture<'_, ()>;

@@ -21,7 +21,7 @@ use crate::{
     clock,
     error::Error,
     store::{
-        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, not_definite},
         finish::{BranchKey, PhaseTwoError},
         watch::Watch,
     },
@@ -96,13 +96,14 @@ impl Fences for AtPool {
                 });
             };
             let insert = format!(
-                "INSERT INTO {} (xid, branch_id, status, resource, created) \
-                 VALUES ({}, {}, {}, {}, {})",
+                "INSERT INTO {} (xid, branch_id, status, resource, payload, created) \
+                 VALUES ({}, {}, {}, {}, {}, {})",
                 quote_qualified(self.database(), "accede_fence"),
                 tried.key.xid_column(),
                 tried.key.branch_column(),
                 Status::Tried.column(),
                 text(tried.resource),
+                tried.payload.map_or_else(|| "NULL".to_owned(), bytes),
                 in_time(&begun.session, begun.at, tried.sent, tried.give_up),
             );
             let backend = begun.session.backend;
@@ -187,6 +188,35 @@ impl Fences for AtPool {
         })
     }
 
+    fn promises<'t>(
+        &'t self,
+        resource: &'t str,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
+        Box::pin(async move {
+            let rows = sqlx::query_as(
+                "SELECT xid, branch_id, status,
+                        CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) DIV 1000)
+                             AS SIGNED),
+                        payload
+                 FROM accede_fence
+                 WHERE resource = ? AND status IN (?, ?)
+                   AND TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) > ?
+                 ORDER BY created LIMIT ?",
+            )
+            .bind(resource)
+            .bind(Status::Tried.column())
+            .bind(Status::PreCommitted.column())
+            .bind(i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX / 2))
+            .bind(limit as u64)
+            .fetch_all(self.phase_two())
+            .await
+            .map_err(|error| failure(&error))?;
+            Ok(rows.into_iter().filter_map(Promise::read).collect())
+        })
+    }
+
     fn roll_back(transaction: &mut FencedTransaction) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let of_try = transaction.begun.is_some();
@@ -204,12 +234,17 @@ impl Fences for AtPool {
 
 /// A text in a message, whatever is in it.
 pub(super) fn text(value: &str) -> String {
-    let mut literal = String::from("CONVERT(X'");
-    for byte in value.bytes() {
+    format!("CONVERT({} USING utf8mb4)", bytes(value.as_bytes()))
+}
+
+/// Bytes in a message.
+fn bytes(value: &[u8]) -> String {
+    let mut literal = String::from("X'");
+    for byte in value {
         for digit in [byte >> 4, byte & 15] {
             literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
         }
     }
-    literal.push_str("' USING utf8mb4)");
+    literal.push('\'');
     literal
 }

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     limits,
     store::{
-        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, not_definite},
         finish::{BranchKey, PhaseTwoError},
         watch::Watch,
     },
@@ -91,12 +91,13 @@ impl Fences for AtPool {
         let begun = transaction.begun.map_or_else(clock::now, |begun| begun.at);
         let xid = tried.key.xid;
         let message = format!(
-            "INSERT INTO accede_fence (xid, branch_id, status, resource, created) \
-             VALUES ({}, {}, {}, {}, {}); COMMIT",
+            "INSERT INTO accede_fence (xid, branch_id, status, resource, payload, created) \
+             VALUES ({}, {}, {}, {}, {}, {}); COMMIT",
             tried.key.xid_column(),
             tried.key.branch_column(),
             Status::Tried.column(),
             text(tried.resource),
+            tried.payload.map_or_else(|| "NULL".to_owned(), bytes),
             in_time(begun, tried.sent, tried.give_up),
         );
         Box::pin(async move {
@@ -176,6 +177,33 @@ impl Fences for AtPool {
         })
     }
 
+    fn promises<'t>(
+        &'t self,
+        resource: &'t str,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
+        Box::pin(async move {
+            let rows = sqlx::query_as(
+                "SELECT xid, branch_id, status,
+                        greatest(0, extract(epoch FROM clock_timestamp() - created) * 1000)::bigint,
+                        payload
+                 FROM accede_fence
+                 WHERE resource = $1 AND status IN ($2, $3)
+                   AND created < clock_timestamp() - $4 * interval '1 millisecond'
+                 ORDER BY created LIMIT $5",
+            )
+            .bind(resource)
+            .bind(Status::Tried.column())
+            .bind(Status::PreCommitted.column())
+            .bind(older_than.as_millis() as f64)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(self.phase_two())
+            .await?;
+            Ok(rows.into_iter().filter_map(Promise::read).collect())
+        })
+    }
+
     fn roll_back(transaction: &mut FencedTransaction) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // The connection is closed if this fails, which rolls back as well.
@@ -190,12 +218,17 @@ impl Fences for AtPool {
 
 /// A text in a message, whatever is in it.
 pub(super) fn text(value: &str) -> String {
-    let mut literal = String::from("convert_from('\\x");
-    for byte in value.bytes() {
+    format!("convert_from({}, 'UTF8')", bytes(value.as_bytes()))
+}
+
+/// Bytes in a message.
+fn bytes(value: &[u8]) -> String {
+    let mut literal = String::from("'\\x");
+    for byte in value {
         for digit in [byte >> 4, byte & 15] {
             literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
         }
     }
-    literal.push_str("'::bytea, 'UTF8')");
+    literal.push_str("'::bytea");
     literal
 }

@@ -19,7 +19,7 @@ use crate::{
     clock,
     error::Error,
     store::{
-        fence::{Fences, NotCommitted, Opened, Status, Tried, not_definite},
+        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, not_definite},
         finish::{BranchKey, PhaseTwoError},
     },
 };
@@ -93,8 +93,9 @@ impl Fences for AtPool {
             let left = after.saturating_sub(at.saturating_duration_since(tried.sent));
             let until = ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
             let insert = format!(
-                "INSERT INTO main.accede_fence (xid, branch_id, status, resource, created) \
-                 SELECT ?, ?, ?, ?, CASE WHEN now >= ? AND now < ? THEN now END \
+                "INSERT INTO main.accede_fence \
+                 (xid, branch_id, status, resource, payload, created) \
+                 SELECT ?, ?, ?, ?, ?, CASE WHEN now >= ? AND now < ? THEN now END \
                  FROM (SELECT {NOW} AS now)"
             );
             let inserted = sqlx::query(AssertSqlSafe(insert))
@@ -102,6 +103,7 @@ impl Fences for AtPool {
                 .bind(tried.key.branch_column())
                 .bind(Status::Tried.column())
                 .bind(tried.resource)
+                .bind(tried.payload)
                 .bind(ms)
                 .bind(until)
                 .execute(transaction.held.get())
@@ -185,6 +187,32 @@ impl Fences for AtPool {
                 .map_err(|error| failure(&error))?;
             transaction.held.clean();
             Ok(())
+        })
+    }
+
+    fn promises<'t>(
+        &'t self,
+        resource: &'t str,
+        older_than: Duration,
+        limit: usize,
+    ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
+        let select = format!(
+            "SELECT xid, branch_id, status, MAX(0, {NOW} - created), payload \
+             FROM main.accede_fence \
+             WHERE resource = ? AND status IN (?, ?) AND {NOW} - created > ? \
+             ORDER BY created LIMIT ?"
+        );
+        Box::pin(async move {
+            let rows = sqlx::query_as(AssertSqlSafe(select))
+                .bind(resource)
+                .bind(Status::Tried.column())
+                .bind(Status::PreCommitted.column())
+                .bind(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX / 2))
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(self.phase_two())
+                .await
+                .map_err(|error| failure(&error))?;
+            Ok(rows.into_iter().filter_map(Promise::read).collect())
         })
     }
 

@@ -10,7 +10,9 @@ use super::{super::error_number, failure, keys_condition};
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
+    store::finish::{
+        BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PRE_COMMITTED, PhaseTwoError,
+    },
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
@@ -70,11 +72,7 @@ pub(crate) async fn leftovers(
                 xid,
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
-            kind: if status == LIVE {
-                LeftoverKind::Undo
-            } else {
-                LeftoverKind::Marker
-            },
+            kind: LeftoverKind::of(status),
             age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
         });
     }
@@ -96,7 +94,7 @@ pub(crate) async fn purge_markers(
             time,
         } = ledger;
         let sql = format!(
-            "DELETE FROM {table} WHERE {status} <> {LIVE} AND ({})
+            "DELETE FROM {table} WHERE {status} NOT IN ({LIVE}, {PRE_COMMITTED}) AND ({})
              AND {time} < SYSDATE(6) - INTERVAL
                (SELECT COALESCE(MAX(p.TIME_MS), 0) * 1000 FROM information_schema.PROCESSLIST p
                 WHERE p.ID <> CONNECTION_ID()

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
+    store::finish::{
+        BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PRE_COMMITTED, PhaseTwoError,
+    },
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
@@ -61,10 +63,7 @@ pub(crate) async fn leftovers(
                 xid,
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
-            kind: match row.try_get(2)? {
-                LIVE => LeftoverKind::Undo,
-                _ => LeftoverKind::Marker,
-            },
+            kind: LeftoverKind::of(row.try_get(2)?),
             age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
         });
     }
@@ -87,7 +86,7 @@ pub(crate) async fn purge_markers(
     } = ledger;
     let sql = format!(
         "DELETE FROM {table} u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.{status} <> $3
+         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.{status} NOT IN ($3, $4)
            AND u.{time} < coalesce(
                (SELECT min(a.xact_start) FROM pg_catalog.pg_stat_activity a
                 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 'infinity')"
@@ -96,6 +95,7 @@ pub(crate) async fn purge_markers(
         .bind(xids)
         .bind(numbers)
         .bind(LIVE)
+        .bind(PRE_COMMITTED)
         .execute(pool)
         .await?;
     Ok(())

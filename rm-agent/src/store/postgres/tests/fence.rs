@@ -30,6 +30,13 @@ stories!(
     a_lost_session_is_not_known,
 );
 
+stories!(
+    test_three_phase: three_phases,
+    promises_are_taken_back,
+    goes_by_the_table,
+    open_promises_are_found,
+);
+
 #[tokio::test]
 async fn fences_of_ended_branches_are_purged_and_tries_stay() {
     let f = Fixture::new(test_tcc::SETUP).await;

@@ -10,7 +10,9 @@ use super::{super::pool::AtPool, NOW, begin, commit, failure};
 use crate::{
     error::Error,
     limits,
-    store::finish::{BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError},
+    store::finish::{
+        BranchKey, LIVE, Ledger, Leftover, LeftoverKind, Meta, PRE_COMMITTED, PhaseTwoError,
+    },
 };
 
 /// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
@@ -60,11 +62,7 @@ pub(crate) async fn leftovers(
                 xid,
                 branch: u32::try_from(branch).unwrap_or_default(),
             },
-            kind: if status == LIVE {
-                LeftoverKind::Undo
-            } else {
-                LeftoverKind::Marker
-            },
+            kind: LeftoverKind::of(status),
             age: Duration::from_millis(u64::try_from(age_ms).unwrap_or_default()),
         });
     }
@@ -80,8 +78,9 @@ pub(crate) async fn purge_markers(
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
     let Ledger { table, status, .. } = ledger;
-    let sql =
-        format!("DELETE FROM main.{table} WHERE xid = ? AND branch_id = ? AND {status} <> {LIVE}");
+    let sql = format!(
+        "DELETE FROM main.{table} WHERE xid = ? AND branch_id = ? AND {status} NOT IN ({LIVE}, {PRE_COMMITTED})"
+    );
     for branches in branches.chunks(limits::PHASE_TWO_BATCH) {
         let mut held = begin(pool).await?;
         for key in branches {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::TccAction;
+use super::Action;
 use crate::{error::Error, limits::MAX_PAYLOAD_BYTES, store::finish::PhaseTwoError};
 
 #[derive(Serialize)]
@@ -43,10 +43,7 @@ pub(super) fn encode<A: Serialize>(
 }
 
 /// The arguments that come back with an order.
-pub(super) fn decode<A: TccAction>(
-    action: &A,
-    payload: &[u8],
-) -> Result<A::Arguments, PhaseTwoError> {
+pub(super) fn decode<A: Action>(action: &A, payload: &[u8]) -> Result<A::Arguments, PhaseTwoError> {
     let resource = action.resource();
     let unreadable = |why: String| {
         PhaseTwoError::stuck(format!(

@@ -1,14 +1,16 @@
 //! Handlers without a database of this library's: nothing but the coordinator keeps them in order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use accede_core::alone::{Knows, May};
 use accede_proto::Xid;
 
-use super::{Call, Engine, TccAction, arguments, fenced::patience, handled, sealed};
+use super::{Action, Call, Engine, arguments, fenced::patience, handled, sealed};
 use crate::{
-    agent::{Job, Pools},
+    agent::{Ended, Job, Pools},
     error::Error,
     store::{
+        fence::Promise,
         finish::{BranchKey, PhaseTwoError, UndoPolicy},
         outcome::Outcome,
     },
@@ -52,7 +54,7 @@ impl sealed::Place for Unfenced {
 }
 
 impl Engine<Unfenced> for Bare {
-    async fn try_it<A: TccAction<Transaction = Unfenced>>(
+    async fn begin<A: Action<Transaction = Unfenced>>(
         &self,
         call: Call<'_, A>,
         arguments: A::Arguments,
@@ -68,7 +70,7 @@ impl Engine<Unfenced> for Bare {
         };
         // Whatever happens from here on, it may have had an effect.
         outcome.sent = true;
-        match call.action.try_it(&mut Unfenced { key }, arguments).await {
+        match call.action.begin(&mut Unfenced { key }, arguments).await {
             Ok(output) => {
                 outcome.done();
                 Ok(output)
@@ -83,29 +85,54 @@ impl Engine<Unfenced> for Bare {
         }
     }
 
-    async fn finish<A: TccAction<Transaction = Unfenced>>(
+    async fn finish<A: Action<Transaction = Unfenced>>(
         &self,
         action: &A,
         key: BranchKey,
         job: Job,
         payload: &[u8],
-    ) -> Result<(), PhaseTwoError> {
+    ) -> Result<Ended, PhaseTwoError> {
         let mut unfenced = Unfenced { key };
         match job {
             Job::RollBack {
                 policy: UndoPolicy::AcceptCurrent,
                 ..
-            } => Ok(()),
+            } => {}
             Job::Commit => {
                 let arguments = arguments::decode(action, payload)?;
-                handled(action.confirm(&mut unfenced, arguments), failed).await
+                handled(action.commit(&mut unfenced, arguments), failed).await?;
             }
             Job::RollBack { .. } => {
                 let arguments = arguments::decode(action, payload)?;
-                handled(action.cancel(&mut unfenced, arguments), failed).await
+                handled(action.undo(&mut unfenced, arguments), failed).await?;
             }
+            Job::PreCommit => return Err(needs_database()),
         }
+        Ok(Ended::Finished)
     }
+
+    async fn promises(
+        &self,
+        _: &str,
+        _: Duration,
+        _: usize,
+    ) -> Result<Vec<Promise>, PhaseTwoError> {
+        Ok(Vec::new())
+    }
+
+    async fn act_alone<A: Action<Transaction = Unfenced>>(
+        &self,
+        _: &A,
+        _: BranchKey,
+        _: Knows,
+        _: &[u8],
+    ) -> Result<May, PhaseTwoError> {
+        Err(needs_database())
+    }
+}
+
+fn needs_database() -> PhaseTwoError {
+    PhaseTwoError::stuck("a participant of 3PC keeps its promise in a database of this agent's")
 }
 
 fn failed(error: &sqlx::Error) -> PhaseTwoError {

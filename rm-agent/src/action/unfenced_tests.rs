@@ -10,7 +10,7 @@ use crate::{
     RefusalCode,
     agent::Finish,
     store::test_registrar::{Answer, Event, TestRegistrar},
-    tcc::{HandlerError, Tcc},
+    tcc::{HandlerError, Tcc, TccAction},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,7 +123,8 @@ impl Fixture {
             branch: 1,
         };
         let payload = br#"{"version":1,"arguments":{"seat":7}}"#;
-        self.finish.finish(key, job, payload).await
+        let ended = self.finish.finish(key, job, payload).await;
+        ended.map(|ended| assert_eq!(ended, Ended::Finished))
     }
 
     fn heard(&self) -> Vec<String> {
