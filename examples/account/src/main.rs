@@ -35,7 +35,7 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
-    /// How it takes part in transactions: at, xa or tcc.
+    /// How it takes part in transactions: at, xa, tcc or 3pc.
     #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
     mode: ShopMode,
 }

@@ -223,11 +223,15 @@ mod tests {
         };
         let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
         let mismatch = [&["--database", "mariadb"][..], &three].concat();
-        let cases: [(&[&str], &str); 13] = [
-            (&["--mode", "nonsense"], "at, xa, tcc"),
+        let cases: [(&[&str], &str); 14] = [
+            (&["--mode", "nonsense"], "at, xa, tcc, 3pc"),
             (
                 &["--mode", "xa", "--database", "sqlite"],
                 "SQLite cannot prepare a transaction",
+            ),
+            (
+                &["--mode", "3pc", "--database", "sqlite"],
+                "its file belongs to one process",
             ),
             (&["--scenario", "nonsense"], "crossing-orders"),
             (&["--database", "oracle"], "postgres, mariadb, sqlite"),

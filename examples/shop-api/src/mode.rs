@@ -12,11 +12,13 @@ pub enum ShopMode {
     Xa,
     /// Goods and money are frozen first, then taken or given back.
     Tcc,
+    /// The same, with a phase between: once it is decided, services need no coordinator.
+    ThreePhase,
 }
 
 impl ShopMode {
     /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::At, Self::Xa, Self::Tcc];
+    pub const ALL: [Self; 4] = [Self::At, Self::Xa, Self::Tcc, Self::ThreePhase];
 
     /// The one of this name.
     #[must_use]
@@ -31,6 +33,9 @@ impl ShopMode {
     pub fn check(self, kind: DatabaseKind) -> Result<(), String> {
         let why = match (self, kind) {
             (Self::Xa, DatabaseKind::Sqlite) => "SQLite cannot prepare a transaction",
+            (Self::ThreePhase, DatabaseKind::Sqlite) => {
+                "its file belongs to one process, so nobody else could go on for one that is away"
+            }
             _ => return Ok(()),
         };
         let (mode, kind) = (self.name(), kind.name());
@@ -44,6 +49,7 @@ impl ShopMode {
             Self::At => "at",
             Self::Xa => "xa",
             Self::Tcc => "tcc",
+            Self::ThreePhase => "3pc",
         }
     }
 }

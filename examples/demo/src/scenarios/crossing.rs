@@ -27,7 +27,7 @@ pub(super) async fn run(shop: &mut Shop) -> Result<String> {
     let mut second = Placing::start(shop, "crossing-back", 5, &back);
     let first_held = first.watch.reach(1).await?;
     let second_held = second.watch.reach(1).await?;
-    if shop.mode == ShopMode::Tcc {
+    if matches!(shop.mode, ShopMode::Tcc | ShopMode::ThreePhase) {
         // Nothing is locked until the end: what one froze, the other does not want.
         drop((first_held, second_held));
         tokio::try_join!(first.ordered(), second.ordered())?;

@@ -2,6 +2,7 @@
 
 mod at;
 mod tcc;
+mod three_phase;
 mod xa;
 
 use accede_rm_agent::{RmAgent, RmAgentBuilder};
@@ -43,6 +44,7 @@ pub(crate) async fn open(
         ShopMode::At => at::open(agent, kind).await?,
         ShopMode::Xa => xa::open(agent, kind).await?,
         ShopMode::Tcc => tcc::open(agent, kind).await?,
+        ShopMode::ThreePhase => three_phase::open(agent, kind).await?,
     };
     create_tables(&agent, kind).await?;
     Ok((agent, store))

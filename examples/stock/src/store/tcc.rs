@@ -1,10 +1,12 @@
 //! In TCC: an order freezes goods, and they are taken or given back when it is decided.
+//! The same handlers make a participant of 3PC.
 
 use std::sync::Arc;
 
 use accede_rm_agent::{
     Error, RmAgent, RmAgentBuilder, tcc,
     tcc::{HandlerError, Tcc},
+    three_phase,
 };
 use serde::{Deserialize, Serialize};
 use shop_api::database::DatabaseKind;
@@ -13,13 +15,13 @@ use super::{Outcome, RESOURCE, Store};
 
 /// What an order wants.
 #[derive(Serialize, Deserialize)]
-struct Wanted {
-    product: i64,
-    count: i64,
+pub(super) struct Wanted {
+    pub(super) product: i64,
+    pub(super) count: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum FreezeError {
+pub(super) enum FreezeError {
     #[error("{0:?}")]
     No(Outcome),
     #[error(transparent)]
@@ -37,14 +39,17 @@ macro_rules! handlers {
         freeze: $freeze:literal, look: $look:literal, settle: $settle:literal,
         release: $release:literal
     ) => {
-        mod $module {
+        pub(super) mod $module {
             use super::*;
 
-            pub(super) struct Goods;
+            pub(in super::super) struct Goods;
 
             impl Goods {
                 #[tcc(resource = "stock.freeze", confirm = settle, cancel = release)]
-                pub(super) async fn freeze(
+                #[three_phase(
+                                    resource = "stock.promise", do_commit = settle, abort = release
+                                )]
+                pub(in super::super) async fn freeze(
                     &self,
                     tx: &mut $transaction,
                     wanted: Wanted,
@@ -139,13 +144,21 @@ pub(super) async fn open(
     Ok((agent, Box::new(Frozen { freeze })))
 }
 
+impl FreezeError {
+    /// What became of it, if that is an answer.
+    pub(super) fn outcome(self) -> sqlx::Result<Outcome> {
+        match self {
+            Self::No(outcome) => Ok(outcome),
+            Self::Accede(error) => Err(error.into()),
+            Self::Database(error) => Err(error),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Store for Frozen {
     async fn take(&self, product: i64, count: i64) -> sqlx::Result<Outcome> {
-        match self.freeze.call(Wanted { product, count }).await {
-            Ok(outcome) | Err(FreezeError::No(outcome)) => Ok(outcome),
-            Err(FreezeError::Accede(error)) => Err(error.into()),
-            Err(FreezeError::Database(error)) => Err(error),
-        }
+        let taken = self.freeze.call(Wanted { product, count }).await;
+        taken.or_else(FreezeError::outcome)
     }
 }
