@@ -9,7 +9,7 @@ use super::{Why, why};
 
 fn transaction(status: Status, branches: Vec<BranchDetail>) -> TransactionDetail {
     let decision = match status {
-        Status::Committing | Status::Committed => Decision::Commit,
+        Status::PreCommitted | Status::Committing | Status::Committed => Decision::Commit,
         Status::RollingBack | Status::RolledBack | Status::Stuck => Decision::RollBack,
         _ => Decision::Unspecified,
     };
@@ -93,6 +93,23 @@ fn an_active_one_names_open_branches_and_its_parent() {
         &[
             "its time-out has passed",
             "Branch 1 on stock-db and branch 2 on order-db have registered",
+        ],
+    );
+}
+
+#[test]
+fn a_pre_committed_one_says_who_has_heard() {
+    let mut away = branch(2, "parcel.send", "finishing");
+    away.mode = Mode::ThreePhase.into();
+    away.waiting_for_agent = true;
+    let mut heard = branch(1, "account.pay", "pre-committed");
+    heard.mode = Mode::ThreePhase.into();
+    assert_parts(
+        &why(&transaction(Status::PreCommitted, vec![heard, away])),
+        &[
+            "is pre-committed: its branches of 3PC are hearing that the commit is decided",
+            "Branch 1 (3PC) on account.pay has heard that the commit is decided",
+            "Branch 2 (3PC) on parcel.send waits for an agent",
         ],
     );
 }

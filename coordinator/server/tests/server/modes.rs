@@ -2,6 +2,7 @@
 
 use accede_proto::v1::{
     self, Mode, Status, branch_event, branch_request::Body as RmBody, refusal::Code,
+    transaction_request::Body as TmBody,
 };
 
 use crate::support::{Daemon, Rm, Tm, process, refusal, resource};
@@ -132,5 +133,81 @@ async fn a_name_is_one_thing_and_the_request_must_fit_it() {
     };
     let no = refused(&mut rm, with_locks).await;
     assert!(no.message.contains("row locks"), "{}", no.message);
+    daemon.server.shutdown().await.expect("it ends");
+}
+
+/// How these transactions stand, as participants of 3PC are told.
+async fn standing(rm: &mut Rm, xids: Vec<u64>) -> Vec<v1::standing::State> {
+    let ask = v1::AskStanding {
+        resource: "account.pay".into(),
+        xids,
+    };
+    match rm.call(RmBody::AskStanding(ask)).await {
+        branch_event::Body::Standing(standing) => standing.states().collect(),
+        other => panic!("{other:?} is no answer"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branches_of_3pc_hear_of_the_commit_before_their_order() {
+    use v1::standing::State;
+    let daemon = Daemon::start().await;
+    let mut tm = Tm::connect(&daemon).await;
+    let mut rm = attach(&daemon, vec![action("account.pay")]).await;
+    let xid = tm.begun(60_000).await;
+    for branch in 1..=2 {
+        let promised = v1::RegisterBranch {
+            mode: Mode::ThreePhase.into(),
+            ..tried(&mut rm, xid, "account.pay", b"5")
+        };
+        let answer = rm.call(RmBody::Register(promised)).await;
+        assert!(matches!(answer, branch_event::Body::Registered(_)));
+        rm.done(xid, branch).await;
+    }
+    let unknown = tm.make_xid();
+    assert_eq!(
+        standing(&mut rm, vec![xid, unknown]).await,
+        [State::Undecided, State::NeverBegun]
+    );
+    tm.commit(xid).await;
+    let mut early = [rm.order().await, rm.order().await];
+    early.sort_by_key(|order| order.branch);
+    for order in &early {
+        assert_eq!(
+            (order.action(), order.mode()),
+            (v1::Action::PreCommit, Mode::ThreePhase)
+        );
+    }
+    assert_eq!(standing(&mut rm, vec![xid]).await, [State::PreCommitted]);
+    let mut operator = daemon.operator().await;
+    let get = v1::GetTransactionRequest { xid };
+    let detail = operator.get_transaction(get).await.expect("known");
+    let summary = detail.into_inner().summary.expect("always there");
+    assert_eq!(summary.status(), Status::PreCommitted);
+    assert!(
+        daemon
+            .page("/metrics")
+            .await
+            .contains("accede_transactions{status=\"pre_committed\"} 1")
+    );
+    for order in &early {
+        let heard = v1::branch_finished::Result::PreCommitted(v1::Empty {});
+        rm.finish(order, heard).await;
+    }
+    let orders = [rm.order().await, rm.order().await];
+    assert_eq!(standing(&mut rm, vec![xid]).await, [State::Committing]);
+    for order in &orders {
+        assert_eq!((order.action(), order.attempt), (v1::Action::Commit, 2));
+        rm.finished(order).await;
+    }
+    tm.reaches(xid, Status::Committed).await;
+    assert_eq!(standing(&mut rm, vec![xid]).await, [State::Committing]);
+    let back = tm.begun(60_000).await;
+    let roll_back = v1::RollBackRequest {
+        xid: back,
+        reason: "changed my mind".into(),
+    };
+    tm.call(TmBody::RollBack(roll_back)).await;
+    assert_eq!(standing(&mut rm, vec![back]).await, [State::RollingBack]);
     daemon.server.shutdown().await.expect("it ends");
 }
