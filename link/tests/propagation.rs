@@ -12,7 +12,7 @@ use accede_proto::{
     Xid,
     v1::{
         BeginRequest, BeginResponse, CommitRequest, GetOutcomeRequest, Outcome, RollBackRequest,
-        TransactionEvent, TransactionRequest,
+        SagaOutcome, StartSagaRequest, TransactionEvent, TransactionRequest,
         transactions_client::TransactionsClient,
         transactions_server::{Transactions, TransactionsServer},
     },
@@ -62,6 +62,13 @@ impl Transactions for Mirror {
         Ok(Response::new(BeginResponse {
             xid: u64::from(known),
         }))
+    }
+
+    async fn start_saga(
+        &self,
+        _: Request<StartSagaRequest>,
+    ) -> Result<Response<SagaOutcome>, Status> {
+        Err(Status::unimplemented("not needed"))
     }
 
     async fn commit(&self, _: Request<CommitRequest>) -> Result<Response<Outcome>, Status> {

@@ -17,6 +17,7 @@ mod error;
 mod global_lock;
 pub mod limits;
 mod registrar;
+pub mod saga;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod store;
@@ -33,7 +34,7 @@ pub use accede_link::{
     },
     propagate,
 };
-pub use accede_rm_macros::{tcc, three_phase};
+pub use accede_rm_macros::{saga_step, tcc, three_phase};
 pub use agent::{
     AgentLimits, AgentStatus, ResourceState, ResourceStatus, RmAgent, RmAgentBuilder,
     SessionLimits, SessionStatus,

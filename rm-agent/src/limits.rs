@@ -45,6 +45,9 @@ pub const MAX_UNDO_BYTES: usize = 8 * 1024 * 1024;
 /// The largest arguments of an action in bytes, as JSON: what the coordinator keeps for a branch.
 pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
 
+/// The largest result of a saga's step in bytes, as JSON: what the coordinator keeps of it.
+pub const MAX_STEP_RESULT_BYTES: usize = 16 * 1024;
+
 /// How many columns a written table may have. PostgreSQL's own limit is 1,600;
 /// a decoder never allocates for more than this.
 pub const MAX_COLUMNS: usize = 1_600;

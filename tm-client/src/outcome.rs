@@ -74,6 +74,8 @@ pub enum RollBackCause {
     LeaseEnded,
     /// A service could not tell whether its local commit happened.
     LocalCommitUnknown,
+    /// A step of its saga could not be done.
+    StepFailed,
     /// A cause that this version does not know.
     Other,
 }
@@ -96,6 +98,7 @@ impl fmt::Display for RollBackCause {
             Self::LocalCommitUnknown => {
                 "a service could not tell whether its local commit happened"
             }
+            Self::StepFailed => "a step of its saga could not be done",
             Self::Other => "a cause that this version does not know",
         })
     }
@@ -126,6 +129,7 @@ impl RolledBack {
             Code::BranchUnfinished => RollBackCause::BranchUnfinished,
             Code::LeaseEnded => RollBackCause::LeaseEnded,
             Code::LocalCommitUnknown => RollBackCause::LocalCommitUnknown,
+            Code::StepFailed => RollBackCause::StepFailed,
             Code::Unspecified => RollBackCause::Other,
         };
         Self {

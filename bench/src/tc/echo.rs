@@ -92,7 +92,11 @@ impl Echo {
                     reason: None,
                 })
             }
-            Body::Begin(_) | Body::RollBack(_) | Body::GetOutcome(_) | Body::Close(_) => {
+            Body::Begin(_)
+            | Body::RollBack(_)
+            | Body::GetOutcome(_)
+            | Body::StartSaga(_)
+            | Body::Close(_) => {
                 return None;
             }
         };
@@ -117,6 +121,7 @@ impl Echo {
                 epoch: 1,
                 was_done: true,
                 payload: bytes::Bytes::new(),
+                step: None,
             };
             orders.push(v1::BranchEvent {
                 tag: 0,
@@ -208,6 +213,13 @@ impl Transactions for Echo {
         &self,
         _: Request<v1::RollBackRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
+        only_streams()
+    }
+
+    async fn start_saga(
+        &self,
+        _: Request<v1::StartSagaRequest>,
+    ) -> Result<Response<v1::SagaOutcome>, Status> {
         only_streams()
     }
 

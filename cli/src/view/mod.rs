@@ -91,6 +91,7 @@ pub(crate) fn roll_back_sentence(reason: &RollBackReason) -> String {
             with("commit was asked for, but a branch did not report its local commit in time")
         }
         Code::LeaseEnded => with("the process that began it died or was cut off"),
+        Code::StepFailed => with("a step of its saga could not be done"),
         Code::LocalCommitUnknown => {
             with("an agent could not tell whether its local commit happened")
         }
@@ -107,6 +108,7 @@ pub(crate) fn reason_word(reason: &RollBackReason) -> &'static str {
         Code::BranchUnfinished => "branch-unfinished",
         Code::LeaseEnded => "lease-ended",
         Code::LocalCommitUnknown => "local-commit-unknown",
+        Code::StepFailed => "step-failed",
     }
 }
 
@@ -124,6 +126,7 @@ mod tests {
             Code::BranchUnfinished,
             Code::LeaseEnded,
             Code::LocalCommitUnknown,
+            Code::StepFailed,
         ] {
             let reason = RollBackReason {
                 code: code.into(),

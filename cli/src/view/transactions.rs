@@ -116,6 +116,14 @@ fn branches(summary: &SummaryView) -> String {
     }
 }
 
+/// `flight: compensate`; nothing for a branch that is no step of a saga.
+fn step(branch: &BranchView) -> String {
+    match branch.step.as_str() {
+        "" => String::new(),
+        step => format!("{step}: {}", branch.direction),
+    }
+}
+
 /// Nothing where there are none: most modes have none.
 fn arguments(bytes: u32) -> String {
     match bytes {
@@ -145,6 +153,8 @@ struct BranchView {
     status: String,
     row_locks: u32,
     payload_bytes: u32,
+    step: String,
+    direction: String,
     agent: String,
     attempt: u32,
     failures: u32,
@@ -188,6 +198,8 @@ impl From<BranchDetail> for BranchView {
             status: branch.status,
             row_locks: branch.row_locks,
             payload_bytes: branch.payload_bytes,
+            step: branch.step,
+            direction: branch.direction,
             agent: branch.agent,
             attempt: branch.attempt,
             failures: branch.failures,
@@ -296,6 +308,7 @@ impl DetailView {
             "branch",
             "resource",
             "mode",
+            "step",
             "status",
             "row locks",
             "arguments",
@@ -309,6 +322,7 @@ impl DetailView {
                 Cell::new(branch.branch),
                 Cell::new(&branch.resource),
                 Cell::new(branch.mode),
+                Cell::new(step(branch)),
                 status_cell(&branch.status),
                 Cell::new(branch.row_locks),
                 Cell::new(arguments(branch.payload_bytes)),
@@ -380,6 +394,8 @@ mod tests {
             }),
             branches: vec![BranchDetail {
                 payload_bytes: 17,
+                step: "flight".to_owned(),
+                direction: "compensate".to_owned(),
                 branch: 1,
                 resource: "stock-db".to_owned(),
                 mode: Mode::At.into(),

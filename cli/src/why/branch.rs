@@ -19,9 +19,13 @@ pub(super) fn name(branch: &BranchDetail) -> String {
         0 => String::new(),
         bytes => format!(", {} of arguments", text::bytes(bytes.into())),
     };
+    let step = match branch.step.as_str() {
+        "" => String::new(),
+        step => format!(", to {} step {step}", branch.direction),
+    };
     let mode = match branch.mode() {
         Mode::At | Mode::Unspecified => String::new(),
-        mode => format!(" ({}{arguments})", view::mode_word(mode)),
+        mode => format!(" ({}{step}{arguments})", view::mode_word(mode)),
     };
     format!("branch {}{mode} on {}", branch.branch, branch.resource)
 }

@@ -329,6 +329,8 @@ fn a_stuck_confirm_names_its_mode_and_has_no_rows_to_undo() {
     let confirm = BranchDetail {
         mode: Mode::Tcc.into(),
         payload_bytes: 27,
+        step: String::new(),
+        direction: String::new(),
         attempt: 1,
         ..branch(1, "account.freeze", "stuck")
     };

@@ -45,6 +45,7 @@ impl State {
             Command::FinishBranch(c) => cx.finish_branch(&c),
             Command::Expire => cx.expire(),
             Command::Repair(c) => cx.repair(&c),
+            Command::StartSaga(c) => cx.start_saga(c),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod command;
 mod lock;
+mod saga;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -29,6 +30,7 @@ pub(crate) use self::{
         put_request, put_xid,
     },
     lock::{get_row_lock, put_row_lock},
+    saga::{get_step, is_acyclic, put_step},
     wire::{Reader, Writer},
 };
 

@@ -11,6 +11,7 @@ use crate::{
     mode::Mode,
     payload::Payload,
     retention::Retention,
+    saga::StepPlan,
 };
 
 /// One command of the log with what its leader stamped on it.
@@ -63,6 +64,8 @@ pub enum Command {
     Expire,
     /// An operator resolves a stuck branch.
     Repair(Repair),
+    /// A transaction gets a plan whose steps are done for it.
+    StartSaga(StartSaga),
 }
 
 impl Command {
@@ -81,6 +84,7 @@ impl Command {
             Self::RollBack(c) => Some(c.xid),
             Self::FinishBranch(c) => Some(c.xid),
             Self::Repair(c) => Some(c.xid),
+            Self::StartSaga(c) => Some(c.xid),
             Self::TakeOffice(_)
             | Self::LeaseWorker(_)
             | Self::EndLease(_)
@@ -92,10 +96,11 @@ impl Command {
 }
 
 impl Command {
-    /// Bytes of a branch's payload in it.
+    /// Bytes of branches' payloads in it.
     pub(crate) fn payload_bytes(&self) -> u64 {
         match self {
             Self::RegisterBranch(c) => c.payload.len() as u64,
+            Self::StartSaga(c) => c.steps.iter().map(|step| step.input.len() as u64).sum(),
             _ => 0,
         }
     }
@@ -284,6 +289,12 @@ pub enum Outcome {
     Stuck(Problem),
     /// To the order to pre-commit: durable in the participant's database.
     PreCommitted,
+    /// A step of a saga is done, durably, and returned this.
+    Ran(Payload),
+    /// A step of a saga cannot be done, and did nothing.
+    Refused(Problem),
+    /// As failed, and not to be tried again before so many milliseconds have passed.
+    Later(Problem, u32),
 }
 
 /// Why an attempt did not work, for people.
@@ -295,6 +306,21 @@ pub struct Problem {
     pub difference: String,
     /// SQL that would restore the rows.
     pub repair_statement: String,
+}
+
+/// Stores a plan with a transaction and starts it: the steps become branches, each when those it
+/// waits for are done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartSaga {
+    /// The transaction; it must have no other plan.
+    pub xid: Xid,
+    /// Names this request and its repeats.
+    pub request: RequestId,
+    /// At least one.
+    pub steps: Vec<StepPlan>,
+    /// The transaction commits by itself as soon as every step is done and no other branch is
+    /// unfinished. It is not rolled back when the lease of its worker ends.
+    pub commit_when_done: bool,
 }
 
 /// An operator resolves a stuck branch.

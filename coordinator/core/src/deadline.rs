@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     CommitWait(Xid),
     /// The next attempt to finish a branch.
     Attempt(Xid, BranchId),
+    /// An attempt to do a step of a saga has had time enough to answer.
+    StepAnswer(Xid, BranchId),
     /// A request has waited long enough for its locks.
     LockWait(TicketId),
     /// Requests have waited long enough for their transaction to begin.

@@ -1,13 +1,14 @@
 //! What must happen outside as the result of a command. Only the leader carries effects out, and
 //! every effect may be carried out twice.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use crate::{
     id::{Attempt, BranchId, Epoch, ProcessId, Resource, Xid},
     mode::Mode,
     payload::Payload,
     reply::{Decision, Reply, Waiter},
+    saga::{StepOrder, StepOver},
 };
 
 /// One thing to do outside.
@@ -43,6 +44,15 @@ pub enum Effect {
         /// How it was decided.
         decision: Decision,
     },
+    /// An attempt to do a step of a saga is over: for logs and metrics.
+    StepOver {
+        /// The transaction.
+        xid: Xid,
+        /// The step's branch.
+        branch: BranchId,
+        /// How it went.
+        how: StepOver,
+    },
     /// A branch needs a person: for logs and alarms.
     Stuck {
         /// The transaction.
@@ -75,8 +85,10 @@ pub struct Order {
     /// The branch reported its phase one: what that left must exist. [`Mode`] says what it means
     /// if not.
     pub was_done: bool,
-    /// What it was registered with.
+    /// What it was registered with; the input of a saga's step.
     pub payload: Payload,
+    /// For steps of a saga.
+    pub step: Option<Box<StepOrder>>,
 }
 
 /// What an order asks for.
@@ -92,6 +104,8 @@ pub enum Action {
     Accept,
     /// Of 3PC: hear that every branch is done and the commit decided; the order to commit follows.
     PreCommit,
+    /// Do a step of a saga, before any decision.
+    Run,
 }
 
 /// The effects of one command, in order.

@@ -19,8 +19,22 @@ pub const MAX_ESCROW_COLUMNS: usize = 16;
 pub const MAX_LOCK_BYTES_PER_BRANCH: usize = 1_048_576;
 /// Bytes of a branch's payload: the arguments of one call, not a document.
 pub const MAX_PAYLOAD_BYTES: usize = 65_536;
-/// Bytes of the payloads of all branches that are not over: they are kept in memory.
+/// Bytes of the payloads of all branches that are not over, and of the results of sagas that are
+/// known: they are kept in memory. A result is taken even when there is no room: it is done.
 pub const MAX_PAYLOAD_BYTES_IN_ALL: u64 = 1_073_741_824;
+/// Steps of a saga.
+pub const MAX_STEPS: usize = 64;
+/// Bytes of the inputs of all steps of a saga: what one log entry takes with room for others.
+pub const MAX_PLAN_BYTES: usize = 1_048_576;
+/// Bytes of what one step returns: a result goes to all that follow it, so that many of them must
+/// fit an order.
+pub const MAX_STEP_RESULT_BYTES: usize = 16_384;
+/// Bytes of a callback's URL.
+pub const MAX_URL_BYTES: usize = 1_024;
+/// Attempts after which a step that is retried backward is given up.
+pub const MAX_STEP_ATTEMPTS: u32 = 1_000;
+/// Milliseconds to which a participant can put off the next attempt.
+pub const MAX_RETRY_AFTER_MS: u32 = 600_000;
 /// Names of actions: as many as a large application has, and too few to fill memory with.
 pub const MAX_ACTIONS: usize = 16_384;
 /// Branches of one transaction.
@@ -81,6 +95,10 @@ const _: () = {
     assert!(GRACE_MS < LEASE_TTL_MS as u64);
     assert!(MAX_BRANCHES <= MAX_REQUESTS);
     assert!(MAX_PAYLOAD_BYTES as u64 <= MAX_PAYLOAD_BYTES_IN_ALL);
+    assert!(MAX_STEPS <= MAX_BRANCHES && MAX_STEPS <= u16::MAX as usize);
+    // The results that one order carries, and all that one answer does.
+    assert!(MAX_STEPS * MAX_STEP_RESULT_BYTES <= MAX_PLAN_BYTES);
+    assert!(MAX_PAYLOAD_BYTES <= MAX_PLAN_BYTES);
     assert!(MIN_RETENTION_MS > GRACE_MS && RETENTION_MS <= MAX_RETENTION_MS);
     assert!(RETENTION_TRANSACTIONS <= MAX_RETENTION_TRANSACTIONS);
     assert!(RETENTION_TRANSACTIONS >= MIN_RETENTION_TRANSACTIONS);

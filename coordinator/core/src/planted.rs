@@ -51,11 +51,19 @@ pub enum Bug {
     PreCommitWaitsForEver,
     /// A branch of 3PC that says yes is told of a commit that nobody has decided.
     PreCommitBeforeDecision,
+    /// The first step of a saga is compensated first.
+    CompensatedInStartOrder,
+    /// A step is started although one that it waits for is not done.
+    StepTooEarly,
+    /// A step that is under way when the rollback is decided counts as never started.
+    StepInFlightForgotten,
+    /// A step's late success is taken for the success of its compensation.
+    LateStepEndsCompensation,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -78,6 +86,10 @@ impl Bug {
         Self::PreCommitNotAwaited,
         Self::PreCommitWaitsForEver,
         Self::PreCommitBeforeDecision,
+        Self::CompensatedInStartOrder,
+        Self::StepTooEarly,
+        Self::StepInFlightForgotten,
+        Self::LateStepEndsCompensation,
     ];
 
     /// Its name for people.
@@ -106,6 +118,10 @@ impl Bug {
             Self::PreCommitNotAwaited => "pre-commit-not-awaited",
             Self::PreCommitWaitsForEver => "pre-commit-waits-for-ever",
             Self::PreCommitBeforeDecision => "pre-commit-before-decision",
+            Self::CompensatedInStartOrder => "compensated-in-start-order",
+            Self::StepTooEarly => "step-too-early",
+            Self::StepInFlightForgotten => "step-in-flight-forgotten",
+            Self::LateStepEndsCompensation => "late-step-ends-compensation",
         }
     }
 }

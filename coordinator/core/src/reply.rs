@@ -2,7 +2,10 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::id::{BranchId, DatabaseId, Epoch, Resource, Timestamp, WorkerId, Xid};
+use crate::{
+    id::{BranchId, DatabaseId, Epoch, Resource, Timestamp, WorkerId, Xid},
+    saga::StepResult,
+};
 
 /// The answer to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,9 @@ pub enum Reply {
     Waiting(Waiter),
     /// To `Commit` and `RollBack`: what was decided, now or before.
     Decided(Decision, Option<RollBackReason>),
+    /// To `StartSaga`: every step is done. The transaction is decided to commit if it was to commit
+    /// by itself, else perhaps not yet; one that rolls back is answered as `Decided`.
+    SagaDone(Vec<StepResult>, Option<Decision>),
     /// To `Repair`: the branches it resolved.
     Repaired(Vec<BranchId>),
     /// To `Expire`: more is due; send another one.
@@ -37,7 +43,7 @@ pub enum Reply {
 /// Who waits for an answer that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Waiter {
-    /// Everyone who sent this register or check.
+    /// Everyone who sent this register, check or plan.
     Request(Xid, crate::RequestId),
     /// Everyone who asked for this transaction's commit.
     Commit(Xid),
@@ -80,6 +86,8 @@ pub enum RollBackReason {
     LeaseEnded,
     /// The agent of this branch could not tell whether its local commit happened.
     LocalCommitUnknown(BranchId, String),
+    /// The step of a saga that is this branch could not be done.
+    StepFailed(BranchId, String),
 }
 
 /// Why a command was not carried out, in order of precedence: the first that applies is given.
@@ -115,6 +123,8 @@ pub enum Rejection {
     DifferentContent,
     /// The request was withdrawn before.
     Withdrawn,
+    /// The transaction has another plan.
+    OtherSaga,
     /// The transaction is decided; nothing can join or change it.
     AlreadyDecided(Decision),
     /// A commit was asked for; no branch can join.
@@ -127,6 +137,11 @@ pub enum Rejection {
     /// The resource is a database: it cannot be an action's name, nor have branches of TCC, Saga
     /// or 3PC.
     ResourceIsDatabase,
+    /// A step's action was never served by an agent, or the name is a database's.
+    ActionUnknown {
+        /// The name.
+        action: Resource,
+    },
     /// The resource's name belongs to another database, or the database to another name.
     ResourceMismatch {
         /// The name in the existing binding.

@@ -20,12 +20,12 @@ impl State {
         }
         self.transactions
             .after(None)
-            .filter(|t| t.decision().is_some() && !t.status.has_ended())
+            .filter(|t| !t.status.has_ended())
             .flat_map(|t| {
                 t.branches
                     .iter()
                     .filter(|b| b.is_ordered())
-                    .map(|b| Effect::Order(b.order(t.xid, self.epoch)))
+                    .map(|b| Effect::Order(t.order(b, self.epoch)))
             })
             .collect()
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// 2 added the retention and the modes of row locks, 3 actions and payloads, 4 the phase before the
-/// last one of 3PC.
+/// last one of 3PC and plans of sagas.
 const SNAPSHOT_VERSION: u8 = 4;
 /// The first that had it.
 const WITH_RETENTION: u8 = 2;
@@ -30,6 +30,7 @@ const WITH_ROW_LOCK_MODES: u8 = 2;
 const WITH_ACTIONS: u8 = 3;
 const WITH_PAYLOADS: u8 = 3;
 const WITH_PRE_COMMIT: u8 = 4;
+const WITH_SAGAS: u8 = 4;
 /// Still read.
 const FIRST_VERSION: u8 = 1;
 
@@ -165,6 +166,14 @@ impl State {
         let until = until.filter(|_| !planted::is(Bug::PreCommitWaitsForEver));
         if let Some(until) = until {
             self.arm(until, Timer::PreCommit(t.xid))?;
+        }
+        if let Some(saga) = t.saga() {
+            self.payload_bytes += saga.payload_bytes();
+            for step in &saga.steps {
+                if let Some((at, branch)) = step.answer_by.zip(step.branch) {
+                    self.arm(at, Timer::StepAnswer(t.xid, branch))?;
+                }
+            }
         }
         for branch in &t.branches {
             self.payload_bytes += branch.payload.len() as u64;

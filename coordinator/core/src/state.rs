@@ -45,7 +45,7 @@ pub struct State {
     /// Requests that came before their transaction's begin.
     pub(crate) parked: BTreeMap<Xid, Parked>,
     pub(crate) parked_requests: usize,
-    /// Bytes of the payloads of all branches and parked requests.
+    /// Bytes of the payloads of all branches, plans and parked requests, and of steps' results.
     pub(crate) payload_bytes: u64,
     pub(crate) locks: RowLocks,
     pub(crate) deadlines: Deadlines,
@@ -82,7 +82,7 @@ pub struct Counts {
     pub waiting: u64,
     /// Workers under lease.
     pub workers: u64,
-    /// Bytes of the payloads of branches that are not over.
+    /// Bytes of the payloads of branches that are not over, and of what steps of sagas returned.
     pub payload_bytes: u64,
 }
 

@@ -163,6 +163,8 @@ impl BranchStatus {
             (Self::Finishing | Self::Stuck | Self::PreCommitted, BranchEvent::Finish) => {
                 Some(Self::Finished)
             }
+            // A step of a saga: a commit leaves nothing to do.
+            (Self::Done, BranchEvent::Finish) => Some(Self::Finished),
             (Self::Finishing, BranchEvent::GetStuck) => Some(Self::Stuck),
             (Self::Finishing, BranchEvent::Accept) => Some(Self::Accepted),
             (Self::Stuck, BranchEvent::Skip) => Some(Self::Skipped),
@@ -178,7 +180,6 @@ impl BranchStatus {
                 Self::Done,
                 BranchEvent::Done
                 | BranchEvent::Withdraw
-                | BranchEvent::Finish
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
                 | BranchEvent::Skip

@@ -11,6 +11,7 @@ use crate::{
     payload::Payload,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::TicketId,
+    saga::Saga,
     status::{BranchEvent, BranchStatus, Event, Status},
 };
 
@@ -38,6 +39,7 @@ pub struct Transaction {
     pub(crate) branches: Vec<Branch>,
     pub(crate) requests: Vec<Request>,
     pub(crate) repairs: Vec<RepairRecord>,
+    pub(crate) saga: Option<Box<Saga>>,
 }
 
 /// What became of a register or check, kept so that a repeat gets the same answer.
@@ -145,6 +147,44 @@ impl Transaction {
         &self.repairs
     }
 
+    /// Its plan, if it has one.
+    #[must_use]
+    pub fn saga(&self) -> Option<&Saga> {
+        self.saga.as_deref()
+    }
+
+    /// It goes on when its worker is gone, and commits by itself.
+    pub(crate) fn commits_by_itself(&self) -> bool {
+        self.saga().is_some_and(Saga::commit_when_done)
+    }
+
+    /// No step of its plan is left to do.
+    pub(crate) fn plan_is_done(&self) -> bool {
+        self.saga().is_none_or(Saga::is_done)
+    }
+
+    /// Whether a branch is a step of its plan.
+    pub(crate) fn is_step(&self, id: BranchId) -> bool {
+        self.saga().is_some_and(|saga| saga.step_of(id).is_some())
+    }
+
+    /// The order for a branch's newest attempt.
+    pub(crate) fn order(&self, branch: &Branch, epoch: Epoch) -> Order {
+        Order {
+            xid: self.xid,
+            branch: branch.id,
+            resource: branch.resource.clone(),
+            mode: branch.mode,
+            agent: branch.agent,
+            action: branch.action,
+            attempt: branch.attempt,
+            epoch,
+            was_done: branch.was_done,
+            payload: branch.payload.clone(),
+            step: self.saga().and_then(|saga| saga.order(branch.id)),
+        }
+    }
+
     pub(crate) fn branch(&self, id: BranchId) -> Option<&Branch> {
         self.branches.get(id.0.checked_sub(1)? as usize)
     }
@@ -221,7 +261,7 @@ impl Branch {
     pub fn mode(&self) -> Mode {
         self.mode
     }
-    /// The agent that registered it.
+    /// The agent that registered it; 0 for a step of a saga, which any agent of its action does.
     #[must_use]
     pub fn agent(&self) -> ProcessId {
         self.agent
@@ -250,6 +290,11 @@ impl Branch {
     #[must_use]
     pub fn attempt(&self) -> Attempt {
         self.attempt
+    }
+    /// What the newest order asked for; `Commit` when there was none.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
     }
     /// Failures in a row that count against the retry budget.
     #[must_use]
@@ -280,22 +325,12 @@ impl Branch {
 
     /// An order is out, or owed to an agent that is not attached.
     pub(crate) fn is_ordered(&self) -> bool {
-        self.status == BranchStatus::Finishing && self.next_attempt_at.is_none()
+        let owed = self.status == BranchStatus::Finishing || self.is_running();
+        owed && self.next_attempt_at.is_none()
     }
 
-    /// The order for the newest attempt.
-    pub(crate) fn order(&self, xid: Xid, epoch: Epoch) -> Order {
-        Order {
-            xid,
-            branch: self.id,
-            resource: self.resource.clone(),
-            mode: self.mode,
-            agent: self.agent,
-            action: self.action,
-            attempt: self.attempt,
-            epoch,
-            was_done: self.was_done,
-            payload: self.payload.clone(),
-        }
+    /// A step of a saga that is started and not done.
+    pub(crate) fn is_running(&self) -> bool {
+        self.status == BranchStatus::Registered && self.action == Action::Run
     }
 }

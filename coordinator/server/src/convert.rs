@@ -1,6 +1,8 @@
 //! Between the wire and the state machine. What comes in is checked here, so that nothing inside
 //! sees an id that is none, or a name or list over its limit.
 
+pub(crate) mod saga;
+
 use std::sync::Arc;
 
 use accede_core::{
@@ -267,6 +269,8 @@ pub(crate) fn finished(wire: v1::BranchFinished) -> Checked<(core::FinishBranch,
         Some(Wire::Unavailable(failure)) => (core::Outcome::Unavailable(problem(failure)), false),
         Some(Wire::Stuck(failure)) => (core::Outcome::Stuck(problem(failure)), false),
         Some(Wire::PreCommitted(_)) => (core::Outcome::PreCommitted, false),
+        Some(Wire::Ran(ran)) => (saga::ran(&ran), false),
+        Some(Wire::Refused(failure)) => (core::Outcome::Refused(problem(failure)), false),
         None => {
             return Err(Box::new(refusal::invalid(
                 "the result of the order is missing or of a kind that this coordinator does not know",
@@ -397,6 +401,7 @@ pub(crate) fn reason(reason: &RollBackReason) -> v1::RollBackReason {
             ),
         ),
         RollBackReason::LeaseEnded => (Code::LeaseEnded, String::new()),
+        RollBackReason::StepFailed(_, said) => (Code::StepFailed, said.clone()),
         RollBackReason::LocalCommitUnknown(branch, said) => (
             Code::LocalCommitUnknown,
             format!("branch {}: {said}", branch.0),
@@ -487,6 +492,7 @@ pub(crate) fn order(order: &core::Order) -> v1::Order {
         core::Action::RollBackForced => v1::Action::RollBackForced,
         core::Action::Accept => v1::Action::Accept,
         core::Action::PreCommit => v1::Action::PreCommit,
+        core::Action::Run => v1::Action::Run,
     };
     v1::Order {
         xid: order.xid.get(),
@@ -498,6 +504,7 @@ pub(crate) fn order(order: &core::Order) -> v1::Order {
         epoch: order.epoch.0,
         was_done: order.was_done,
         payload: Bytes::copy_from_slice(&order.payload),
+        step: order.step.as_deref().map(saga::step_order),
     }
 }
 

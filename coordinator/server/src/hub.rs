@@ -7,7 +7,7 @@ use std::sync::{
 
 use accede_core::{Blocked, Command, Epoch, Reply, State};
 use accede_log::Log;
-use accede_proto::v1::Refusal;
+use accede_proto::v1::{Refusal, StartSagaRequest};
 use bytes::Bytes;
 use tokio::{
     sync::{oneshot, watch},
@@ -19,6 +19,7 @@ use crate::{
     Error, ServerConfig,
     archive::Archive,
     clock::{self, Clock},
+    convert::{self, Checked},
     intake::{Intake, Job},
     machine::{Machine, SharedState},
     metrics::{Metrics, Reading},
@@ -125,6 +126,13 @@ impl Hub {
     /// sends every 100 ms as long as the wait lasts.
     pub(crate) fn concerns_anyone(&self, blocked: Blocked) -> bool {
         self.state.read().holds_up(blocked.xid)
+    }
+
+    /// Reads a plan, whose callbacks must be allowed.
+    pub(crate) fn saga(&self, wire: StartSagaRequest) -> Checked<accede_core::StartSaga> {
+        convert::saga::start(wire, |_| {
+            Err("is a callback, and this coordinator calls no URLs".to_owned())
+        })
     }
 
     /// Looks at the state as it is after everything that was asked before.

@@ -172,7 +172,10 @@ impl Queue {
 /// What may be shed. A renewed lease may not: its transactions would roll back.
 fn is_new_work(command: &Command) -> bool {
     match command {
-        Command::Begin(_) | Command::RegisterBranch(_) | Command::CheckLocks(_) => true,
+        Command::Begin(_)
+        | Command::RegisterBranch(_)
+        | Command::CheckLocks(_)
+        | Command::StartSaga(_) => true,
         Command::LeaseWorker(lease) => lease.worker.is_none(),
         Command::TakeOffice(_)
         | Command::EndLease(_)
@@ -206,18 +209,27 @@ fn size(command: &Command) -> usize {
         }
         Command::FinishBranch(finish) => match &finish.outcome {
             accede_core::Outcome::Finished | accede_core::Outcome::PreCommitted => 0,
+            accede_core::Outcome::Ran(result) => result.len(),
             accede_core::Outcome::Failed(problem)
             | accede_core::Outcome::Unavailable(problem)
-            | accede_core::Outcome::Stuck(problem) => {
+            | accede_core::Outcome::Stuck(problem)
+            | accede_core::Outcome::Refused(problem)
+            | accede_core::Outcome::Later(problem, _) => {
                 problem.reason.len() + problem.difference.len() + problem.repair_statement.len()
             }
         },
+        Command::StartSaga(start) => start.steps.iter().map(step_size).sum(),
         Command::DoomBranch(doom) => doom.detail.len(),
         Command::RollBack(roll_back) => roll_back.detail.len(),
         Command::Repair(repair) => repair.by.len() + repair.reason.len(),
         _ => 0,
     };
     FIXED + variable
+}
+
+fn step_size(step: &accede_core::StepPlan) -> usize {
+    let texts = step.name.len() + step.resource.len() + step.input.len();
+    texts + 3 * step.after.len() + 24
 }
 
 fn row_lock_size(lock: &accede_core::RowLock) -> usize {

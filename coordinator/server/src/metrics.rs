@@ -1,7 +1,7 @@
 //! What the daemon counts. [`TABLE`] is the one list of all metrics: `/metrics` and the
 //! documentation are made from it.
 
-use accede_core::{Command, Counts, Decision, RollBackReason};
+use accede_core::{Command, Counts, Decision, RollBackReason, StepOver};
 use accede_log::LogStats;
 use accede_proto::v1::refusal::Code;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
@@ -14,13 +14,13 @@ mod table;
 use table::{
     AGENTS, ARCHIVE_DROPPED, ARCHIVE_REMOVED, ARCHIVED, BEGUN, COMMANDS, DECIDED, ENTRIES, FLUSH,
     FLUSH_MAX, FORCED, LEADER, LOG_BYTES, LOG_INDEX, OPEN_ORDERS, PAYLOAD_BYTES, PREPARE_FAILURES,
-    QUEUE, REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STUCK,
+    QUEUE, REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STEPS_OVER, STUCK,
     TRANSACTIONS, UNATTACHED, UPTIME, WAITING, WORKERS,
 };
 pub use table::{Kind, Metric, TABLE};
 
 /// The verbs of commands, in the order of [`verb`].
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "take_office",
     "lease_worker",
     "end_lease",
@@ -38,6 +38,7 @@ const VERBS: [&str; 17] = [
     "repair",
     "blocked",
     "name_action",
+    "start_saga",
 ];
 
 fn verb(command: &Command) -> usize {
@@ -59,16 +60,18 @@ fn verb(command: &Command) -> usize {
         Command::Repair(_) => 14,
         Command::Blocked(_) => 15,
         Command::NameAction(_) => 16,
+        Command::StartSaga(_) => 17,
     }
 }
 
 /// The reasons of rollbacks, in the order of [`reason`].
-const REASONS: [&str; 5] = [
+const REASONS: [&str; 6] = [
     "requested",
     "timed_out",
     "branch_unfinished",
     "lease_ended",
     "local_commit_unknown",
+    "step_failed",
 ];
 
 fn reason(reason: &RollBackReason) -> usize {
@@ -78,8 +81,13 @@ fn reason(reason: &RollBackReason) -> usize {
         RollBackReason::BranchUnfinished(_) => 2,
         RollBackReason::LeaseEnded => 3,
         RollBackReason::LocalCommitUnknown(..) => 4,
+        RollBackReason::StepFailed(..) => 5,
     }
 }
+
+/// How attempts at steps of sagas end, in the order of [`StepOver::ALL`].
+const STEPS: [&str; StepOver::ALL.len()] =
+    ["done", "failed", "unavailable", "timed_out", "refused"];
 
 /// Why the archive lacks a transaction.
 const LEFT_OUT: [&str; 3] = ["behind", "forgotten", "failed"];
@@ -125,6 +133,7 @@ pub(crate) struct Metrics {
     pub(crate) archived: Counter,
     pub(crate) archive_removed: Counter,
     archive_dropped: Vec<Counter>,
+    steps: Vec<Counter>,
     pub(crate) transaction_sessions: Gauge,
     pub(crate) branch_sessions: Gauge,
 }
@@ -172,6 +181,7 @@ impl Metrics {
             stuck: one(&STUCK),
             archived: one(&ARCHIVED),
             archive_removed: one(&ARCHIVE_REMOVED),
+            steps: series(&STEPS_OVER, &STEPS),
             archive_dropped: series(&ARCHIVE_DROPPED, &LEFT_OUT),
             transaction_sessions: recorder
                 .register_gauge(&key(&SESSIONS, "transactions"), &METADATA),
@@ -196,6 +206,14 @@ impl Metrics {
 
     pub(crate) fn refused(&self, code: Code) {
         if let Some(counter) = self.refusals.get(code as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// An attempt to do a step of a saga is over.
+    pub(crate) fn step_over(&self, how: StepOver) {
+        let place = StepOver::ALL.iter().position(|known| *known == how);
+        if let Some(counter) = place.and_then(|place| self.steps.get(place)) {
             counter.increment(1);
         }
     }
@@ -303,6 +321,7 @@ mod tests {
         metrics.commands(&[Command::Expire, Command::Expire]);
         metrics.decided(Decision::RollBack, Some(&RollBackReason::TimedOut));
         metrics.stuck.increment(0);
+        metrics.step_over(StepOver::TimedOut);
         metrics.transaction_sessions.set(1.0);
         metrics.branch_sessions.set(0.0);
         let text = metrics.render(&reading());
@@ -320,6 +339,7 @@ mod tests {
             "accede_refusals_total{code=\"DEADLOCK\"} 1",
             "accede_rolled_back_total{reason=\"timed_out\"} 1",
             "accede_decided_total{decision=\"roll_back\"} 1",
+            "accede_saga_attempts_total{outcome=\"timed_out\"} 1",
             "accede_queued_commands 7",
             "accede_leader 1",
         ] {

@@ -233,6 +233,16 @@ pub(crate) fn of_rejection(
             );
             (Code::LockWaitTimedOut, text)
         }
+        Rejection::OtherSaga => (
+            Code::DifferentContent,
+            format!("{it} has another saga; one transaction has one at most, so begin another"),
+        ),
+        Rejection::ActionUnknown { action } => (
+            Code::ResourceUnknown,
+            format!(
+                "{it}: no agent has ever served the action {action:?}, of which the saga has a step; attach one first"
+            ),
+        ),
         Rejection::BranchUnknown => (Code::BranchState, format!("{it} has no such branch")),
         Rejection::BranchState(state) => (
             Code::BranchState,
@@ -425,6 +435,14 @@ mod tests {
                 Rejection::LockWaitTimedOut { holder },
                 Code::LockWaitTimedOut,
                 "0000abc",
+            ),
+            (Rejection::OtherSaga, Code::DifferentContent, "another saga"),
+            (
+                Rejection::ActionUnknown {
+                    action: "ship".into(),
+                },
+                Code::ResourceUnknown,
+                "\"ship\"",
             ),
             (
                 Rejection::BranchUnknown,

@@ -37,6 +37,8 @@ pub(crate) enum TransactionAsk {
     Decide(Xid),
     /// To renew its lease.
     Renew,
+    /// To do a saga, or how it ended.
+    Saga(Xid),
 }
 
 /// An open request of a transaction manager.
@@ -81,6 +83,18 @@ impl TransactionCall {
                 }
                 other => session.refuse(tag, refusal::of_answer(other, Some(xid), None)),
             },
+            TransactionAsk::Saga(xid) => {
+                let ended = match answer {
+                    Ok(reply) => convert::saga::ended(xid, reply).map_err(Ok),
+                    trouble => Err(trouble),
+                };
+                match ended {
+                    Ok(ended) => session.push(tag, transaction_event::Body::Saga(ended)),
+                    Err(other) => {
+                        session.refuse(tag, refusal::of_answer(other, Some(xid), None));
+                    }
+                }
+            }
             TransactionAsk::Renew => match answer {
                 Ok(Reply::Leased(lease)) => {
                     let lease = convert::lease(&lease, &session.cluster);

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod phase_one;
+mod saga_step;
 mod tcc;
 mod three_phase;
 
@@ -136,4 +137,69 @@ pub fn tcc(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn three_phase(arguments: TokenStream, item: TokenStream) -> TokenStream {
     three_phase::expand(arguments.into(), &item.into()).into()
+}
+
+/// Makes a method of a service a step of sagas.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use accede_rm_agent::{
+///     FencedTransaction, saga_step,
+///     saga::{HandlerError, SagaAction, StepInput},
+/// };
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Booking {
+///     trip: i64,
+///     seats: i64,
+/// }
+///
+/// struct Flights;
+///
+/// impl Flights {
+///     #[saga_step(resource = "flight.book", compensate = cancel)]
+///     async fn book(
+///         &self,
+///         tx: &mut FencedTransaction,
+///         step: StepInput<Booking>,
+///     ) -> Result<i64, HandlerError> {
+///         let booked = sqlx::query_scalar(
+///             "UPDATE flight SET free = free - $1 WHERE free >= $1 RETURNING number",
+///         );
+///         let flight: Option<i64> = booked.bind(step.input.seats).fetch_optional(&mut *tx).await?;
+///         flight.ok_or_else(|| HandlerError::definite("no flight has so many free seats"))
+///     }
+///
+///     async fn cancel(
+///         &self,
+///         tx: &mut FencedTransaction,
+///         step: StepInput<Booking>,
+///     ) -> Result<(), HandlerError> {
+///         let flight: Option<i64> = step.own_result()?;
+///         let cancelled = sqlx::query("UPDATE flight SET free = free + $1 WHERE number = $2");
+///         cancelled.bind(step.input.seats).bind(flight).execute(&mut *tx).await?;
+///         Ok(())
+///     }
+/// }
+///
+/// let flights = Arc::new(Flights);
+/// let book: SagaAction = Flights::book_step(&flights);
+/// // RmAgent::builder("flight").postgres("flight-db", url).saga_step("flight-db", &book) …
+/// # assert_eq!(book.resource(), "flight.book");
+/// ```
+///
+/// | key | meaning |
+/// |---|---|
+/// | `resource` | the action's name, the same in all services that do it |
+/// | `compensate` | the method that takes back what was done |
+///
+/// Beside the method, which stays as it is, there is a function of its name with `_step` at the
+/// end: it takes the service in an `Arc` and returns a `SagaAction`, to be given to the agent's
+/// builder. Both methods take `&self`, the transaction (`&mut FencedTransaction` of the database)
+/// and a `StepInput` by value. Their errors become a `HandlerError`.
+#[proc_macro_attribute]
+pub fn saga_step(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    saga_step::expand(arguments.into(), &item.into()).into()
 }

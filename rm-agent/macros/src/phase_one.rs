@@ -13,22 +13,47 @@ pub(crate) struct PhaseOne {
     pub(crate) output: Type,
 }
 
+/// What an attribute asks of the method that it stands on.
+pub(crate) struct Shape {
+    /// Its name.
+    pub(crate) attribute: &'static str,
+    /// What the method is.
+    pub(crate) role: &'static str,
+    /// What it must take.
+    pub(crate) inputs: &'static str,
+}
+
+impl Shape {
+    /// Of a method that is called with arguments.
+    pub(crate) const fn of_call(attribute: &'static str) -> Self {
+        Self {
+            attribute,
+            role: "try",
+            inputs: "the method must take `&self`, the transaction (`tx: &mut FencedTransaction`) \
+                     and the arguments by value",
+        }
+    }
+}
+
 /// Keeps the method and writes `action` beside it; an error is written there as one.
 pub(crate) fn expand(
-    attribute: &str,
+    shape: &Shape,
     item: &TokenStream,
     action: impl FnOnce(&PhaseOne, &ItemFn) -> syn::Result<TokenStream>,
 ) -> TokenStream {
     let method = match syn::parse2::<ItemFn>(item.clone()) {
         Ok(method) => method,
         Err(error) => {
-            let text = format!("`#[{attribute}]` goes on an async method with a body");
+            let text = format!(
+                "`#[{}]` goes on an async method with a body",
+                shape.attribute
+            );
             // The item itself stays, so that the compiler's own words about it stay too.
             let error = Error::new(error.span(), text).to_compile_error();
             return quote! { #error #item };
         }
     };
-    match read(&method.sig).and_then(|found| action(&found, &method)) {
+    match read(shape, &method.sig).and_then(|found| action(&found, &method)) {
         Ok(action) => quote! { #method #action },
         Err(error) => {
             let error = error.to_compile_error();
@@ -38,18 +63,18 @@ pub(crate) fn expand(
     }
 }
 
-fn read(signature: &Signature) -> syn::Result<PhaseOne> {
+fn read(shape: &Shape, signature: &Signature) -> syn::Result<PhaseOne> {
+    let role = shape.role;
     let wrong = |span, text: &str| Err(Error::new(span, text));
     if signature.asyncness.is_none() {
-        let text = "a try works in a database, so the method must be async";
-        return wrong(signature.fn_token.span(), text);
+        let text = format!("a {role} works in a database, so the method must be async");
+        return wrong(signature.fn_token.span(), &text);
     }
     if !signature.generics.params.is_empty() {
-        let text = "an action has one name, so its try cannot be generic";
-        return wrong(signature.generics.span(), text);
+        let text = format!("an action has one name, so its {role} cannot be generic");
+        return wrong(signature.generics.span(), &text);
     }
-    let shape = "the method must take `&self`, the transaction (`tx: &mut FencedTransaction`) and \
-                 the arguments by value";
+    let shape = shape.inputs;
     let inputs: Vec<&FnArg> = signature.inputs.iter().collect();
     let [
         FnArg::Receiver(receiver),

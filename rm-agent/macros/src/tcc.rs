@@ -6,7 +6,7 @@ use syn::{Ident, ItemFn, LitStr};
 
 use crate::{
     arguments::{self, Arguments, Key},
-    phase_one::{self, PhaseOne, ended},
+    phase_one::{self, PhaseOne, Shape, ended},
 };
 
 const KEYS: [Key; 2] = [
@@ -23,7 +23,7 @@ const KEYS: [Key; 2] = [
 ];
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
-    phase_one::expand("tcc", item, |found, method| {
+    phase_one::expand(&Shape::of_call("tcc"), item, |found, method| {
         let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
         let [Some(confirm), Some(cancel)] = &methods else {
             unreachable!("a missing method is an error");

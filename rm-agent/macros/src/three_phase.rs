@@ -6,7 +6,7 @@ use syn::{Ident, ItemFn, LitStr};
 
 use crate::{
     arguments::{self, Arguments, Key},
-    phase_one::{self, PhaseOne, ended},
+    phase_one::{self, PhaseOne, Shape, ended},
 };
 
 const KEYS: [Key; 3] = [
@@ -28,7 +28,7 @@ const KEYS: [Key; 3] = [
 ];
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
-    phase_one::expand("three_phase", item, |found, method| {
+    phase_one::expand(&Shape::of_call("three_phase"), item, |found, method| {
         let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
         let [pre_commit, Some(do_commit), Some(abort)] = &methods else {
             unreachable!("a missing method is an error");

@@ -7,14 +7,14 @@ use accede_link::context::TransactionContext;
 use accede_proto::v1::Mode;
 use futures_util::future::join;
 
-use super::{Action, Call, Engine, KeepsPromises, arguments, handled, sealed};
+use super::{Action, Call, Engine, KeepsPromises, arguments, handled, no_step, sealed};
 use crate::{
     agent::{Ended, Job, Pools},
     clock,
     error::Error,
     limits,
     store::{
-        fence::{Fences, NotCommitted, Promise, Status, Tried},
+        fence::{Fences, Kept, NotCommitted, Promise, Status, Tried},
         finish::{BranchKey, PhaseTwoError, UndoPolicy},
         outcome::Outcome,
         watch::Watch,
@@ -32,10 +32,17 @@ macro_rules! place {
             type Engine = Fenced<crate::store::$module::AtPool>;
 
             fn engine(pools: &Pools, database: Option<&str>) -> Result<Self::Engine, Error> {
-                let name = database.unwrap_or_default();
-                let pool = pools.$pools.get(name).cloned();
-                pool.map(Fenced).ok_or_else(|| {
-                    pools.unknown(concat!(stringify!($module), " "), name)
+                Self::fences(pools, database.unwrap_or_default()).map(Fenced)
+            }
+        }
+
+        impl Kept for crate::store::$module::FencedTransaction {
+            type Fences = crate::store::$module::AtPool;
+
+            fn fences(pools: &Pools, database: &str) -> Result<Self::Fences, Error> {
+                let pool = pools.$pools.get(database).cloned();
+                pool.ok_or_else(|| {
+                    pools.unknown(concat!(stringify!($module), " "), database)
                 })
             }
         }
@@ -63,6 +70,7 @@ impl<F: Fences> Fenced<F> {
                     return Ok(Ended::PreCommitted);
                 }
             }
+            Job::Run => return Err(no_step(work.action.resource())),
             Job::RollBack { was_done, policy } => {
                 let accept = policy == UndoPolicy::AcceptCurrent;
                 self.undo(work, tx, status, Undo { was_done, accept })
@@ -82,10 +90,14 @@ impl<F: Fences> Fenced<F> {
             Status::Tried | Status::PreCommitted => {
                 let arguments = arguments::decode(work.action, work.payload)?;
                 handled(work.action.commit(tx, arguments), F::failure).await?;
-                self.0.close(tx, work.branch, Some(Status::Confirmed)).await
+                self.0
+                    .close(tx, work.branch, Some(Status::Confirmed), None)
+                    .await
             }
-            Status::Confirmed => self.0.close(tx, work.branch, None).await,
-            Status::Cancelled | Status::Barred => Err(work.contradiction(status, "commits")),
+            Status::Confirmed => self.0.close(tx, work.branch, None, None).await,
+            Status::Cancelled | Status::Barred | Status::Running => {
+                Err(work.contradiction(status, "commits"))
+            }
         }
     }
 
@@ -102,14 +114,16 @@ impl<F: Fences> Fenced<F> {
                     let arguments = arguments::decode(work.action, work.payload)?;
                     handled(work.action.undo(tx, arguments), F::failure).await?;
                 }
-                self.0.close(tx, work.branch, Some(Status::Cancelled)).await
+                self.0
+                    .close(tx, work.branch, Some(Status::Cancelled), None)
+                    .await
             }
             // Just written, or by an earlier attempt: nothing was tried, and nothing will be.
             Status::Barred if !undo.was_done || undo.accept => {
-                self.0.close(tx, work.branch, None).await
+                self.0.close(tx, work.branch, None, None).await
             }
-            Status::Cancelled => self.0.close(tx, work.branch, None).await,
-            Status::Barred | Status::Confirmed | Status::PreCommitted => {
+            Status::Cancelled => self.0.close(tx, work.branch, None, None).await,
+            Status::Barred | Status::Confirmed | Status::PreCommitted | Status::Running => {
                 Err(work.contradiction(status, "rolls back"))
             }
         }
@@ -129,7 +143,7 @@ impl<F: Fences> Fenced<F> {
                 let arguments = arguments::decode(work.action, work.payload)?;
                 handled(work.action.pre_commit(tx, arguments), F::failure).await?;
                 let status = Some(Status::PreCommitted);
-                self.0.close(tx, work.branch, status).await?;
+                self.0.close(tx, work.branch, status, None).await?;
             }
             May::Commit => self.commit(work, tx, status).await?,
             May::Abort => {
@@ -158,6 +172,8 @@ const fn phase(status: Status) -> Phase {
         Status::PreCommitted => Phase::PreCommitted,
         Status::Confirmed => Phase::Committed,
         Status::Cancelled | Status::Barred => Phase::Aborted,
+        // Of a step, which none of 3PC is: it cannot be.
+        Status::Running => Phase::Working,
     }
 }
 

@@ -127,7 +127,10 @@ impl HandlerError {
     }
 
     /// As phase two takes it.
-    fn into_problem(self, of_database: fn(&sqlx::Error) -> PhaseTwoError) -> PhaseTwoError {
+    pub(crate) fn into_problem(
+        self,
+        of_database: fn(&sqlx::Error) -> PhaseTwoError,
+    ) -> PhaseTwoError {
         match self {
             Self::Retry(reason) => PhaseTwoError::Failed { reason },
             Self::Definite(reason) => PhaseTwoError::stuck(reason),
@@ -355,24 +358,37 @@ impl<A: Action> Finish for Bound<A> {
     }
 }
 
-/// What a handler of phase two comes to, whatever the handler does.
-async fn handled(
+/// What only a saga's step can be asked for.
+fn no_step(resource: &str) -> PhaseTwoError {
+    PhaseTwoError::Failed {
+        reason: format!("{resource:?} is no step of a saga"),
+    }
+}
+
+/// What a handler comes to, whatever it does.
+pub(crate) async fn handled(
     work: impl Future<Output = Result<(), HandlerError>> + Send,
     of_database: fn(&sqlx::Error) -> PhaseTwoError,
 ) -> Result<(), PhaseTwoError> {
+    let ended = unpanicked(work).await;
+    ended.map_err(|error| error.into_problem(of_database))
+}
+
+/// A panic of a handler as an error that may pass.
+pub(crate) async fn unpanicked<T>(
+    work: impl Future<Output = Result<T, HandlerError>> + Send,
+) -> Result<T, HandlerError> {
     use futures_util::FutureExt as _;
     // Its local transaction is rolled back, so that nothing it left half-done is seen again.
     match std::panic::AssertUnwindSafe(work).catch_unwind().await {
-        Ok(result) => result.map_err(|error| error.into_problem(of_database)),
+        Ok(result) => result,
         Err(panic) => {
             let said = panic
                 .downcast_ref::<&str>()
                 .map(|said| (*said).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned());
             let said = said.unwrap_or_else(|| "without a message".to_owned());
-            Err(PhaseTwoError::Failed {
-                reason: format!("the handler panicked: {said}"),
-            })
+            Err(HandlerError::retry(format!("the handler panicked: {said}")))
         }
     }
 }

@@ -16,7 +16,12 @@ use super::{
     sqlite::Sqlite,
 };
 use crate::{
-    AtPool, AtPoolBuilder, Error, Registrar, action::Unbound, mariadb, sqlite, tcc::Tcc,
+    AtPool, AtPoolBuilder, Error, Registrar,
+    action::Unbound,
+    mariadb,
+    saga::{SagaAction, UnboundStep},
+    sqlite,
+    tcc::Tcc,
     three_phase,
 };
 
@@ -33,7 +38,13 @@ struct Act {
     resource: String,
     /// Where its fences are.
     database: Option<String>,
-    action: Arc<dyn Unbound>,
+    action: Unstarted,
+}
+
+/// What it is before the agent has started.
+enum Unstarted {
+    Promise(Arc<dyn Unbound>),
+    Step(Arc<dyn UnboundStep>),
 }
 
 impl std::fmt::Debug for Act {
@@ -141,6 +152,17 @@ impl RmAgentBuilder {
         self.act(None, action.resource(), action.unbound())
     }
 
+    /// Adds an action that is a step of sagas, whose handlers work in the database of this name,
+    /// which this agent has, too. The action's name must be the same in all services that do it.
+    pub fn saga_step(mut self, database: &str, action: &SagaAction) -> Self {
+        self.actions.push(Act {
+            resource: action.resource().to_owned(),
+            database: Some(database.to_owned()),
+            action: Unstarted::Step(action.unbound()),
+        });
+        self
+    }
+
     /// Adds a participant of 3PC that keeps its promises in the database of this name, which this
     /// agent has, too. The action's name must be the same in all services that can finish it.
     /// After [`AgentLimits::three_phase_timeout`] without news of a promise it asks, and does
@@ -161,7 +183,7 @@ impl RmAgentBuilder {
         self.actions.push(Act {
             resource: resource.to_owned(),
             database: database.map(str::to_owned),
-            action,
+            action: Unstarted::Promise(action),
         });
         self
     }
@@ -232,14 +254,25 @@ impl RmAgentBuilder {
         }
         for act in self.actions {
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
-            let finish = act
-                .action
-                .bind(&pools, act.database.as_deref(), registrar)?;
-            let place = act.database.and_then(|name| databases.get(&name).cloned());
+            let name = act.database.as_deref();
+            let place = name.and_then(|name| databases.get(name).cloned());
             let (database, room) = place.unzip();
+            let participant = match (act.action, database) {
+                (Unstarted::Promise(action), database) => Participant::Action {
+                    finish: action.bind(&pools, name, registrar)?,
+                    database,
+                },
+                (Unstarted::Step(action), database) => {
+                    let name = name.unwrap_or_default();
+                    let step = action.bind(&pools, name)?;
+                    let unknown = || pools.unknown("", name);
+                    let database = database.ok_or_else(unknown)?;
+                    Participant::Step { step, database }
+                }
+            };
             let alone = || Arc::new(Semaphore::new(self.limits.rollbacks.max(1)));
             served.push(Served {
-                participant: Participant::Action { finish, database },
+                participant,
                 room: room.unwrap_or_else(alone),
                 keeps_fences: false,
             });

@@ -14,6 +14,8 @@ pub struct AgentLimits {
     /// the same time. Below the number of phase-two connections, so that rollbacks
     /// which wait for local locks leave one for commits.
     pub rollbacks: usize,
+    /// Steps of sagas that are done at the same time by one action; each takes a connection.
+    pub steps: usize,
     /// Orders of one resource that may be in hand; further ones are answered
     /// with "unavailable", and the coordinator repeats them.
     pub orders: usize,
@@ -50,6 +52,7 @@ impl Default for AgentLimits {
             commit_batch: 500,
             commit_gather: Duration::from_millis(10),
             rollbacks: 3,
+            steps: 8,
             orders: 65_536,
             phase_two: Duration::from_secs(45),
             sweep_interval: Duration::from_secs(5 * 60),

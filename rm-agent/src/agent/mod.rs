@@ -30,8 +30,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub use accede_link::session::{SessionLimits, SessionStatus};
 pub use builder::RmAgentBuilder;
 pub use limits::AgentLimits;
-pub(crate) use orders::Job;
-pub(crate) use participant::{Ended, Finish};
+pub(crate) use orders::{Ended, Job};
+pub(crate) use participant::{DoStep, Finish};
 pub use resource::ResourceState;
 pub use status::{AgentStatus, ResourceStatus};
 

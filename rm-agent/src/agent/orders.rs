@@ -10,7 +10,7 @@ use accede_link::session::{BranchFrames, Session};
 use accede_proto::{
     Xid,
     v1::{
-        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure,
+        Action, BranchFinished, Empty, Mode, Order, PhaseTwoFailure, StepOrder, StepRan,
         branch_finished::Result as End, branch_request::Body as Ask,
     },
 };
@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     database::{BranchKey, PhaseTwoError, UndoPolicy},
     limits::MAX_PAYLOAD_BYTES_IN_HAND,
-    participant::{Ended, Participant},
+    participant::Participant,
     resource::{Resource, add},
 };
 
@@ -32,8 +32,23 @@ pub(crate) enum Job {
     Commit,
     /// Note that its commit is decided: 3PC only.
     PreCommit,
-    /// Undo it, roll back what it prepared, or cancel it.
+    /// Undo it, roll back what it prepared, cancel or compensate it.
     RollBack { was_done: bool, policy: UndoPolicy },
+    /// Do a step of a saga.
+    Run,
+}
+
+/// What came of work that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The branch is finished.
+    Finished,
+    /// It has heard that the commit is decided.
+    PreCommitted,
+    /// The step is done and returned this.
+    Ran(Bytes),
+    /// The step cannot be done, and did nothing.
+    Refused(String),
 }
 
 /// The numbers that an answer must echo.
@@ -47,9 +62,18 @@ struct InHand {
     mode: Mode,
     job: Job,
     payload: Bytes,
+    step: Option<Arc<StepOrder>>,
     numbers: Numbers,
     /// A newer order that asks for something else; runs if this one does not succeed.
-    next: Option<(Job, Numbers)>,
+    next: Option<(Job, Numbers, Option<Arc<StepOrder>>)>,
+}
+
+impl InHand {
+    /// Bytes that it holds for its handler.
+    fn bytes(&self) -> usize {
+        let outputs = self.step.iter().flat_map(|step| &step.results);
+        self.payload.len() + outputs.map(|output| output.result.len()).sum::<usize>()
+    }
 }
 
 /// A branch to work on.
@@ -60,6 +84,8 @@ pub(super) struct Work {
     pub(super) job: Job,
     /// What it was registered with.
     pub(super) payload: Bytes,
+    /// For a step of a saga.
+    pub(super) step: Option<Arc<StepOrder>>,
 }
 
 /// Branches in hand, and what their payloads take.
@@ -71,13 +97,13 @@ struct Table {
 
 impl Table {
     fn insert(&mut self, branch: BranchKey, new: InHand) {
-        self.payload_bytes += new.payload.len();
+        self.payload_bytes += new.bytes();
         self.branches.insert(branch, new);
     }
 
     fn remove(&mut self, branch: BranchKey) -> Option<InHand> {
         let removed = self.branches.remove(&branch)?;
-        self.payload_bytes -= removed.payload.len();
+        self.payload_bytes -= removed.bytes();
         Some(removed)
     }
 }
@@ -160,12 +186,20 @@ impl Orders {
                 running.numbers = numbers;
                 running.next = None;
             } else {
-                running.next = Some((job, numbers));
+                running.next = Some((job, numbers, order.step.clone().map(Arc::new)));
             }
             drop(in_hand);
             return self.answer_now(order, End::InProgress(Empty {}));
         }
-        let payload_bytes = in_hand.payload_bytes + order.payload.len();
+        let new = InHand {
+            mode,
+            job,
+            payload: order.payload.clone(),
+            step: order.step.clone().map(Arc::new),
+            numbers,
+            next: None,
+        };
+        let payload_bytes = in_hand.payload_bytes + new.bytes();
         if in_hand.branches.len() >= self.limit || payload_bytes > MAX_PAYLOAD_BYTES_IN_HAND {
             let count = in_hand.branches.len();
             drop(in_hand);
@@ -175,22 +209,15 @@ impl Orders {
             };
             return self.answer_now(order, End::Unavailable(full));
         }
-        let payload = order.payload.clone();
-        let new = InHand {
-            mode,
-            job,
-            payload: payload.clone(),
-            numbers,
-            next: None,
-        };
-        in_hand.insert(branch, new);
-        drop(in_hand);
         let work = Work {
             branch,
             mode,
             job,
-            payload,
+            payload: new.payload.clone(),
+            step: new.step.clone(),
         };
+        in_hand.insert(branch, new);
+        drop(in_hand);
         if self.work.send(work).is_err() {
             // The agent is shutting down; another agent or its successor will get it.
             self.in_hand.lock().remove(branch);
@@ -252,21 +279,25 @@ impl Orders {
         let mut in_hand = self.in_hand.lock();
         let running = in_hand.branches.get_mut(&branch)?;
         match running.next.take() {
-            // Success is final, whoever asked.
-            Some((_, numbers)) if finished => {
+            // Success is final, whoever asked; that of a step or of a pre-commit is no end.
+            Some((_, numbers, _)) if finished => {
                 in_hand.remove(branch);
                 Some(numbers)
             }
-            Some((job, numbers)) => {
+            Some((job, numbers, step)) => {
+                let before = running.bytes();
                 running.job = job;
                 running.numbers = numbers;
-                let (mode, payload) = (running.mode, running.payload.clone());
+                running.step = step;
+                let after = running.bytes();
                 let work = Work {
                     branch,
-                    mode,
+                    mode: running.mode,
                     job,
-                    payload,
+                    payload: running.payload.clone(),
+                    step: running.step.clone(),
                 };
+                in_hand.payload_bytes = in_hand.payload_bytes + after - before;
                 if self.work.send(work).is_err() {
                     in_hand.remove(branch);
                 }
@@ -280,8 +311,9 @@ impl Orders {
         let counters = &self.resource.counters;
         let counter = match (result, job) {
             (Ok(Ended::PreCommitted), _) => return,
-            (Ok(Ended::Finished), Job::Commit | Job::PreCommit) => &counters.committed,
-            (Ok(Ended::Finished), Job::RollBack { .. }) => &counters.rolled_back,
+            (Ok(Ended::Refused(_)), _) => &counters.failed,
+            (Ok(_), Job::Commit | Job::PreCommit | Job::Run) => &counters.committed,
+            (Ok(_), Job::RollBack { .. }) => &counters.rolled_back,
             (Err(PhaseTwoError::Unavailable { .. }), _) => &counters.unavailable,
             (Err(PhaseTwoError::Stuck { .. }), _) => &counters.stuck,
             (Err(_), _) => &counters.failed,
@@ -306,12 +338,13 @@ impl Task {
         let resource = &self.orders.resource.name;
         self.orders.count(job, &result);
         match &result {
-            Ok(Ended::Finished) => {
-                tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished");
-            }
             Ok(Ended::PreCommitted) => {
                 tracing::debug!(%xid, branch = number, %resource, "branch pre-committed");
             }
+            Ok(Ended::Refused(reason)) => {
+                tracing::info!(%xid, branch = number, %resource, reason, "a step was refused");
+            }
+            Ok(_) => tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished"),
             Err(error) => {
                 tracing::warn!(%xid, branch = number, %resource, ?job, %error, "branch not finished");
             }
@@ -337,6 +370,8 @@ impl Drop for Task {
 fn job(order: &Order) -> Result<Job, &'static str> {
     let policy = match order.action() {
         Action::Commit => return Ok(Job::Commit),
+        Action::Run if order.mode() == Mode::Saga && order.step.is_some() => return Ok(Job::Run),
+        Action::Run => return Err("the order is to run what is no step of a saga"),
         Action::RollBack => UndoPolicy::Check,
         Action::RollBackForced => UndoPolicy::Forced,
         Action::Accept => UndoPolicy::AcceptCurrent,
@@ -362,6 +397,11 @@ fn wire(result: Result<Ended, PhaseTwoError>) -> End {
     match result {
         Ok(Ended::Finished) => End::Finished(Empty {}),
         Ok(Ended::PreCommitted) => End::PreCommitted(Empty {}),
+        Ok(Ended::Ran(result)) => End::Ran(StepRan { result }),
+        Ok(Ended::Refused(reason)) => End::Refused(PhaseTwoFailure {
+            reason,
+            ..PhaseTwoFailure::default()
+        }),
         Err(PhaseTwoError::Unavailable { reason }) => End::Unavailable(PhaseTwoFailure {
             reason,
             ..PhaseTwoFailure::default()

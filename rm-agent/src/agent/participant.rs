@@ -4,24 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use accede_core::alone::{Knows, May};
-use accede_proto::v1::Mode;
+use accede_proto::v1::{Mode, StepOrder};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::{
-    database::{BranchKey, CheckError, Database, Meta, PhaseTwoError},
-    orders::Job,
+    database::{BranchKey, CheckError, Database, Meta, PhaseTwoError, UndoPolicy},
+    orders::{Ended, Job},
 };
 use crate::store::fence::Promise;
-
-/// What was done about a branch, durably.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Nothing is owed to it any more.
-    Finished,
-    /// It has heard that the commit is decided.
-    PreCommitted,
-}
 
 /// Finishes the branches of an action. May be asked again and again for the same.
 pub(crate) trait Finish: Send + Sync + 'static {
@@ -58,6 +49,26 @@ pub(crate) trait Finish: Send + Sync + 'static {
     }
 }
 
+/// Does steps of sagas and compensates them. May be asked again and again for the same.
+pub(crate) trait DoStep: Send + Sync + 'static {
+    /// Does one; what it returned must be durable.
+    fn run<'a>(
+        &'a self,
+        branch: BranchKey,
+        input: &'a [u8],
+        step: &'a StepOrder,
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>>;
+
+    /// Takes back what one did, if it did anything, and keeps it from being done late.
+    fn compensate<'a>(
+        &'a self,
+        branch: BranchKey,
+        undo: (bool, UndoPolicy),
+        input: &'a [u8],
+        step: &'a StepOrder,
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>>;
+}
+
 /// What stands behind a resource.
 #[derive(Clone)]
 pub(super) enum Participant {
@@ -67,6 +78,11 @@ pub(super) enum Participant {
         /// Where its fences are, if it has any.
         database: Option<Arc<dyn Database>>,
     },
+    /// Steps of sagas, with the database of their fences.
+    Step {
+        step: Arc<dyn DoStep>,
+        database: Arc<dyn Database>,
+    },
 }
 
 impl Participant {
@@ -75,11 +91,12 @@ impl Participant {
         match self {
             Self::Database(_) => matches!(mode, Mode::At | Mode::Xa),
             Self::Action { finish, .. } => mode == finish.mode(),
+            Self::Step { .. } => mode == Mode::Saga,
         }
     }
 
     pub(super) fn is_action(&self) -> bool {
-        matches!(self, Self::Action { .. })
+        matches!(self, Self::Action { .. } | Self::Step { .. })
     }
 
     /// Whether it can be used now, and whose it is.
@@ -93,7 +110,8 @@ impl Participant {
             Self::Action {
                 database: Some(database),
                 ..
-            } => {
+            }
+            | Self::Step { database, .. } => {
                 let meta = database.check().await?;
                 database.check_fences().await?;
                 Ok(meta)
@@ -108,7 +126,8 @@ impl Participant {
             | Self::Action {
                 database: Some(database),
                 ..
-            } => database.claim(cluster).await,
+            }
+            | Self::Step { database, .. } => database.claim(cluster).await,
             Self::Action { database: None, .. } => Ok(()),
         }
     }

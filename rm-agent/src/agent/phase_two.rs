@@ -12,8 +12,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     AgentLimits,
     database::{BranchKey, Database, PhaseTwoError, UndoPolicy},
-    orders::{Job, Orders, Task, Work},
-    participant::{Ended, Finish, Participant},
+    orders::{Ended, Job, Orders, Task, Work},
+    participant::{DoStep, Finish, Participant},
     resource::add,
 };
 
@@ -37,6 +37,7 @@ pub(super) fn start(
     let room = Arc::clone(room);
     // They wait for no lock, nor for those that do.
     let commit_room = Arc::new(Semaphore::new(limits.rollbacks.max(1)));
+    let step_room = Arc::new(Semaphore::new(limits.steps.max(1)));
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
     let stop = stop.clone();
@@ -55,9 +56,12 @@ pub(super) fn start(
                         Some(AtOnce::End(Arc::clone(database)))
                     }
                     // Only actions are pre-committed.
-                    (Participant::Database(_), Job::Commit | Job::PreCommit) => None,
+                    (Participant::Database(_), Job::Commit | Job::PreCommit | Job::Run) => None,
                     (Participant::Database(database), Job::RollBack { was_done, policy }) => {
                         Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
+                    }
+                    (Participant::Step { step, .. }, job) => {
+                        Some(AtOnce::Step(Arc::clone(step), job))
                     }
                     (Participant::Action { finish, .. }, _) => {
                         Some(AtOnce::Finish(Arc::clone(finish)))
@@ -70,6 +74,8 @@ pub(super) fn start(
                 };
                 let room = match (&at_once, task.work.job) {
                     (AtOnce::End(_), Job::Commit) => Arc::clone(&commit_room),
+                    // It may take long, and whoever rolls back must not wait for it.
+                    (AtOnce::Step(..), Job::Run) => Arc::clone(&step_room),
                     _ => Arc::clone(&room),
                 };
                 let stop = stop.clone();
@@ -92,38 +98,66 @@ enum AtOnce {
     /// Ends what was prepared.
     End(Arc<dyn Database>),
     Finish(Arc<dyn Finish>),
+    /// Does a step of a saga or compensates it.
+    Step(Arc<dyn DoStep>, Job),
 }
 
 impl AtOnce {
     async fn run(self, task: Task, limit: Duration) {
         let branch = task.work.branch;
-        let finished = |()| Ended::Finished;
         let result = match self {
             Self::Undo(database, was_done, policy) => {
-                let undo = database.roll_back(branch, was_done, policy);
-                within(limit, undo).await.map(finished)
+                let undone = within(limit, database.roll_back(branch, was_done, policy)).await;
+                undone.map(|()| Ended::Finished)
             }
             Self::End(database) => {
                 let payload = &task.work.payload;
                 let end = match task.work.job {
-                    Job::Commit | Job::PreCommit => database.commit_prepared(branch, payload),
+                    // No step has a database as its resource, and only actions are pre-committed.
+                    Job::Commit | Job::PreCommit | Job::Run => {
+                        database.commit_prepared(branch, payload)
+                    }
                     Job::RollBack { policy, .. } => {
                         database.roll_back_prepared(branch, payload, policy)
                     }
                 };
-                within(limit, end).await.map(finished)
+                within(limit, end).await.map(|()| Ended::Finished)
             }
             Self::Finish(finish) => {
                 let work = finish.finish(branch, task.work.job, &task.work.payload);
-                timeout(limit, work).await.unwrap_or_else(|_| {
-                    Err(PhaseTwoError::Failed {
-                        reason: format!("the handler did not end within {limit:?}"),
-                    })
-                })
+                handled_within(limit, work).await
+            }
+            Self::Step(step, job) => {
+                let order = task.work.step.clone().unwrap_or_default();
+                let input = &task.work.payload[..];
+                match job {
+                    Job::RollBack { was_done, policy } => {
+                        let undo = (was_done, policy);
+                        let work = step.compensate(branch, undo, input, &order);
+                        handled_within(limit, work).await.map(|()| Ended::Finished)
+                    }
+                    // A commit leaves nothing to do.
+                    Job::Commit | Job::PreCommit => Ok(Ended::Finished),
+                    Job::Run => {
+                        let limit = Duration::from_millis(order.attempt_timeout_ms.into());
+                        handled_within(limit, step.run(branch, input, &order)).await
+                    }
+                }
             }
         };
         task.end(result).await;
     }
+}
+
+async fn handled_within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, PhaseTwoError>>,
+) -> Result<T, PhaseTwoError> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(PhaseTwoError::Failed {
+            reason: format!("the handler did not end within {limit:?}"),
+        })
+    })
 }
 
 async fn commit_in_batches(

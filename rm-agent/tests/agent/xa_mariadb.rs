@@ -117,6 +117,7 @@ async fn order(
             epoch: 5,
             was_done: true,
             payload: payload.unwrap_or_else(|| Bytes::from_static(&[0; 8])),
+            step: None,
         };
         connection.answer(0, Answer::Order(order)).await;
         match finished(connection.next().await).result {

@@ -116,6 +116,20 @@ pub(crate) enum NotFinished {
     OutOfBounds { row: usize, value: i64 },
 }
 
+/// What became of a saga's step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fence {
+    /// It was done.
+    Done,
+    /// It was compensated, or must never be done.
+    Barred,
+}
+
+/// The action of what is promised in a database, or done for good.
+pub(crate) fn action_of(database: usize) -> Resource {
+    Resource::from(format!("promise{database}"))
+}
+
 /// One database.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -124,14 +138,27 @@ pub(crate) struct Database {
     pub(crate) up: bool,
     rows: Vec<Row>,
     pub(crate) undo: BTreeMap<BranchKey, Record>,
-    /// The action by which something is promised here.
+    /// The action by which something is promised here, or done for good.
     pub(crate) action: Resource,
     pub(crate) promises: BTreeMap<BranchKey, Promise>,
+    /// What became of steps: fences their repeats, and steps that come after their compensation.
+    steps: BTreeMap<BranchKey, Fence>,
     locals: BTreeMap<LocalId, Local>,
     last_local: LocalId,
 }
 
 impl Database {
+    /// Does a step, once; the answer says what it finds or leaves.
+    pub(crate) fn run_step(&mut self, key: BranchKey) -> (Fence, bool) {
+        let fresh = !self.steps.contains_key(&key);
+        (*self.steps.entry(key).or_insert(Fence::Done), fresh)
+    }
+
+    /// Undoes a step if it was done, and bars it; what it found.
+    pub(crate) fn compensate(&mut self, key: BranchKey) -> Option<Fence> {
+        self.steps.insert(key, Fence::Barred)
+    }
+
     pub(crate) fn new(number: usize, rows: usize) -> Self {
         let row = |value| Row {
             value: Some(value),
@@ -139,6 +166,8 @@ impl Database {
         };
         Self {
             resource: Resource::from(format!("db{number}")),
+            action: action_of(number),
+            steps: BTreeMap::new(),
             id: [number as u8 + 1; 16],
             up: true,
             rows: (1..rows)
@@ -146,7 +175,6 @@ impl Database {
                 .chain([row(*BOUNDS.end() / 2)])
                 .collect(),
             undo: BTreeMap::new(),
-            action: Resource::from(format!("promise{number}")),
             promises: BTreeMap::new(),
             locals: BTreeMap::new(),
             last_local: 0,

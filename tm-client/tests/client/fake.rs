@@ -10,8 +10,8 @@ use std::{
 
 use accede_proto::v1::{
     BeginRefused, BeginRequest, BeginResponse, BegunThrough, CommitRequest, Decision,
-    GetOutcomeRequest, Lease, Outcome, Refusal, RollBackReason, RollBackRequest,
-    Status as Standing, TransactionEvent, TransactionRequest,
+    GetOutcomeRequest, Lease, Outcome, Refusal, RollBackReason, RollBackRequest, SagaOutcome,
+    StartSagaRequest, Status as Standing, TransactionEvent, TransactionRequest,
     refusal::Code,
     roll_back_reason,
     transaction_event::Body as Event,
@@ -252,6 +252,13 @@ impl Transactions for Service {
     }
 
     async fn begin(&self, _: Request<BeginRequest>) -> Result<Response<BeginResponse>, Status> {
+        Err(Status::unimplemented("only the session is spoken"))
+    }
+
+    async fn start_saga(
+        &self,
+        _: Request<StartSagaRequest>,
+    ) -> Result<Response<SagaOutcome>, Status> {
         Err(Status::unimplemented("only the session is spoken"))
     }
 

@@ -3,6 +3,7 @@
 use super::{
     DecodeError, Reader, Writer,
     lock::{get_lock_mode, put_lock_mode},
+    saga::{get_start_saga, put_start_saga},
 };
 use crate::{
     command::{
@@ -38,6 +39,7 @@ mod tag {
     pub(super) const BLOCKED: u8 = 16;
     pub(super) const TAKE_OFFICE: u8 = 17;
     pub(super) const NAME_ACTION: u8 = 18;
+    pub(super) const START_SAGA: u8 = 19;
 }
 
 /// The agent is the process that asks: its id is not written twice.
@@ -156,6 +158,10 @@ pub(crate) fn put_command(w: &mut Writer, command: &Command) {
             w.str(by);
             w.str(reason);
         }
+        Command::StartSaga(start) => {
+            w.u8(tag::START_SAGA);
+            put_start_saga(w, start);
+        }
     }
 }
 
@@ -226,6 +232,7 @@ pub(crate) fn get_command(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
             by: r.string()?,
             reason: r.string()?,
         }),
+        tag::START_SAGA => get_start_saga(r)?,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "command",
@@ -368,14 +375,18 @@ fn get_check_locks(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     }))
 }
 
-fn flags<const N: usize>(flags: [(bool, u8); N]) -> u8 {
+pub(super) fn flags<const N: usize>(flags: [(bool, u8); N]) -> u8 {
     flags
         .iter()
         .filter(|(set, _)| *set)
         .fold(0, |all, (_, flag)| all | flag)
 }
 
-fn get_flags(r: &mut Reader<'_>, what: &'static str, known: u8) -> Result<u8, DecodeError> {
+pub(super) fn get_flags(
+    r: &mut Reader<'_>,
+    what: &'static str,
+    known: u8,
+) -> Result<u8, DecodeError> {
     let flags = r.u8()?;
     if flags & !known != 0 {
         return Err(DecodeError::UnknownTag { what, tag: flags });
@@ -390,6 +401,16 @@ fn put_outcome(w: &mut Writer, outcome: &Outcome) {
         Outcome::Unavailable(problem) => (3, problem),
         Outcome::Stuck(problem) => (4, problem),
         Outcome::PreCommitted => return w.u8(8),
+        Outcome::Ran(result) => {
+            w.u8(5);
+            return w.bytes(result);
+        }
+        Outcome::Refused(problem) => (6, problem),
+        Outcome::Later(problem, after_ms) => {
+            w.u8(7);
+            put_problem(w, problem);
+            return w.varint((*after_ms).into());
+        }
     };
     w.u8(tag);
     put_problem(w, problem);
@@ -402,6 +423,9 @@ fn get_outcome(r: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
         3 => Outcome::Unavailable(get_problem(r)?),
         4 => Outcome::Stuck(get_problem(r)?),
         8 => Outcome::PreCommitted,
+        5 => Outcome::Ran(Payload::from(r.bytes()?)),
+        6 => Outcome::Refused(get_problem(r)?),
+        7 => Outcome::Later(get_problem(r)?, r.small("time in milliseconds")?),
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "outcome",

@@ -5,7 +5,9 @@ use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{Batch, DecodeError, decode_batch, encode_batch};
-use crate::{command::*, id::*, lock_mode::*, mode::Mode, payload::Payload, retention::Retention};
+use crate::{
+    command::*, id::*, lock_mode::*, mode::Mode, payload::Payload, retention::Retention, saga::*,
+};
 
 fn xid() -> impl Strategy<Value = Xid> {
     (1..=u64::MAX >> 1).prop_filter_map("not zero", Xid::new)
@@ -77,6 +79,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         problem().prop_map(Outcome::Unavailable),
         problem().prop_map(Outcome::Stuck),
         Just(Outcome::PreCommitted),
+        payload().prop_map(Outcome::Ran),
+        problem().prop_map(Outcome::Refused),
+        (problem(), any::<u32>()).prop_map(|(problem, ms)| Outcome::Later(problem, ms)),
     ]
 }
 
@@ -224,8 +229,45 @@ fn branch_commands() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn step() -> impl Strategy<Value = StepPlan> {
+    let policy = prop_oneof![
+        Just(OnTrouble::Forward),
+        any::<u32>().prop_map(|attempts| OnTrouble::Backward { attempts }),
+    ];
+    let after = prop::collection::vec(any::<u16>(), 0..4);
+    let place = (text(), any::<bool>());
+    (text(), place, payload(), after, any::<u32>(), policy).prop_map(
+        |(name, (resource, callback), input, after, attempt_timeout_ms, on_trouble)| StepPlan {
+            name: name.into(),
+            resource: resource.into(),
+            callback,
+            input,
+            after,
+            attempt_timeout_ms,
+            on_trouble,
+        },
+    )
+}
+
+fn start_saga() -> impl Strategy<Value = Command> {
+    let steps = prop::collection::vec(step(), 0..4);
+    (xid(), request(), steps, any::<bool>()).prop_map(|(xid, request, steps, commit_when_done)| {
+        Command::StartSaga(StartSaga {
+            xid,
+            request,
+            steps,
+            commit_when_done,
+        })
+    })
+}
+
 fn batch() -> impl Strategy<Value = Batch> {
-    let command = prop_oneof![lease_commands(), lock_commands(), branch_commands()];
+    let command = prop_oneof![
+        3 => lease_commands(),
+        3 => lock_commands(),
+        3 => branch_commands(),
+        1 => start_saga(),
+    ];
     (any::<(u64, u64)>(), prop::collection::vec(command, 0..12)).prop_map(
         |((at, wall), commands)| Batch {
             at: Timestamp(at),
@@ -314,10 +356,10 @@ fn each_kind_of_damage_has_its_name() {
         }
     );
     assert_eq!(
-        refused(&[19]),
+        refused(&[99]),
         UnknownTag {
             what: "command",
-            tag: 19
+            tag: 99
         }
     );
     assert_eq!(refused(&[11; 4]), Truncated);
@@ -363,6 +405,14 @@ fn each_kind_of_damage_has_its_name() {
         UnknownTag {
             what: "yes or no",
             tag: 2
+        }
+    );
+    let saga = |rest: &[u8]| after_xid(19, &[&[7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1], rest].concat());
+    assert_eq!(
+        refused(&saga(&[4, 0, 0, 0, 0, 0])),
+        UnknownTag {
+            what: "set of step flags",
+            tag: 4
         }
     );
     let register = |rest: &[u8]| after_xid(6, &[&[7, 0, 0, 0, 0, 0, 0, 0, 3], rest].concat());

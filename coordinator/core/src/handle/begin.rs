@@ -95,6 +95,7 @@ impl Context<'_> {
             branches: Vec::new(),
             requests: Vec::new(),
             repairs: Vec::new(),
+            saga: None,
         };
         state.by_status[status_slot(Status::Active)] += 1;
         state.transactions.insert(transaction);
@@ -121,6 +122,7 @@ impl Context<'_> {
             let (request, reply) = match command {
                 Command::RegisterBranch(c) => (c.request, self.register_branch(c)),
                 Command::CheckLocks(c) => (c.request, self.check_locks(c)),
+                Command::StartSaga(c) => (c.request, self.start_saga(c)),
                 // Its caller was answered when it was parked; the same id is another request's.
                 Command::WithdrawBranch(c) => {
                     self.withdraw_branch(&c);

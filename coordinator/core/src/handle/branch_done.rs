@@ -27,6 +27,11 @@ impl Context<'_> {
         let epoch = self.state.epoch;
         let transaction = self.known(command.xid)?;
         let active = transaction.status == Status::Active;
+        if transaction.is_step(command.branch) {
+            return Err(Rejection::BranchState(
+                "it is a step of a saga: what came of its order tells how it went",
+            ));
+        }
         let branch = transaction
             .branch_mut(command.branch)
             .ok_or(Rejection::BranchUnknown)?;
@@ -36,7 +41,8 @@ impl Context<'_> {
                 branch.turn(BranchEvent::Done);
                 #[cfg(feature = "planted-bugs")]
                 if branch.mode.is_pre_committed() && planted::is(Bug::PreCommitBeforeDecision) {
-                    let mut order = branch.order(command.xid, epoch);
+                    let branch = branch.clone();
+                    let mut order = transaction.order(&branch, epoch);
                     (order.action, order.attempt) = (Action::PreCommit, Attempt(1));
                     self.effects.push(Effect::Order(order));
                 }

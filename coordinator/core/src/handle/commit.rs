@@ -8,6 +8,7 @@ use crate::{
     id::Xid,
     limits::DONE_WAIT_MS,
     reply::{Reply, RollBackReason, Waiter},
+    transaction::Transaction,
 };
 #[cfg(feature = "planted-bugs")]
 use crate::{
@@ -41,9 +42,14 @@ impl Context<'_> {
         if self.is_complete(xid) {
             return self.decide_commit(xid);
         }
-        // "Done" travels on another stream than this: give it time to arrive.
-        let until = self.now().plus(DONE_WAIT_MS);
-        self.indexed(xid).commit_until = Some(until);
+        let now = self.now();
+        let transaction = self.indexed(xid);
+        let until = match transaction.plan_is_done() {
+            // "Done" travels on another stream than this: give it time to arrive.
+            true => now.plus(DONE_WAIT_MS),
+            false => transaction.deadline,
+        };
+        transaction.commit_until = Some(until);
         self.state.deadlines.arm(until, Timer::CommitWait(xid));
         Reply::Waiting(Waiter::Commit(xid))
     }
@@ -58,21 +64,22 @@ impl Context<'_> {
         Reply::Decided(decision, None)
     }
 
-    /// Every branch is done or withdrawn and no register waits.
+    /// Every branch is done or withdrawn, no register waits and no step is left to do.
     pub(super) fn is_complete(&self, xid: Xid) -> bool {
         let transaction = self.state.transactions.get(xid);
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::CommitWithoutDone) {
             return true;
         }
-        transaction.is_some_and(|t| t.unfinished_branch().is_none())
+        transaction.is_some_and(|t| t.unfinished_branch().is_none() && t.plan_is_done())
             && self.state.locks.tickets_of(xid).next().is_none()
     }
 
     /// Decides a commit that waited for what has just happened.
     pub(super) fn commit_if_complete(&mut self, xid: Xid) {
         let transaction = self.state.transactions.get(xid);
-        let asked = transaction.is_some_and(|t| t.decision().is_none() && t.commit_asked());
+        let wanted = |t: &Transaction| t.commit_asked() || t.commits_by_itself();
+        let asked = transaction.is_some_and(|t| t.decision().is_none() && wanted(t));
         if asked && self.is_complete(xid) {
             self.decide_commit(xid);
         }

@@ -11,7 +11,7 @@ use crate::{
     id::{BranchId, Xid},
     reply::{Decision, Rejection, Reply, RollBackReason, Waiter},
     row_lock::TicketId,
-    status::{BranchStatus, Event},
+    status::{BranchEvent, BranchStatus, Event},
     transaction::Branch,
 };
 
@@ -38,8 +38,11 @@ impl Context<'_> {
         let mut freed = BTreeSet::new();
         for (id, pre_commits) in done {
             freed.extend(self.take_locks_of(xid, id));
+            let is_step = self.indexed(xid).is_step(id);
             match pre_commits {
                 true => self.order_pre_commit(xid, id),
+                // It was done for good.
+                false if is_step => self.close_branch(xid, id, BranchEvent::Finish),
                 false => self.order(xid, id),
             }
         }
@@ -97,6 +100,7 @@ impl Context<'_> {
             }
         }
         self.effects.push(Effect::Decided { xid, decision });
+        self.end_plan(xid, reply);
     }
 
     /// The timer of a transaction's deadline went off: put it back, the decision disarms it.

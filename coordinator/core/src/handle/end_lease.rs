@@ -39,6 +39,10 @@ impl Context<'_> {
         let now = self.state.now;
         for xid in undecided {
             let transaction = self.indexed(xid);
+            // Its plan lies here: only its own deadline ends it.
+            if transaction.commits_by_itself() {
+                continue;
+            }
             let deadline = core::mem::replace(&mut transaction.deadline, now);
             transaction.lease_ended = true;
             self.state.deadlines.disarm(deadline, Timer::Deadline(xid));

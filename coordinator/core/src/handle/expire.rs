@@ -26,6 +26,7 @@ impl Context<'_> {
                 Timer::Deadline(xid) => self.deadline_is_over(xid),
                 Timer::CommitWait(xid) => self.commit_wait_is_over(xid),
                 Timer::Attempt(xid, branch) => self.next_attempt(xid, branch),
+                Timer::StepAnswer(xid, branch) => self.answer_is_late(xid, branch),
                 Timer::LockWait(ticket) => self.lock_wait_is_over(ticket),
                 Timer::Parked(xid) => self.parking_is_over(xid),
                 Timer::Lease(worker) => self.lease_is_over(worker),

@@ -12,7 +12,7 @@ use crate::{
     effect::Effect,
     handle::Context,
     id::{BranchId, Xid},
-    limits::{MAX_PROBLEM_BYTES, RETRY_BUDGET},
+    limits::{MAX_PROBLEM_BYTES, MAX_RETRY_AFTER_MS, RETRY_BUDGET},
     reply::{Rejection, Reply},
     status::{BranchEvent, BranchStatus, Event},
 };
@@ -34,6 +34,11 @@ impl Context<'_> {
         if branch.status.is_over() {
             return Ok(());
         }
+        if let Some(news) = self.news_of_step(command) {
+            return news;
+        }
+        let transaction = self.indexed(xid);
+        let branch = transaction.branch(id).ok_or(Rejection::BranchUnknown)?;
         if matches!(branch.status, BranchStatus::Registered | BranchStatus::Done) {
             return Err(Rejection::BranchState("it was never ordered to finish"));
         }
@@ -48,15 +53,24 @@ impl Context<'_> {
                 self.branch_is_finished(xid, id);
             }
             Outcome::PreCommitted => self.branch_is_pre_committed(xid, id),
-            Outcome::Failed(problem) if current => self.attempt_failed(xid, id, problem),
+            Outcome::Failed(problem) if current => self.attempt_failed(xid, id, problem, 0),
+            Outcome::Later(problem, ms) if current => self.attempt_failed(xid, id, problem, *ms),
             Outcome::Unavailable(problem) if current => self.database_is_down(xid, id, problem),
-            Outcome::Stuck(problem) if current => self.attempt_is_stuck(xid, id, problem),
-            Outcome::Failed(_) | Outcome::Unavailable(_) | Outcome::Stuck(_) => {}
+            Outcome::Stuck(problem) | Outcome::Refused(problem) if current => {
+                self.attempt_is_stuck(xid, id, problem);
+            }
+            Outcome::Failed(_)
+            | Outcome::Later(..)
+            | Outcome::Unavailable(_)
+            | Outcome::Stuck(_)
+            // Of steps that are not done any more.
+            | Outcome::Ran(_)
+            | Outcome::Refused(_) => {}
         }
         Ok(())
     }
 
-    fn attempt_failed(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+    fn attempt_failed(&mut self, xid: Xid, id: BranchId, problem: &Problem, after_ms: u32) {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
@@ -66,22 +80,32 @@ impl Context<'_> {
         if failures >= RETRY_BUDGET {
             self.branch_is_stuck(xid, id, problem);
         } else {
-            self.try_again(xid, id, failures, problem);
+            self.try_again(xid, id, failures, problem, after_ms);
         }
     }
 
     /// Counted apart: an outage is nobody's fault and ends by itself.
-    fn database_is_down(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
+    pub(super) fn database_is_down(&mut self, xid: Xid, id: BranchId, problem: &Problem) {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
         branch.outages = branch.outages.saturating_add(1);
         let outages = branch.outages;
-        self.try_again(xid, id, outages, problem);
+        self.try_again(xid, id, outages, problem, 0);
     }
 
-    fn try_again(&mut self, xid: Xid, id: BranchId, failures: u32, problem: &Problem) {
-        let at = self.now().plus(backoff::delay_ms(xid, id, failures));
+    /// The next attempt: when its time has come, and `after_ms` have passed.
+    pub(super) fn try_again(
+        &mut self,
+        xid: Xid,
+        id: BranchId,
+        failures: u32,
+        problem: &Problem,
+        after_ms: u32,
+    ) {
+        let wished = u64::from(after_ms.min(MAX_RETRY_AFTER_MS));
+        let delay = backoff::delay_ms(xid, id, failures).max(wished);
+        let at = self.now().plus(delay);
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };

@@ -15,6 +15,7 @@ mod name_action;
 mod register_branch;
 mod repair;
 mod roll_back;
+mod start_saga;
 mod take_office;
 mod withdraw_branch;
 
@@ -25,6 +26,7 @@ mod phase_two;
 mod pre_commit;
 mod request;
 mod size;
+mod steps;
 
 use crate::{effect::Effects, id::WallTime, state::State};
 

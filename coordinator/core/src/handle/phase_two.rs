@@ -12,6 +12,7 @@ use crate::{
     mode::{Mode, Undoing},
     reply::Decision,
     row_lock::TicketId,
+    saga::Saga,
     state::status_slot,
     status::{BranchEvent, BranchStatus, Event},
     transaction::Branch,
@@ -55,7 +56,7 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
-        if branch.status != BranchStatus::Finishing {
+        if branch.status != BranchStatus::Finishing && action != Action::Run {
             branch.turn(BranchEvent::Order);
         }
         branch.action = action;
@@ -66,8 +67,14 @@ impl Context<'_> {
             branch.attempt = before;
         }
         branch.next_attempt_at = None;
-        let order = branch.order(xid, epoch);
-        self.effects.push(Effect::Order(order));
+        if action == Action::Run {
+            self.expect_answer(xid, id);
+        }
+        let transaction = self.indexed(xid);
+        if let Some(branch) = transaction.branch(id) {
+            let order = transaction.order(branch, epoch);
+            self.effects.push(Effect::Order(order));
+        }
     }
 
     /// Does what is next after a branch is over: in a rollback those are undone that wait for no
@@ -77,12 +84,16 @@ impl Context<'_> {
         if transaction.status.decision() == Some(Decision::RollBack) {
             let mut seen = BTreeSet::new();
             let mut next = Vec::new();
+            #[cfg(feature = "planted-bugs")]
+            let mut forgotten = Vec::new();
             let unfinished = transaction.branches.iter().filter(|b| !b.status.is_over());
             let last_first = unfinished.rev();
             #[cfg(feature = "planted-bugs")]
             let last_first = {
                 let mut branches: Vec<_> = last_first.collect();
-                if planted::is(Bug::UndoneInWrongOrder) {
+                let forward = branches.iter().any(|b| b.mode == Mode::Saga)
+                    && planted::is(Bug::CompensatedInStartOrder);
+                if planted::is(Bug::UndoneInWrongOrder) || forward {
                     branches.reverse();
                 }
                 branches
@@ -90,12 +101,34 @@ impl Context<'_> {
             for branch in last_first {
                 let first_in_line = Line::of(branch).is_none_or(|line| seen.insert(line));
                 let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
+                #[cfg(feature = "planted-bugs")]
+                if waits
+                    && !branch.was_done
+                    && branch.mode == Mode::Saga
+                    && planted::is(Bug::StepInFlightForgotten)
+                {
+                    forgotten.push(branch.id);
+                    continue;
+                }
                 if first_in_line && waits {
                     next.push(branch.id);
                 }
             }
             for id in next {
                 self.order(xid, id);
+            }
+            #[cfg(feature = "planted-bugs")]
+            for id in forgotten {
+                if self
+                    .indexed(xid)
+                    .branch(id)
+                    .is_some_and(|b| b.status.is_over())
+                {
+                    continue;
+                }
+                self.order(xid, id);
+                self.effects.pop();
+                self.branch_is_finished(xid, id);
             }
         }
         self.end_if_over(xid);
@@ -193,6 +226,7 @@ impl Context<'_> {
         let oldest = self.state.ended.pop_first();
         if let Some(transaction) = oldest.and_then(|(_, xid)| self.state.transactions.remove(xid)) {
             self.state.by_status[status_slot(transaction.status)] -= 1;
+            self.state.payload_bytes -= transaction.saga().map_or(0, Saga::payload_bytes);
         }
     }
 }

@@ -97,7 +97,11 @@ impl Context<'_> {
             }
             RepairVerb::Apply => Action::RollBackForced,
             RepairVerb::Accept => Action::Accept,
-            RepairVerb::Retry if matches!(decided, Action::Commit | Action::PreCommit) => decided,
+            RepairVerb::Retry
+                if matches!(decided, Action::Commit | Action::PreCommit | Action::Run) =>
+            {
+                decided
+            }
             // Not what an operator wished before: that did not work.
             RepairVerb::Retry => Action::RollBack,
         };

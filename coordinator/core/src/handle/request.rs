@@ -20,6 +20,7 @@ use crate::{
     mode::Mode,
     reply::{Rejection, Reply, Waiter, Whereabouts},
     row_lock::{Ticket, TicketId, Wanted},
+    saga::Saga,
     state::Parked,
     status::{BranchStatus, Status},
     transaction::{Answer, Branch, Request, Transaction},
@@ -106,7 +107,11 @@ impl Context<'_> {
         if planted::is(Bug::RequestIdsForgotten) {
             return None;
         }
-        let known = self.state.transactions.get(xid)?.request(request)?;
+        let transaction = self.state.transactions.get(xid)?;
+        if transaction.saga().is_some_and(|s| s.request == request) {
+            return Some(Reply::Refused(Rejection::DifferentContent));
+        }
+        let known = transaction.request(request)?;
         if known.answer == Answer::Withdrawn {
             return Some(Reply::Refused(Rejection::Withdrawn));
         }
@@ -166,8 +171,10 @@ impl Context<'_> {
         let fits = self.state.fits(wanted);
         let has_room = self.state.has_room_for(wanted.payload_bytes());
         let transaction = self.known(wanted.xid()).map_err(Shed::Unrecorded)?;
-        if transaction.requests.len() >= MAX_REQUESTS || transaction.branches.len() >= MAX_BRANCHES
-        {
+        // Steps of a plan that are still to be started have their places.
+        let unstarted = transaction.saga().map_or(0, Saga::unstarted);
+        let branches = transaction.branches.len() + unstarted;
+        if transaction.requests.len() >= MAX_REQUESTS || branches >= MAX_BRANCHES {
             let limit = MAX_BRANCHES as u64;
             return Err(Shed::Unrecorded(Rejection::TooManyBranches { limit }));
         }
@@ -446,6 +453,7 @@ impl Context<'_> {
                 Command::RegisterBranch(c) => c.request,
                 Command::CheckLocks(c) => c.request,
                 Command::WithdrawBranch(c) => c.request,
+                Command::StartSaga(c) => c.request,
                 _ => unreachable!("nothing else is parked"),
             };
             self.effects.push(Effect::Answer {
@@ -476,7 +484,7 @@ impl Context<'_> {
 }
 
 /// Room for one more in a list that mostly stays short: ended transactions keep theirs for long.
-fn make_room<T>(list: &mut Vec<T>) {
+pub(super) fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len().max(2));
     }

@@ -2,12 +2,13 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use super::{WITH_PAYLOADS, WITH_PRE_COMMIT, WITH_ROW_LOCK_MODES};
+use super::{WITH_PAYLOADS, WITH_PRE_COMMIT, WITH_ROW_LOCK_MODES, WITH_SAGAS};
 use crate::{
     codec::{
         DecodeError, Reader, Writer, get_asker, get_branch_id, get_command, get_mode, get_problem,
-        get_process, get_repair_verb, get_request, get_row_lock, get_xid, put_command, put_mode,
-        put_problem, put_repair_verb, put_request, put_row_lock, put_xid,
+        get_process, get_repair_verb, get_request, get_row_lock, get_step, get_xid, is_acyclic,
+        put_command, put_mode, put_problem, put_repair_verb, put_request, put_row_lock, put_step,
+        put_xid,
     },
     command::Command,
     effect::Action,
@@ -16,6 +17,7 @@ use crate::{
     payload::Payload,
     reply::{Decision, Rejection, RollBackReason},
     row_lock::{Ticket, TicketId, Wanted},
+    saga::{Saga, Step},
     state::Parked,
     status::{BranchStatus, Status},
     transaction::{Answer, Branch, RepairRecord, Request, Transaction},
@@ -67,6 +69,7 @@ pub(super) fn put_transaction(w: &mut Writer, t: &Transaction) {
     w.list(&t.branches, put_branch);
     w.list(&t.requests, put_request_record);
     w.list(&t.repairs, put_repair);
+    w.option(t.saga(), put_saga);
 }
 
 pub(super) fn get_transaction(r: &mut Reader<'_>, version: u8) -> Get<Transaction> {
@@ -89,6 +92,10 @@ pub(super) fn get_transaction(r: &mut Reader<'_>, version: u8) -> Get<Transactio
         branches: r.list(|r| get_branch(r, version))?,
         requests: r.list(get_request_record)?,
         repairs: r.list(get_repair)?,
+        saga: match version {
+            WITH_SAGAS.. => r.option(get_saga)?.map(Box::new),
+            _ => None,
+        },
     };
     let numbered = |(i, branch): (usize, &Branch)| branch.id.0 as usize == i + 1;
     if !transaction.branches.iter().enumerate().all(numbered) {
@@ -96,7 +103,51 @@ pub(super) fn get_transaction(r: &mut Reader<'_>, version: u8) -> Get<Transactio
             what: "branch number",
         });
     }
+    if !transaction
+        .saga()
+        .is_none_or(|saga| is_sound(saga, &transaction))
+    {
+        return Err(DecodeError::OutOfRange { what: "saga" });
+    }
     Ok(transaction)
+}
+
+/// Its steps wait for earlier ones, and each branch that one became is a branch, and its own.
+fn is_sound(saga: &Saga, transaction: &Transaction) -> bool {
+    let mut started: Vec<_> = saga.steps.iter().filter_map(|step| step.branch).collect();
+    let known = started.iter().all(|id| transaction.branch(*id).is_some());
+    let steps = started.len();
+    started.sort_unstable();
+    started.dedup();
+    known && started.len() == steps && is_acyclic(saga.steps.iter().map(|step| &step.plan.after))
+}
+
+fn put_saga(w: &mut Writer, saga: &Saga) {
+    put_request(w, saga.request);
+    w.fixed(saga.content);
+    w.bool(saga.commit_when_done);
+    w.list(&saga.steps, |w, step| {
+        put_step(w, &step.plan);
+        w.option(step.branch, |w, branch| w.varint(branch.0.into()));
+        w.option(step.result.as_deref(), Writer::bytes);
+        w.option(step.answer_by, |w, at| w.varint(at.0));
+    });
+}
+
+fn get_saga(r: &mut Reader<'_>) -> Get<Saga> {
+    Ok(Saga {
+        request: get_request(r)?,
+        content: r.fixed()?,
+        commit_when_done: r.bool()?,
+        steps: r.list(|r| {
+            Ok(Step {
+                plan: get_step(r)?,
+                branch: r.option(get_branch_id)?,
+                result: r.option(|r| r.bytes().map(Payload::from))?,
+                answer_by: r.option(|r| r.varint().map(Timestamp))?,
+            })
+        })?,
+    })
 }
 
 fn status_tag(status: Status) -> u8 {
@@ -160,6 +211,11 @@ fn put_reason(w: &mut Writer, reason: &RollBackReason) {
             w.varint(branch.0.into());
             w.str(detail);
         }
+        RollBackReason::StepFailed(branch, detail) => {
+            w.u8(6);
+            w.varint(branch.0.into());
+            w.str(detail);
+        }
     }
 }
 
@@ -170,6 +226,7 @@ fn get_reason(r: &mut Reader<'_>) -> Get<RollBackReason> {
         3 => RollBackReason::BranchUnfinished(get_branch_id(r)?),
         4 => RollBackReason::LeaseEnded,
         5 => RollBackReason::LocalCommitUnknown(get_branch_id(r)?, r.string()?),
+        6 => RollBackReason::StepFailed(get_branch_id(r)?, r.string()?),
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "reason",
@@ -204,6 +261,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         Action::RollBackForced => 3,
         Action::Accept => 4,
         Action::PreCommit => 6,
+        Action::Run => 5,
     });
     w.varint(b.attempt.0.into());
     w.varint(b.failures.into());
@@ -234,6 +292,7 @@ fn get_branch(r: &mut Reader<'_>, version: u8) -> Get<Branch> {
             3 => Action::RollBackForced,
             4 => Action::Accept,
             6 => Action::PreCommit,
+            5 => Action::Run,
             tag => {
                 return Err(DecodeError::UnknownTag {
                     what: "action",
@@ -357,7 +416,9 @@ fn put_rejection(w: &mut Writer, rejection: &Rejection) {
         | Rejection::TooManyWaiting { .. }
         | Rejection::BranchUnknown
         | Rejection::BranchState(_)
-        | Rejection::NotStuck) => unreachable!("{other:?} is never remembered"),
+        | Rejection::NotStuck
+        | Rejection::OtherSaga
+        | Rejection::ActionUnknown { .. }) => unreachable!("{other:?} is never remembered"),
     }
 }
 
@@ -451,7 +512,10 @@ pub(super) fn get_parked(r: &mut Reader<'_>) -> Get<Parked> {
     let parkable = |c: &Command| {
         matches!(
             c,
-            Command::RegisterBranch(_) | Command::CheckLocks(_) | Command::WithdrawBranch(_)
+            Command::RegisterBranch(_)
+                | Command::CheckLocks(_)
+                | Command::WithdrawBranch(_)
+                | Command::StartSaga(_)
         )
     };
     if commands.iter().all(parkable) {

@@ -13,6 +13,7 @@ mod random;
 mod repair;
 mod retention;
 mod roll_back;
+mod saga;
 mod three_phase;
 mod workers;
 
@@ -345,6 +346,7 @@ pub(super) fn check_always(state: &State) {
     let mut expected = Vec::new();
     let mut payloads: u64 = state.parked.values().map(|p| p.payload_bytes()).sum();
     for transaction in state.transactions_after(None) {
+        payloads += transaction.saga().map_or(0, |saga| saga.payload_bytes());
         let decided_commit = transaction.decision() == Some(Decision::Commit);
         for branch in transaction.branches() {
             if decided_commit || branch.status().is_over() {

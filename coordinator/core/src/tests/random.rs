@@ -32,6 +32,12 @@ enum Step {
         of: usize,
         keys: u8,
     },
+    Saga {
+        of: usize,
+        shape: u8,
+        timeout: u32,
+        known: bool,
+    },
     Done {
         of: usize,
         branch: u32,
@@ -78,6 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
             |(of, resource, (keys, modes), wait, local, known)| Step::Register { of, resource, keys, modes, wait, local, known: known > 0 }),
         5 => (of.clone(), prop::sample::select(&Mode::ALL[..]), prop::sample::select(vec!["freeze", "ship", "a", "never-named"]), 0..9_u8).prop_map(
             |(of, mode, action, known)| Step::Act { of, mode, action, known: known > 0 }),
+        3 => (of.clone(), any::<u8>(), 1..3_000_u32, 0..9_u8).prop_map(|(of, shape, timeout, known)|
+            Step::Saga { of, shape, timeout, known: known > 0 }),
         2 => (of.clone(), 0..16_u8).prop_map(|(of, keys)| Step::Check { of, keys }),
         8 => (of.clone(), 1..5_u32).prop_map(|(of, branch)| Step::Done { of, branch }),
         2 => (of.clone(), 1..60_u64).prop_map(|(of, request)| Step::Withdraw { of, request }),
@@ -85,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => of.clone().prop_map(|of| Step::Blocked { of }),
         4 => of.clone().prop_map(|of| Step::Commit { of }),
         3 => of.clone().prop_map(|of| Step::RollBack { of }),
-        8 => (of.clone(), 1..5_u32, 0..8_u8, any::<bool>()).prop_map(
+        8 => (of.clone(), 1..5_u32, 0..13_u8, any::<bool>()).prop_map(
             |(of, branch, outcome, stale)| Step::Finish { of, branch, outcome, stale }),
         1 => (of, 0..4_u8).prop_map(|(of, verb)| Step::Repair { of, verb }),
         4 => (1..1_500_u64).prop_map(|ms| Step::Pass { ms }),
@@ -159,6 +167,19 @@ impl Run {
                 };
                 let registration = self.world.action(xid, mode, action);
                 self.world.apply(Command::RegisterBranch(registration));
+            }
+            Step::Saga {
+                of,
+                shape,
+                timeout,
+                known,
+            } => {
+                let xid = match known {
+                    true => self.pick(of),
+                    false => self.world.next_xid(),
+                };
+                let plan = self.plan(xid, shape, timeout);
+                self.world.apply(Command::StartSaga(plan));
             }
             Step::Check { of, keys } => {
                 let request = self.world.request();
@@ -259,6 +280,28 @@ impl Run {
         }
     }
 
+    fn plan(&mut self, xid: Xid, shape: u8, timeout: u32) -> StartSaga {
+        // A chain, all at once, a fan, and a diamond.
+        let shapes: [&[&[u16]]; 4] = [
+            &[&[], &[0], &[1]],
+            &[&[], &[]],
+            &[&[], &[0], &[0]],
+            &[&[], &[0], &[0], &[1, 2]],
+        ];
+        let after = shapes[usize::from(shape % 4)].iter().enumerate();
+        let steps = after.map(|(at, after)| {
+            let mut step = super::saga::step(["a", "b", "c", "d"][at], after);
+            step.callback = shape & 4 != 0;
+            step.attempt_timeout_ms = timeout;
+            if shape & 8 != 0 {
+                step.on_trouble = OnTrouble::Forward;
+            }
+            step
+        });
+        let steps = steps.collect();
+        self.world.plan(xid, steps, shape & 16 != 0)
+    }
+
     fn finish(&mut self, of: usize, branch: BranchId, outcome: u8, stale: bool) {
         let xid = self.pick(of);
         let known = self
@@ -271,7 +314,10 @@ impl Run {
             0 => Outcome::Failed(problem("failed")),
             1 => Outcome::Unavailable(problem("down")),
             2 => Outcome::Stuck(problem("stuck")),
-            3 => Outcome::PreCommitted,
+            3 => Outcome::Refused(problem("refused")),
+            4 => Outcome::Later(problem("later"), 700),
+            5..=7 => Outcome::Ran(Payload::from(&b"result"[..])),
+            8 => Outcome::PreCommitted,
             _ => Outcome::Finished,
         };
         let epoch = Epoch(self.world.state.epoch().0 - u64::from(stale));
@@ -309,6 +355,7 @@ proptest! {
             for (xid, branch, action, _) in orders(&owed) {
                 let outcome = match action {
                     Action::PreCommit => Outcome::PreCommitted,
+                    Action::Run => Outcome::Ran(Payload::default()),
                     _ => Outcome::Finished,
                 };
                 run.world.finish(xid, BranchId(branch), outcome);

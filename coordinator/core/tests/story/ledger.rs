@@ -17,6 +17,8 @@ pub(super) struct Ledger {
     /// Those who wait for their transaction to begin.
     parked: Vec<Wish>,
     answered: BTreeSet<(Xid, RequestId)>,
+    /// Those who wait for a saga's end.
+    plans: BTreeSet<(Xid, RequestId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +123,12 @@ impl Ledger {
                 let locks = locks.collect();
                 (c.xid, c.request, &c.resource, locks, c.holds_local_locks)
             }
+            Command::StartSaga(c) => {
+                if matches!(reply, Reply::Waiting(_)) {
+                    self.plans.insert((c.xid, c.request));
+                }
+                return Ok(());
+            }
             Command::Begin(c) if *reply == Reply::Ok => {
                 let (begun, parked) = self.parked.drain(..).partition(|wish| wish.xid == c.xid);
                 self.parked = parked;
@@ -167,6 +175,7 @@ impl Ledger {
             },
             Effect::Order(order) => self.order_is_sound(state, order),
             Effect::Answer { .. }
+            | Effect::StepOver { .. }
             | Effect::DropOrder { .. }
             | Effect::Ended { .. }
             | Effect::Stuck { .. } => Ok(()),
@@ -176,6 +185,14 @@ impl Ledger {
     fn answer(&mut self, xid: Xid, request: RequestId, reply: &Reply) -> Told<()> {
         let name = name_of(request.sequence);
         let known = |w: &Wish| w.xid == xid && w.request == request;
+        if self.plans.remove(&(xid, request)) {
+            return match reply {
+                Reply::SagaDone(..) | Reply::Decided(Decision::RollBack, _) | Reply::Refused(_) => {
+                    Ok(())
+                }
+                other => Err(format!("{other:?} is no answer to the plan {name}")),
+            };
+        }
         if !matches!(
             reply,
             Reply::Registered { .. } | Reply::LocksFree | Reply::Refused(_)
@@ -324,18 +341,19 @@ impl Ledger {
     /// those of Saga everywhere.
     pub(super) fn order_is_sound(&self, state: &State, order: &Order) -> Told<()> {
         let (xid, branch) = (order.xid, order.branch.0);
+        if order.epoch != state.epoch() {
+            return Err(format!(
+                "{xid} {branch} is ordered in a former leader's epoch"
+            ));
+        }
         let asks = match order.action {
+            Action::Run => return self.run_is_sound(state, order),
             Action::Commit | Action::PreCommit => Decision::Commit,
             Action::RollBack | Action::RollBackForced | Action::Accept => Decision::RollBack,
         };
         if self.decisions.get(&xid) != Some(&asks) {
             return Err(format!(
                 "{xid} {branch} is ordered to {asks:?} against the decision"
-            ));
-        }
-        if order.epoch != state.epoch() {
-            return Err(format!(
-                "{xid} {branch} is ordered in a former leader's epoch"
             ));
         }
         let transaction = state.transaction(xid);
@@ -369,6 +387,27 @@ impl Ledger {
                 "{xid} {branch} is ordered to commit before the others have heard of it"
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// A step is done before any decision, after all that it waits for, and once.
+    fn run_is_sound(&self, state: &State, order: &Order) -> Told<()> {
+        let (xid, branch) = (order.xid, order.branch.0);
+        if self.decisions.contains_key(&xid) {
+            return Err(format!("the step {xid} {branch} is run after the decision"));
+        }
+        if branch_of(state, xid, order.branch).is_none_or(Branch::was_done) {
+            return Err(format!(
+                "the step {xid} {branch} is run although it is done"
+            ));
+        }
+        let saga = state.transaction(xid).and_then(Transaction::saga);
+        let step = saga.and_then(|saga| saga.step_of(order.branch));
+        let saga = saga.zip(step).ok_or("a step of no saga is run")?;
+        let done = |at: &u16| saga.0.steps()[usize::from(*at)].result().is_some();
+        match saga.1.after().iter().all(done) {
+            true => Ok(()),
+            false => Err(format!("the step {xid} {branch} is run too early")),
         }
     }
 

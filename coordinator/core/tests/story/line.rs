@@ -1,6 +1,6 @@
 //! One line of a story, word by word.
 
-use accede_core::{LockKey, LockMode, RowLock};
+use accede_core::{LockKey, LockMode, OnTrouble, Payload, RowLock, StepPlan};
 
 use super::Told;
 
@@ -103,6 +103,41 @@ impl<'a> Line<'a> {
         let value = self.number("a value")? as i64;
         let mode = super::escrow(delta, value);
         Ok(RowLock { key, mode })
+    }
+
+    /// `hotel on ship after flight after car attempts 2 within 5s with "LIS"`, or `… forward`
+    pub(super) fn step(&mut self, earlier: &[StepPlan]) -> Told<StepPlan> {
+        let name = self.word("a step")?;
+        self.expect("on")?;
+        let mut step = StepPlan {
+            name: name.into(),
+            resource: self.word("an action")?.into(),
+            callback: false,
+            input: Payload::default(),
+            after: vec![],
+            attempt_timeout_ms: 10_000,
+            on_trouble: OnTrouble::Backward { attempts: 3 },
+        };
+        loop {
+            if self.eat("after") {
+                let name = self.word("a step")?;
+                let place = earlier.iter().position(|step| *step.name == *name);
+                let place = place.ok_or_else(|| format!("{name} is no earlier step"))?;
+                step.after.push(place as u16);
+            } else if self.eat("forward") {
+                step.on_trouble = OnTrouble::Forward;
+            } else if self.eat("attempts") {
+                let attempts = self.number("a number of attempts")? as u32;
+                step.on_trouble = OnTrouble::Backward { attempts };
+            } else if self.eat("within") {
+                step.attempt_timeout_ms = self.duration()? as u32;
+            } else if self.eat("with") {
+                let input = self.text().ok_or("the input is missing")?;
+                step.input = Payload::from(input.as_bytes());
+            } else {
+                return Ok(step);
+            }
+        }
     }
 
     pub(super) fn end(&self) -> Told<()> {

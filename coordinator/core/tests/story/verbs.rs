@@ -55,6 +55,7 @@ impl World {
             "begin" => self.begin(words),
             "register" => self.register(words),
             "check" => self.check(words),
+            "saga" => self.saga(words),
             "done" => {
                 let (xid, branch) = self.branch(words)?;
                 Ok(Command::BranchDone(BranchDone { xid, branch }))
@@ -87,9 +88,8 @@ impl World {
                 let detail = words.text().unwrap_or_default().to_owned();
                 Ok(Command::RollBack(RollBack { xid, detail }))
             }
-            verb @ ("finished" | "pre-committed" | "failed" | "unavailable" | "stuck") => {
-                self.outcome(verb, words)
-            }
+            verb @ ("finished" | "pre-committed" | "failed" | "unavailable" | "stuck" | "ran"
+            | "refused" | "later") => self.outcome(verb, words),
             "repair" => self.repair(words),
             "expire" => Ok(Command::Expire),
             other => Err(format!("{other:?} is no verb")),
@@ -182,6 +182,36 @@ impl World {
         }))
     }
 
+    /// `saga A commits as s1: flight on ship with "LIS", hotel on ship after flight attempts 2`
+    fn saga(&mut self, words: &mut Line<'_>) -> Told<Command> {
+        let xid = self.transaction(words)?;
+        let (mut commit_when_done, mut name) = (false, "saga");
+        loop {
+            if words.eat("commits") {
+                commit_when_done = true;
+            } else if words.eat("as") {
+                name = words.word("a request")?;
+            } else {
+                break;
+            }
+        }
+        words.expect(":")?;
+        let mut steps = vec![];
+        loop {
+            let step = words.step(&steps)?;
+            steps.push(step);
+            if !words.eat(",") {
+                break;
+            }
+        }
+        Ok(Command::StartSaga(StartSaga {
+            xid,
+            request: request(name)?,
+            steps,
+            commit_when_done,
+        }))
+    }
+
     /// What registers and checks have in common. A request without a name is counted: `#1`, `#2`.
     fn wish(&mut self, words: &mut Line<'_>) -> Told<RegisterBranch> {
         let xid = self.transaction(words)?;
@@ -248,7 +278,14 @@ impl World {
                 break;
             }
         }
+        let after_ms = match verb {
+            "later" => small(words.duration()?)?,
+            _ => 0,
+        };
         let outcome = match verb {
+            "ran" => Outcome::Ran(Payload::from(problem.reason.as_bytes())),
+            "refused" => Outcome::Refused(problem),
+            "later" => Outcome::Later(problem, after_ms),
             "failed" => Outcome::Failed(problem),
             "unavailable" => Outcome::Unavailable(problem),
             "stuck" => Outcome::Stuck(problem),

@@ -180,6 +180,16 @@ fn reply(reply: &Reply) -> String {
         Reply::Decided(decision, Some(why)) => {
             format!("decided to {}: {}", decided(*decision), reason(why))
         }
+        Reply::SagaDone(results, decision) => {
+            let result = |r: &StepResult| format!("{} {:?}", r.step, text(&r.result));
+            let results: Vec<String> = results.iter().map(result).collect();
+            let decided = decision.map(|d| format!(", decided to {}", decided(d)));
+            format!(
+                "every step is done: {}{}",
+                results.join(", "),
+                decided.unwrap_or_default()
+            )
+        }
         Reply::Repaired(branches) => {
             let branches: Vec<String> = branches.iter().map(|b| b.0.to_string()).collect();
             format!("repaired branch {}", branches.join(", "))
@@ -215,6 +225,8 @@ fn refusal(rejection: &Rejection) -> String {
             format!("deadlock: {} → {}", cycle.join(" → "), cycle[0])
         }
         Rejection::LockWaitTimedOut { holder } => format!("{holder} is in the way for too long"),
+        Rejection::OtherSaga => "it has another plan".into(),
+        Rejection::ActionUnknown { action } => format!("{action} is no known action"),
         Rejection::BranchUnknown => "there is no such branch".into(),
         Rejection::NotStuck => "it is not stuck".into(),
         rare => format!("{rare:?}"),
@@ -234,6 +246,9 @@ fn reason(reason: &RollBackReason) -> String {
                 branch.0
             )
         }
+        RollBackReason::StepFailed(branch, detail) => {
+            format!("branch {} could not be done, {detail:?}", branch.0)
+        }
     }
 }
 
@@ -246,6 +261,7 @@ fn effect(effect: &Effect) -> String {
                 Action::RollBackForced => "roll back whatever the rows hold",
                 Action::Accept => "keep the rows",
                 Action::PreCommit => "pre-commit",
+                Action::Run => "run",
             };
             format!(
                 "order to {}: {action} {} {}, attempt {}, epoch {}{}{}",
@@ -254,7 +270,7 @@ fn effect(effect: &Effect) -> String {
                 order.branch.0,
                 order.attempt.0,
                 order.epoch.0,
-                if order.was_done {
+                if order.was_done || order.action == Action::Run {
                     ""
                 } else {
                     ", not known to be done"
@@ -263,7 +279,7 @@ fn effect(effect: &Effect) -> String {
                     Ok("") => String::new(),
                     Ok(text) => format!(", carries {text:?}"),
                     Err(_) => format!(", carries {} bytes", order.payload.len()),
-                }
+                } + &order.step.as_deref().map(step_shown).unwrap_or_default()
             )
         }
         Effect::DropOrder { xid, branch } => format!("no order needed: {xid} {}", branch.0),
@@ -283,8 +299,26 @@ fn effect(effect: &Effect) -> String {
             xid,
             decision: Decision::RollBack,
         } => format!("{xid} has rolled back"),
+        Effect::StepOver { xid, branch, how } => {
+            format!("an attempt at {xid} {}: {}", branch.0, how.as_str())
+        }
         Effect::Stuck { xid, branch } => format!("{xid} {} is stuck", branch.0),
     }
+}
+
+fn step_shown(step: &StepOrder) -> String {
+    let mut line = format!(", step {}", step.name);
+    for StepResult { step, result } in &step.results {
+        line += &format!(", {step} gave {:?}", text(result));
+    }
+    if let Some(result) = &step.result {
+        line += &format!(", gave {:?} itself", text(result));
+    }
+    line
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn decided(decision: Decision) -> &'static str {

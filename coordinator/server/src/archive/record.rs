@@ -124,6 +124,7 @@ fn reason(reason: &RollBackReason) -> Reason {
         RollBackReason::BranchUnfinished(_) => "branch_unfinished",
         RollBackReason::LeaseEnded => "lease_ended",
         RollBackReason::LocalCommitUnknown(..) => "local_commit_unknown",
+        RollBackReason::StepFailed(..) => "step_failed",
     };
     Reason {
         code,

@@ -188,7 +188,7 @@ impl OperatorDoor {
             branches: transaction
                 .branches()
                 .iter()
-                .map(|branch| self.branch(xid, branch, now))
+                .map(|branch| self.branch(transaction, branch, now))
                 .collect(),
             waiting: waiting
                 .map(|request| v1::WaitingRequest {
@@ -221,7 +221,9 @@ impl OperatorDoor {
         })
     }
 
-    fn branch(&self, xid: Xid, branch: &core::Branch, now: Timestamp) -> BranchDetail {
+    fn branch(&self, of: &Transaction, branch: &core::Branch, now: Timestamp) -> BranchDetail {
+        let xid = of.xid();
+        let step = of.saga().and_then(|saga| saga.step_of(branch.id()));
         let (agent, waits) = match self.hub.orders.whereabouts(xid, branch.id()) {
             Whereabouts::Sent(agent) => (agent, false),
             Whereabouts::Waits => (String::new(), true),
@@ -245,6 +247,10 @@ impl OperatorDoor {
             waiting_for_agent: waits,
             agent,
             payload_bytes: u32::try_from(branch.payload().len()).unwrap_or(u32::MAX),
+            step: step.map_or_else(String::new, |step| step.name().to_owned()),
+            direction: step
+                .map_or("", |_| convert::saga::direction(branch))
+                .to_owned(),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use accede_core::{Command, Commit, Reply, Xid};
 use accede_proto::v1::{
     BeginRequest, BeginResponse, CommitRequest, GetOutcomeRequest, Outcome, RollBackRequest,
-    TransactionEvent, TransactionRequest, transactions_server::Transactions,
+    SagaOutcome, StartSagaRequest, TransactionEvent, TransactionRequest,
+    transactions_server::Transactions,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -79,6 +80,18 @@ impl Transactions for TransactionsDoor {
     ) -> Result<Response<Outcome>, Status> {
         let command = convert::roll_back(request.into_inner()).map_err(refused)?;
         self.decide(command.xid, Command::RollBack(command)).await
+    }
+
+    async fn start_saga(
+        &self,
+        request: Request<StartSagaRequest>,
+    ) -> Result<Response<SagaOutcome>, Status> {
+        let command = self.hub.saga(request.into_inner()).map_err(refused)?;
+        let xid = command.xid;
+        let take = |reply| convert::saga::ended(xid, reply);
+        let command = Command::StartSaga(command);
+        let ended = self.hub.ask_for(command, (Some(xid), None), take).await;
+        ended.map(Response::new).map_err(refused)
     }
 
     async fn get_outcome(

@@ -139,7 +139,7 @@ async fn read(
                 closing = Some(());
                 break;
             }
-            jobs.extend(job(session, request));
+            jobs.extend(job(hub, session, request));
         }
         hub.intake.submit(jobs.drain(..));
         if closing.is_some() {
@@ -164,7 +164,7 @@ async fn close(hub: &Hub, process: ProcessId, worker: WorkerId) {
 }
 
 /// What the driver has to do for a request; `None` if it is answered already.
-fn job(session: &Arc<TransactionSession>, request: TransactionRequest) -> Option<Job> {
+fn job(hub: &Hub, session: &Arc<TransactionSession>, request: TransactionRequest) -> Option<Job> {
     let tag = request.tag;
     let call = |ask| {
         ReplyTo::Transactions(TransactionCall {
@@ -194,6 +194,10 @@ fn job(session: &Arc<TransactionSession>, request: TransactionRequest) -> Option
         Some(Body::RollBack(roll_back)) => convert::roll_back(roll_back).map(|command| {
             let ask = call(TransactionAsk::Decide(command.xid));
             Job::Command(Command::RollBack(command), ask)
+        }),
+        Some(Body::StartSaga(start)) => hub.saga(start).map(|command| {
+            let ask = call(TransactionAsk::Saga(command.xid));
+            Job::Command(Command::StartSaga(command), ask)
         }),
         Some(Body::Renew(renew)) => worker(renew.worker).map(|worker| {
             let command = LeaseWorker {

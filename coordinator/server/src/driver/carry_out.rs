@@ -18,6 +18,10 @@ impl Driver {
                     archive.ended(xid);
                 }
             }
+            Effect::StepOver { xid, branch, how } => {
+                self.hub.metrics.step_over(how);
+                tracing::debug!(%xid, branch = branch.0, how = how.as_str(), "an attempt at a step");
+            }
             Effect::Stuck { xid, branch } => self.stuck(xid, branch),
         }
     }

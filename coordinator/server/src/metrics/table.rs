@@ -84,6 +84,12 @@ pub(super) const STUCK: Metric = counter(
     "branches",
     "Branches that came to need a person.",
 );
+pub(super) const STEPS_OVER: Metric = counter(
+    "accede_saga_attempts_total",
+    "outcome",
+    "attempts",
+    "Attempts to do steps of sagas: done, failed, unavailable, timed_out or refused.",
+);
 pub(super) const COMMANDS: Metric = counter(
     "accede_commands_total",
     "verb",
@@ -225,6 +231,7 @@ pub const TABLE: &[Metric] = &[
     DECIDED,
     ROLLED_BACK,
     STUCK,
+    STEPS_OVER,
     COMMANDS,
     REFUSALS,
     ENTRIES,

@@ -31,7 +31,7 @@ impl Finish for Keeper {
     ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
         let ended = match job {
             Job::PreCommit => Ended::PreCommitted,
-            Job::Commit | Job::RollBack { .. } => Ended::Finished,
+            Job::Commit | Job::RollBack { .. } | Job::Run => Ended::Finished,
         };
         Box::pin(std::future::ready(Ok(ended)))
     }

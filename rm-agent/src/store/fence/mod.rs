@@ -12,7 +12,7 @@ use super::{
     finish::{BranchKey, PhaseTwoError},
     watch::Watched,
 };
-use crate::error::Error;
+use crate::{agent::Pools, error::Error};
 
 /// How far a branch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(crate) enum Status {
     Barred,
     /// Of 3PC: it has heard that the commit is decided.
     PreCommitted,
+    /// A step of a saga that is being done. Never committed: only who does it sees it.
+    Running,
 }
 
 impl Status {
@@ -38,6 +40,7 @@ impl Status {
             Self::Cancelled => 2,
             Self::Barred => 3,
             Self::PreCommitted => super::finish::PRE_COMMITTED,
+            Self::Running => 5,
         }
     }
 
@@ -48,6 +51,7 @@ impl Status {
             Self::Cancelled,
             Self::Barred,
             Self::PreCommitted,
+            Self::Running,
         ];
         known
             .into_iter()
@@ -68,8 +72,18 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::Barred => "cancelled before it was tried",
             Self::PreCommitted => "pre-committed",
+            Self::Running => "under way",
         }
     }
+}
+
+/// A local transaction in the hands of the application, by which its database is known.
+pub(crate) trait Kept: Sized + Send + 'static {
+    /// Where its fences are.
+    type Fences: Fences<Transaction = Self>;
+
+    /// The database of this name among the agent's.
+    fn fences(pools: &Pools, database: &str) -> Result<Self::Fences, Error>;
 }
 
 /// A branch that is being tried.
@@ -158,12 +172,29 @@ pub(crate) trait Fences: Watched + 'static {
         resource: &'t str,
     ) -> BoxFuture<'t, Opened<Self::Transaction>>;
 
-    /// Sets the status, if it is another one, and commits, durably.
+    /// The same in the local transaction of a step, which began like a try; the row is written as
+    /// [`Status::Running`] if it is not there.
+    fn claim<'t>(
+        &'t self,
+        transaction: &'t mut Self::Transaction,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Result<Status, PhaseTwoError>>;
+
+    /// What the branch's row, which this local transaction has locked, keeps.
+    fn payload<'t>(
+        &'t self,
+        transaction: &'t mut Self::Transaction,
+        key: BranchKey,
+    ) -> BoxFuture<'t, Result<Option<Vec<u8>>, PhaseTwoError>>;
+
+    /// Sets the status and what the row keeps, if they are others, and commits, durably.
     fn close<'t>(
         &'t self,
         transaction: &'t mut Self::Transaction,
         key: BranchKey,
         status: Option<Status>,
+        payload: Option<&'t [u8]>,
     ) -> BoxFuture<'t, Result<(), PhaseTwoError>>;
 
     /// Branches of an action that are promised or pre-committed and were not touched for so long,
@@ -181,6 +212,17 @@ pub(crate) trait Fences: Watched + 'static {
     /// What the database said in a handler, as phase two takes it. Never stuck: only the handler
     /// knows what is definite.
     fn failure(error: &sqlx::Error) -> PhaseTwoError;
+}
+
+/// Bytes in a message, whatever they are.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            digits.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+    digits
 }
 
 /// Nothing that a handler runs into is definite by itself.

@@ -21,7 +21,7 @@ use crate::{
     clock,
     error::Error,
     store::{
-        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, not_definite},
+        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, hex, not_definite},
         finish::{BranchKey, PhaseTwoError},
         watch::Watch,
     },
@@ -133,15 +133,8 @@ impl Fences for AtPool {
     ) -> BoxFuture<'t, Opened<FencedTransaction>> {
         // One that is there is locked at once and exclusively, so that two of us never wait for
         // each other, and shown as it is.
-        let message = format!(
-            "START TRANSACTION; INSERT INTO accede_fence \
-             (xid, branch_id, status, resource, created) VALUES ({}, {}, {}, {}, SYSDATE(6)) \
-             ON DUPLICATE KEY UPDATE xid = VALUES(xid) RETURNING status",
-            key.xid_column(),
-            key.branch_column(),
-            Status::Barred.column(),
-            text(resource),
-        );
+        let insert = enter(key, resource, Status::Barred, "accede_fence");
+        let message = format!("START TRANSACTION; {insert}");
         Box::pin(async move {
             let lent = self.lend_to_finish().await;
             let mut held = lent.map_err(|error| failure(&error))?;
@@ -150,16 +143,49 @@ impl Fences for AtPool {
                 .fetch_all(held.get())
                 .await
                 .map_err(|error| failure(&error))?;
-            let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
-                reason: "the database did not show the branch's row of accede_fence".to_owned(),
-            })?;
-            let status = row.try_get(0).map_err(|error| failure(&error))?;
+            let status = status(&rows)?;
             let transaction = FencedTransaction {
                 held,
                 begun: None,
                 key: Some(key),
             };
-            Ok((transaction, Status::read(status)?))
+            Ok((transaction, status))
+        })
+    }
+
+    fn claim<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Result<Status, PhaseTwoError>> {
+        Box::pin(async move {
+            transaction.key = Some(key);
+            let table = quote_qualified(self.database(), "accede_fence");
+            let message = enter(key, resource, Status::Running, &table);
+            let rows = sqlx::raw_sql(AssertSqlSafe(message))
+                .fetch_all(transaction.held.get())
+                .await
+                .map_err(|error| failure(&error))?;
+            status(&rows)
+        })
+    }
+
+    fn payload<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+    ) -> BoxFuture<'t, Result<Option<Vec<u8>>, PhaseTwoError>> {
+        let select = format!(
+            "SELECT payload FROM {} WHERE xid = ? AND branch_id = ? FOR UPDATE",
+            quote_qualified(self.database(), "accede_fence"),
+        );
+        Box::pin(async move {
+            let payload = sqlx::query_scalar(AssertSqlSafe(select))
+                .bind(key.xid_column())
+                .bind(key.branch_column())
+                .fetch_one(transaction.held.get());
+            payload.await.map_err(|error| failure(&error))
         })
     }
 
@@ -168,10 +194,15 @@ impl Fences for AtPool {
         transaction: &'t mut FencedTransaction,
         key: BranchKey,
         status: Option<Status>,
+        payload: Option<&'t [u8]>,
     ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
+        let table = quote_qualified(self.database(), "accede_fence");
         let update = status.map_or_else(String::new, |status| {
+            let payload = payload.map_or_else(String::new, |payload| {
+                format!(", payload = X'{}'", hex(payload))
+            });
             format!(
-                "UPDATE accede_fence SET status = {}, created = SYSDATE(6) \
+                "UPDATE {table} SET status = {}, created = SYSDATE(6){payload} \
                  WHERE xid = {} AND branch_id = {}; ",
                 status.column(),
                 key.xid_column(),
@@ -232,6 +263,26 @@ impl Fences for AtPool {
     }
 }
 
+/// Writes a branch's row with this status if it is not there, locks it, and shows its status.
+fn enter(key: BranchKey, resource: &str, otherwise: Status, table: &str) -> String {
+    format!(
+        "INSERT INTO {table} (xid, branch_id, status, resource, created) \
+         VALUES ({}, {}, {}, {}, SYSDATE(6)) \
+         ON DUPLICATE KEY UPDATE xid = VALUES(xid) RETURNING status",
+        key.xid_column(),
+        key.branch_column(),
+        otherwise.column(),
+        text(resource),
+    )
+}
+
+fn status(rows: &[MySqlRow]) -> Result<Status, PhaseTwoError> {
+    let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
+        reason: "the database did not show the branch's row of accede_fence".to_owned(),
+    })?;
+    Status::read(row.try_get(0).map_err(|error| failure(&error))?)
+}
+
 /// A text in a message, whatever is in it.
 pub(super) fn text(value: &str) -> String {
     format!("CONVERT({} USING utf8mb4)", bytes(value.as_bytes()))
@@ -239,12 +290,5 @@ pub(super) fn text(value: &str) -> String {
 
 /// Bytes in a message.
 fn bytes(value: &[u8]) -> String {
-    let mut literal = String::from("X'");
-    for byte in value {
-        for digit in [byte >> 4, byte & 15] {
-            literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
-    }
-    literal.push('\'');
-    literal
+    format!("X'{}'", hex(value))
 }

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     limits,
     store::{
-        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, not_definite},
+        fence::{Fences, NotCommitted, Opened, Promise, Status, Tried, hex, not_definite},
         finish::{BranchKey, PhaseTwoError},
         watch::Watch,
     },
@@ -124,25 +124,14 @@ impl Fences for AtPool {
     ) -> BoxFuture<'t, Opened<FencedTransaction>> {
         // One that is there is locked and shown as it is. One whose transaction is committing at
         // this moment is waited for.
-        let message = format!(
-            "BEGIN; INSERT INTO accede_fence (xid, branch_id, status, resource, created) \
-             VALUES ({}, {}, {}, {}, clock_timestamp()) \
-             ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status",
-            key.xid_column(),
-            key.branch_column(),
-            Status::Barred.column(),
-            text(resource),
-        );
+        let message = format!("BEGIN; {}", enter(key, resource, Status::Barred));
         Box::pin(async move {
             let mut held = self.lend_to_finish().await?;
             held.soil();
             let rows = sqlx::raw_sql(AssertSqlSafe(message))
                 .fetch_all(held.get())
                 .await?;
-            let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
-                reason: "the database did not show the branch's row of accede_fence".to_owned(),
-            })?;
-            let status = Status::read(row.try_get(0)?)?;
+            let status = status(&rows)?;
             let transaction = FencedTransaction {
                 held,
                 begun: None,
@@ -152,15 +141,50 @@ impl Fences for AtPool {
         })
     }
 
+    fn claim<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Result<Status, PhaseTwoError>> {
+        Box::pin(async move {
+            transaction.key = Some(key);
+            let message = enter(key, resource, Status::Running);
+            let rows = sqlx::raw_sql(AssertSqlSafe(message))
+                .fetch_all(transaction.held.get())
+                .await?;
+            status(&rows)
+        })
+    }
+
+    fn payload<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+    ) -> BoxFuture<'t, Result<Option<Vec<u8>>, PhaseTwoError>> {
+        Box::pin(async move {
+            let select = "SELECT payload FROM accede_fence WHERE xid = $1 AND branch_id = $2";
+            let payload = sqlx::query_scalar(select)
+                .bind(key.xid_column())
+                .bind(key.branch_column())
+                .fetch_one(transaction.held.get());
+            Ok(payload.await?)
+        })
+    }
+
     fn close<'t>(
         &'t self,
         transaction: &'t mut FencedTransaction,
         key: BranchKey,
         status: Option<Status>,
+        payload: Option<&'t [u8]>,
     ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
         let update = status.map_or_else(String::new, |status| {
+            let payload = payload.map_or_else(String::new, |payload| {
+                format!(", payload = '\\x{}'::bytea", hex(payload))
+            });
             format!(
-                "UPDATE accede_fence SET status = {}, created = clock_timestamp() \
+                "UPDATE accede_fence SET status = {}, created = clock_timestamp(){payload} \
                  WHERE xid = {} AND branch_id = {}; ",
                 status.column(),
                 key.xid_column(),
@@ -216,6 +240,26 @@ impl Fences for AtPool {
     }
 }
 
+/// Writes a branch's row with this status if it is not there, locks it, and shows its status.
+fn enter(key: BranchKey, resource: &str, otherwise: Status) -> String {
+    format!(
+        "INSERT INTO accede_fence (xid, branch_id, status, resource, created) \
+         VALUES ({}, {}, {}, {}, clock_timestamp()) \
+         ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status",
+        key.xid_column(),
+        key.branch_column(),
+        otherwise.column(),
+        text(resource),
+    )
+}
+
+fn status(rows: &[PgRow]) -> Result<Status, PhaseTwoError> {
+    let row = rows.last().ok_or_else(|| PhaseTwoError::Failed {
+        reason: "the database did not show the branch's row of accede_fence".to_owned(),
+    })?;
+    Status::read(row.try_get(0)?)
+}
+
 /// A text in a message, whatever is in it.
 pub(super) fn text(value: &str) -> String {
     format!("convert_from({}, 'UTF8')", bytes(value.as_bytes()))
@@ -223,12 +267,5 @@ pub(super) fn text(value: &str) -> String {
 
 /// Bytes in a message.
 fn bytes(value: &[u8]) -> String {
-    let mut literal = String::from("'\\x");
-    for byte in value {
-        for digit in [byte >> 4, byte & 15] {
-            literal.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
-    }
-    literal.push_str("'::bytea");
-    literal
+    format!("'\\x{}'::bytea", hex(value))
 }

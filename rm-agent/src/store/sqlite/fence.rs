@@ -136,28 +136,42 @@ impl Fences for AtPool {
         key: BranchKey,
         resource: &'t str,
     ) -> BoxFuture<'t, Opened<FencedTransaction>> {
-        let insert = format!(
-            "INSERT INTO main.accede_fence (xid, branch_id, status, resource, created) \
-             VALUES (?, ?, ?, ?, {NOW}) \
-             ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status"
-        );
         Box::pin(async move {
             let mut held = phase_two::begin(self).await?;
-            let row = sqlx::query(AssertSqlSafe(insert))
-                .bind(key.xid_column())
-                .bind(key.branch_column())
-                .bind(Status::Barred.column())
-                .bind(resource)
-                .fetch_one(held.get())
-                .await
-                .map_err(|error| failure(&error))?;
-            let status = row.try_get(0).map_err(|error| failure(&error))?;
+            let status = enter(&mut held, key, resource, Status::Barred).await?;
             let transaction = FencedTransaction {
                 held,
                 begun: None,
                 key: Some(key),
             };
-            Ok((transaction, Status::read(status)?))
+            Ok((transaction, status))
+        })
+    }
+
+    fn claim<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+        resource: &'t str,
+    ) -> BoxFuture<'t, Result<Status, PhaseTwoError>> {
+        Box::pin(async move {
+            transaction.key = Some(key);
+            enter(&mut transaction.held, key, resource, Status::Running).await
+        })
+    }
+
+    fn payload<'t>(
+        &'t self,
+        transaction: &'t mut FencedTransaction,
+        key: BranchKey,
+    ) -> BoxFuture<'t, Result<Option<Vec<u8>>, PhaseTwoError>> {
+        Box::pin(async move {
+            let select = "SELECT payload FROM main.accede_fence WHERE xid = ? AND branch_id = ?";
+            let payload = sqlx::query_scalar(select)
+                .bind(key.xid_column())
+                .bind(key.branch_column())
+                .fetch_one(transaction.held.get());
+            payload.await.map_err(|error| failure(&error))
         })
     }
 
@@ -166,15 +180,17 @@ impl Fences for AtPool {
         transaction: &'t mut FencedTransaction,
         key: BranchKey,
         status: Option<Status>,
+        payload: Option<&'t [u8]>,
     ) -> BoxFuture<'t, Result<(), PhaseTwoError>> {
         let update = format!(
-            "UPDATE main.accede_fence SET status = ?, created = {NOW} \
-             WHERE xid = ? AND branch_id = ?"
+            "UPDATE main.accede_fence SET status = ?, created = {NOW}, \
+             payload = coalesce(?, payload) WHERE xid = ? AND branch_id = ?"
         );
         Box::pin(async move {
             if let Some(status) = status {
                 sqlx::query(AssertSqlSafe(update))
                     .bind(status.column())
+                    .bind(payload)
                     .bind(key.xid_column())
                     .bind(key.branch_column())
                     .execute(transaction.held.get())
@@ -223,4 +239,27 @@ impl Fences for AtPool {
     fn failure(error: &sqlx::Error) -> PhaseTwoError {
         not_definite(failure(error), error)
     }
+}
+
+/// Writes a branch's row with this status if it is not there, and shows its status.
+async fn enter(
+    held: &mut Held,
+    key: BranchKey,
+    resource: &str,
+    otherwise: Status,
+) -> Result<Status, PhaseTwoError> {
+    let insert = format!(
+        "INSERT INTO main.accede_fence (xid, branch_id, status, resource, created) \
+         VALUES (?, ?, ?, ?, {NOW}) \
+         ON CONFLICT (xid, branch_id) DO UPDATE SET xid = accede_fence.xid RETURNING status"
+    );
+    let row = sqlx::query(AssertSqlSafe(insert))
+        .bind(key.xid_column())
+        .bind(key.branch_column())
+        .bind(otherwise.column())
+        .bind(resource)
+        .fetch_one(held.get())
+        .await
+        .map_err(|error| failure(&error))?;
+    Status::read(row.try_get(0).map_err(|error| failure(&error))?)
 }

@@ -1,11 +1,12 @@
-//! Phase two: one order at a time for a branch; a repeat meanwhile only changes the numbers that
-//! the answer will carry.
+//! Phase two, and the steps of sagas: one order at a time for a branch; a repeat meanwhile only
+//! changes the numbers that the answer will carry.
 
-use accede_core::{Action, Command, FinishBranch, Mode, Order, Outcome, Problem};
+use accede_core::{Action, Command, FinishBranch, Mode, Order, Outcome, Payload, Problem};
 
 use super::{Agent, AgentEvent, Numbers};
 use crate::{
-    database::{BranchKey, NotFinished, Record},
+    client::CANNOT,
+    database::{BranchKey, Fence, NotFinished, Record},
     message::{Ask, Peer},
     oracle::News,
     outside::Outside,
@@ -16,7 +17,15 @@ use crate::{
 pub(super) enum Job {
     Commit,
     PreCommit,
-    RollBack { was_done: bool, forced: bool },
+    RollBack {
+        was_done: bool,
+        forced: bool,
+    },
+    /// A step of a saga.
+    Run {
+        cannot: bool,
+    },
+    Compensate,
 }
 
 /// A branch that is being worked on.
@@ -35,8 +44,8 @@ impl Agent {
     /// Takes an order.
     pub(super) fn order(&mut self, out: &mut Outside, order: &Order) {
         let key: BranchKey = (order.xid, order.branch);
-        let promised = order.mode == Mode::ThreePhase;
-        let place = out.databases.iter().position(|database| match promised {
+        let of_action = matches!(order.mode, Mode::ThreePhase | Mode::Saga);
+        let place = out.databases.iter().position(|database| match of_action {
             true => database.action == order.resource,
             false => database.resource == order.resource,
         });
@@ -48,6 +57,10 @@ impl Agent {
             epoch: order.epoch,
         };
         let job = match order.action {
+            Action::Run => Job::Run {
+                cannot: &*order.payload == CANNOT,
+            },
+            _ if order.mode == Mode::Saga => Job::Compensate,
             Action::Commit => Job::Commit,
             Action::PreCommit => Job::PreCommit,
             Action::RollBack | Action::Accept => Job::RollBack {
@@ -74,7 +87,7 @@ impl Agent {
             key,
             InHand {
                 database,
-                promised,
+                promised: order.mode == Mode::ThreePhase,
                 job,
                 numbers,
                 next: None,
@@ -112,6 +125,9 @@ impl Agent {
                 Job::RollBack { was_done, forced } => {
                     roll_back(out, self.me(), place, key, (was_done, forced))
                 }
+                Job::Run { cannot: true } => Outcome::Refused(problem("sold out")),
+                Job::Run { cannot: false } => run(out, self.me(), place, key),
+                Job::Compensate => compensate(out, self.me(), place, key),
             }
         };
         let ms = out.random.between(1, 3);
@@ -161,6 +177,33 @@ impl Agent {
         let tag = self.next_number();
         out.ask(self.me(), tag, Ask::Command(Command::FinishBranch(finish)));
     }
+}
+
+fn run(out: &mut Outside, me: Peer, place: usize, key: BranchKey) -> Outcome {
+    let (xid, branch) = key;
+    match out.databases[place].run_step(key) {
+        (Fence::Barred, _) => Outcome::Refused(problem("it was compensated before")),
+        (Fence::Done, fresh) => {
+            if fresh {
+                out.note(me.address, Some(xid), || {
+                    format!("does the step of branch {}", branch.0)
+                });
+                out.tell(&News::StepDone { xid, branch });
+            }
+            Outcome::Ran(Payload::from(&b"done"[..]))
+        }
+    }
+}
+
+fn compensate(out: &mut Outside, me: Peer, place: usize, key: BranchKey) -> Outcome {
+    let (xid, branch) = key;
+    if out.databases[place].compensate(key) != Some(Fence::Barred) {
+        out.note(me.address, Some(xid), || {
+            format!("compensates the step of branch {}", branch.0)
+        });
+        out.tell(&News::Compensated { xid, branch });
+    }
+    Outcome::Finished
 }
 
 fn commit(out: &mut Outside, me: Peer, place: usize, key: BranchKey) -> Outcome {

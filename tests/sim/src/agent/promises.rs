@@ -33,6 +33,9 @@ impl Agent {
             Job::Commit => Knows::Committing,
             Job::PreCommit => Knows::PreCommitted,
             Job::RollBack { .. } => Knows::RollingBack,
+            Job::Run { .. } | Job::Compensate => {
+                return Outcome::Stuck(problem("it is no step of a saga"));
+            }
         };
         match self.act(out, place, key, knows, false) {
             May::PreCommit => Outcome::PreCommitted,

@@ -1,6 +1,7 @@
 //! A model client: a worker that makes XIDs under a lease, begins transactions, has agents do
 //! their parts, and asks for the decision.
 
+mod saga;
 mod script;
 mod transaction;
 mod worker;
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use accede_core::{Begin, Command, LeaseWorker, ProcessId, Reply, Xid};
 
+pub(crate) use self::saga::CANNOT;
 use self::{transaction::Transaction, worker::Lease};
 use crate::{
     message::{Address, Answer, Ask, Message, Outcome, Peer},
@@ -31,6 +33,8 @@ pub(crate) enum ClientEvent {
     WorkTimeout(Xid, u64),
     /// The question for the decision is sent, the first time or again.
     AskDecision(Xid, u64),
+    /// The client thinks better of its saga.
+    ThinkBetter(Xid, u64),
     /// Patience with the coordinator is over.
     Patience(Xid, u64),
 }
@@ -122,6 +126,7 @@ impl Client {
             ClientEvent::Go(xid) => self.go_on(out, xid),
             ClientEvent::WorkTimeout(xid, tag) => self.work_timeout(out, xid, tag),
             ClientEvent::AskDecision(xid, tag) => self.ask_decision(out, xid, tag),
+            ClientEvent::ThinkBetter(xid, tag) => self.think_better(out, xid, tag),
             ClientEvent::Patience(xid, tag) => self.patience_over(out, xid, tag),
         }
     }

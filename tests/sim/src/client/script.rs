@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::saga::SagaScript;
 use crate::{
     outside::Outside,
     random::Random,
@@ -16,6 +17,8 @@ pub(super) struct Script {
     /// Goes on when a part was not done.
     pub(super) ignores_failures: bool,
     pub(super) timeout_ms: u32,
+    /// What the coordinator does for it before the end.
+    pub(super) saga: Option<SagaScript>,
 }
 
 /// One step.
@@ -35,6 +38,8 @@ pub(super) enum Ending {
     RollBack,
     /// Nothing: the time-out ends it.
     Silence,
+    /// First that its saga is done.
+    Saga,
 }
 
 impl Script {
@@ -92,11 +97,14 @@ impl Script {
         let in_order = steps.iter().any(
             |step| matches!(step, Step::Work(work) if work.iter().any(|work| work.registers_first)),
         );
+        let ignores_failures = random.chance(150) && !in_order;
+        let saga = ending == Ending::Commit && random.chance(300);
         Self {
             steps,
             ending,
-            ignores_failures: random.chance(150) && !in_order,
+            ignores_failures,
             timeout_ms: timeout_ms as u32,
+            saga: saga.then(|| SagaScript::draw(out)),
         }
     }
 }

@@ -20,12 +20,12 @@ const WORK_TIMEOUT_MS: u64 = 9_000;
 /// Milliseconds after which an unanswered question is asked again.
 const ASK_AGAIN_MS: u64 = 1_000;
 /// Milliseconds of patience for a decision.
-const PATIENCE_MS: u64 = 30_000;
+pub(super) const PATIENCE_MS: u64 = 30_000;
 
 /// An open transaction.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    script: Script,
+    pub(super) script: Script,
     /// The next step.
     at: usize,
     parent: Option<Xid>,
@@ -34,7 +34,7 @@ pub(super) struct Transaction {
     /// The nested transaction that runs.
     nested: Option<Xid>,
     /// What is asked of the coordinator, and under which tag.
-    asked: Option<(Ending, u64)>,
+    pub(super) asked: Option<(Ending, u64)>,
     failed: bool,
 }
 
@@ -179,7 +179,14 @@ impl Client {
             self.finish(out, xid);
             return self.ask_outcome(out, xid);
         }
+        let saga = transaction.script.saga.as_ref();
+        let saga = saga.filter(|_| ending == Ending::Commit);
+        let ending = saga.map_or(ending, |_| Ending::Saga);
+        let thinks_better = saga.and_then(|saga| saga.thinks_better_after);
         transaction.asked = Some((ending, tag));
+        if let Some(ms) = thinks_better {
+            out.client_later(ms, self.me(), ClientEvent::ThinkBetter(xid, tag));
+        }
         out.client_later(PATIENCE_MS, self.me(), ClientEvent::Patience(xid, tag));
         self.ask_decision(out, xid, tag);
     }
@@ -195,6 +202,10 @@ impl Client {
         };
         if self.connected {
             let command = match ending {
+                Ending::Saga => match self.start_saga(xid, tag) {
+                    Some(command) => command,
+                    None => return,
+                },
                 Ending::Commit => Command::Commit(Commit { xid }),
                 Ending::RollBack | Ending::Silence => Command::RollBack(RollBack {
                     xid,
@@ -220,6 +231,7 @@ impl Client {
         };
         match answer {
             Answer::Reply(Reply::Decided(decision, _)) => self.told(out, xid, decision),
+            Answer::Reply(Reply::SagaDone(..)) => self.saga_done(out, xid),
             Answer::Reply(Reply::Refused(rejection)) => {
                 out.note(self.me().address, Some(xid), || {
                     format!("hears {rejection:?}")

@@ -267,6 +267,7 @@ impl Coordinator {
             return;
         };
         if let Command::FinishBranch(finish) = &command {
+            // The late success of a step says nothing about an order to compensate it.
             let finished = finish.outcome == Outcome::Finished;
             let key = (finish.xid, finish.branch);
             process
@@ -315,6 +316,10 @@ impl Coordinator {
             Effect::Ended { xid, decision } => {
                 out.note(ME, Some(xid), || format!("has ended: {decision:?}"));
             }
+            Effect::StepOver { xid, branch, how } => {
+                let how = how.as_str();
+                out.note(ME, Some(xid), || format!("step {}: {how}", branch.0));
+            }
             Effect::Stuck { xid, branch } => {
                 out.note(ME, Some(xid), || format!("branch {} is stuck", branch.0));
             }
@@ -327,14 +332,19 @@ impl Coordinator {
         };
         let waiters = process.waiters.len();
         let counts = out.oracle.facts.witness.counts();
-        // Each waiter is a waiting or parked request, or a commit of an undecided transaction.
-        let limit = counts.waiting as usize + counts.active as usize + PARKED;
+        // Each waiter is a waiting or parked request, or a commit or a plan of an undecided
+        // transaction.
+        let limit = counts.waiting as usize + 2 * counts.active as usize + PARKED;
         out.tell(&News::Memory {
             what: "waiters",
             count: waiters,
             limit,
         });
-        let open = counts.pre_committed + counts.committing + counts.rolling_back + counts.stuck;
+        let open = counts.active
+            + counts.pre_committed
+            + counts.committing
+            + counts.rolling_back
+            + counts.stuck;
         let branches = accede_core::limits::MAX_BRANCHES.min(MOST_BRANCHES);
         let (count, limit) = (process.orders.open(), open as usize * branches);
         out.tell(&News::Memory {

@@ -310,8 +310,11 @@ impl Coordinator {
                     // Of a connection that is gone.
                     return;
                 }
-                let new_work =
-                    begin || matches!(command, Command::RegisterBranch(_) | Command::CheckLocks(_));
+                let new_work = begin
+                    || matches!(
+                        command,
+                        Command::RegisterBranch(_) | Command::CheckLocks(_) | Command::StartSaga(_)
+                    );
                 if new_work && process.queue.len() >= out.plan.queue_limit {
                     out.answer(from, tag, Answer::Overloaded);
                     return;

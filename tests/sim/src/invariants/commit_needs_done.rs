@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use accede_core::{BranchId, BranchStatus, Decision, Effect, Xid, alone::Phase};
+use accede_core::{BranchId, BranchStatus, Decision, Effect, Mode, Xid, alone::Phase};
 
 use super::Invariant;
 use crate::oracle::{Facts, News};
@@ -52,7 +52,8 @@ impl CommitNeedsDone {
     fn all_done(&self, facts: &Facts, xid: Xid) -> Result<(), String> {
         let transaction = facts.witness.transaction(xid);
         for branch in transaction.into_iter().flat_map(|t| t.branches()) {
-            let counts = branch.status() != BranchStatus::Withdrawn;
+            // Steps of sagas have a rule of their own.
+            let counts = branch.status() != BranchStatus::Withdrawn && branch.mode() != Mode::Saga;
             if counts && !self.committed_locally.contains(&(xid, branch.id())) {
                 return Err(format!(
                     "{xid}: decided to commit, but branch {} on {} has not committed locally",

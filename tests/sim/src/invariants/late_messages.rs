@@ -46,8 +46,10 @@ fn is_stale(facts: &Facts, step: &Step<'_>) -> bool {
         .get(finish.branch.0 as usize - 1)
         .map(|b| b.attempt());
     // What is durable at a participant is so whoever asked.
-    !matches!(finish.outcome, Outcome::Finished | Outcome::PreCommitted)
-        && (newest != Some(finish.attempt) || finish.epoch != facts.witness.epoch())
+    !matches!(
+        finish.outcome,
+        Outcome::Finished | Outcome::PreCommitted | Outcome::Ran(_)
+    ) && (newest != Some(finish.attempt) || finish.epoch != facts.witness.epoch())
 }
 
 impl Invariant for LateMessages {

@@ -23,6 +23,7 @@ mod reads_committed;
 mod reads_repeat;
 mod replicas_agree;
 mod rows_restored;
+mod saga_order;
 mod same_answer;
 mod same_ending;
 mod served_in_order;
@@ -62,6 +63,7 @@ pub(crate) fn all(databases: &[Database]) -> Vec<Box<dyn Invariant>> {
         Box::new(blocked_let_go::BlockedLetGo),
         Box::new(late_messages::LateMessages::default()),
         Box::new(attempts_grow::AttemptsGrow::default()),
+        Box::new(saga_order::SagaOrder::default()),
         Box::new(same_answer::SameAnswer::default()),
         Box::new(unique_xids::UniqueXids::default()),
         Box::new(deadlines_hold::DeadlinesHold),

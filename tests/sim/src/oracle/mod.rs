@@ -108,6 +108,10 @@ pub(crate) enum News<'a> {
         branch: BranchId,
         why: String,
     },
+    /// An agent has done a step of a saga, for the first time.
+    StepDone { xid: Xid, branch: BranchId },
+    /// An agent has compensated a step of a saga, or barred one that was never done.
+    Compensated { xid: Xid, branch: BranchId },
     /// A locking read was granted while the local locks are held.
     Read {
         database: &'a Resource,

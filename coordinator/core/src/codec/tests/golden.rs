@@ -8,6 +8,7 @@ use crate::{
     mode::Mode,
     payload::Payload,
     retention::Retention,
+    saga::{OnTrouble, StepPlan},
 };
 
 /// Version 1, command by command. These bytes are in logs: they may be added to, never changed.
@@ -97,6 +98,27 @@ fn golden() -> Vec<(Command, &'static str)> {
             verb,
             by: "ann".into(),
             reason: "seen".into(),
+        })
+    };
+    let step = |name: &str, place: &str, callback, after: &[u16], on_trouble| StepPlan {
+        name: name.into(),
+        resource: place.into(),
+        callback,
+        input: Payload::from(&b"{}"[..]),
+        after: after.to_vec(),
+        attempt_timeout_ms: 300,
+        on_trouble,
+    };
+    let saga = || {
+        let backward = OnTrouble::Backward { attempts: 3 };
+        Command::StartSaga(StartSaga {
+            xid,
+            request,
+            steps: vec![
+                step("a", "ship", false, &[], backward),
+                step("b", "http://h/", true, &[0], OnTrouble::Forward),
+            ],
+            commit_when_done: true,
         })
     };
     let lease = |worker| {
@@ -248,6 +270,22 @@ fn golden() -> Vec<(Command, &'static str)> {
         (
             in_mode(Mode::ThreePhase, b""),
             "06efcdab89674523018877665544332211ac020106667265657a65050000",
+        ),
+        (
+            finish(Outcome::Ran(Payload::from(&b"{}"[..]))),
+            "0defcdab89674523010203e80705027b7d",
+        ),
+        (
+            finish(Outcome::Refused(problem())),
+            "0defcdab89674523010203e80706017201640173",
+        ),
+        (
+            finish(Outcome::Later(problem(), 300)),
+            "0defcdab89674523010203e80707017201640173ac02",
+        ),
+        (
+            saga(),
+            "13efcdab89674523018877665544332211ac0201020001610473686970027b7d00ac020303016209687474703a2f2f682f027b7d0100ac02",
         ),
     ]
 }
