@@ -39,17 +39,29 @@ impl Inner {
         wants_decision: bool,
     ) -> Told {
         let until = clock::now() + patience;
+        let told = self.repeat(body, until, |answer| read(xid, answer, wants_decision));
+        told.await.unwrap_or_else(Told::Silence)
+    }
+
+    /// Sends a request until `read` makes something of an answer, or time is up: then the reason
+    /// of the last attempt.
+    pub(crate) async fn repeat<T>(
+        &self,
+        body: transaction_request::Body,
+        until: Instant,
+        read: impl Fn(Result<transaction_event::Body, SessionError>) -> Result<T, Again>,
+    ) -> Result<T, String> {
         let mut pause = RETRY_PAUSE;
         loop {
             let left = until.saturating_duration_since(clock::now());
             let call = self.session.call(body.clone(), Call::idempotent(left));
-            let (reason, hint) = match read(xid, call.await, wants_decision) {
-                Ok(told) => return told,
+            let (reason, hint) = match read(call.await) {
+                Ok(told) => return Ok(told),
                 Err(again) => again,
             };
             let next = pause.max(hint).min(RETRY_PAUSE_LONGEST);
             if closes_before(until, next) {
-                return Told::Silence(reason);
+                return Err(reason);
             }
             sleep(next).await;
             pause = pause.saturating_mul(2);
@@ -72,12 +84,14 @@ fn closes_before(until: Instant, pause: Duration) -> bool {
     until.saturating_duration_since(clock::now()) <= pause
 }
 
-/// `Err`: ask again, why, and after which time at the earliest.
+/// Ask again: why, and after which time at the earliest.
+pub(crate) type Again = (String, Duration);
+
 fn read(
     xid: Xid,
     answer: Result<transaction_event::Body, SessionError>,
     wants_decision: bool,
-) -> Result<Told, (String, Duration)> {
+) -> Result<Told, Again> {
     let refusal = match answer {
         Ok(transaction_event::Body::Outcome(answer)) => {
             return match outcome::from_wire(xid, answer) {
@@ -102,15 +116,25 @@ fn read(
     match refusal.code() {
         Code::NotBegun => Ok(Told::Outcome(Outcome::NotBegun)),
         Code::Forgotten => Ok(Told::Outcome(Outcome::Forgotten)),
+        _ => match again(&refusal) {
+            Some(again) => Err(again),
+            None => Ok(Told::Refused(refusal)),
+        },
+    }
+}
+
+/// Whether a refusal passes.
+pub(crate) fn again(refusal: &v1::Refusal) -> Option<Again> {
+    match refusal.code() {
         Code::Overloaded
         | Code::LimitReached
         | Code::NotLeader
         | Code::ShuttingDown
         | Code::UnknownOutcome => {
             let hint = Duration::from_millis(u64::from(refusal.retry_after_ms));
-            Err((refusal.message, hint))
+            Some((refusal.message.clone(), hint))
         }
-        _ => Ok(Told::Refused(refusal)),
+        _ => None,
     }
 }
 

@@ -44,6 +44,18 @@ pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// bound `begin` waits. About a tenth of a second of the highest load.
 pub const MAX_UNLOGGED_BEGINS: usize = 16_384;
 
+/// Steps of one saga.
+pub const MAX_STEPS: usize = 64;
+
+/// The largest input of a saga's step, in bytes of JSON: what the coordinator keeps of it.
+pub const MAX_STEP_INPUT_BYTES: usize = 64 * 1024;
+
+/// How long an attempt to do a step of a saga may take unless the plan says otherwise.
+pub const DEFAULT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Failed attempts after which a step of a saga is given up unless the plan says otherwise.
+pub const DEFAULT_ATTEMPTS: u32 = 3;
+
 /// Hooks of one transaction.
 pub const MAX_HOOKS: usize = 64;
 

@@ -120,9 +120,16 @@ impl fmt::Display for RolledBack {
 
 impl RolledBack {
     fn from_wire(xid: Xid, outcome: v1::Outcome, phase_two: PhaseTwo) -> Self {
-        let (code, detail) = outcome
-            .reason
-            .map_or_else(Default::default, |reason| (reason.code(), reason.detail));
+        Self::of_reason(xid, outcome.reason, phase_two)
+    }
+
+    pub(crate) fn of_reason(
+        xid: Xid,
+        reason: Option<v1::RollBackReason>,
+        phase_two: PhaseTwo,
+    ) -> Self {
+        let (code, detail) =
+            reason.map_or_else(Default::default, |reason| (reason.code(), reason.detail));
         let cause = match code {
             Code::Requested => RollBackCause::Requested,
             Code::TimedOut => RollBackCause::TimedOut,

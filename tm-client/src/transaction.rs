@@ -67,6 +67,21 @@ impl GlobalTransaction {
         scope(Some(self.context), future)
     }
 
+    pub(crate) fn client(&self) -> &TransactionClient {
+        &self.client
+    }
+
+    /// Why the coordinator refused to begin it, if it did.
+    pub(crate) fn refused(&self) -> Option<Refusal> {
+        self.refused.get().cloned()
+    }
+
+    /// From now on dropping it rolls nothing back.
+    pub(crate) fn left_to_the_coordinator(mut self) -> Self {
+        self.ending = true;
+        self
+    }
+
     /// Asks for the decision to commit and waits for it. The request is sent
     /// again after a reconnect, as long as patience lasts; it counts once.
     ///

@@ -70,6 +70,11 @@ impl Worker {
         }
     }
 
+    /// The random number of this process.
+    pub(crate) fn client(&self) -> u64 {
+        self.client
+    }
+
     pub(crate) fn changed(&self) -> &Notify {
         &self.changed
     }

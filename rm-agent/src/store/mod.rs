@@ -8,6 +8,8 @@ mod test_tcc;
 #[macro_use]
 mod xa;
 #[cfg(test)]
+mod test_saga;
+#[cfg(test)]
 mod test_three_phase;
 
 mod connection;

@@ -98,7 +98,9 @@ impl Script {
             |step| matches!(step, Step::Work(work) if work.iter().any(|work| work.registers_first)),
         );
         let ignores_failures = random.chance(150) && !in_order;
-        let saga = ending == Ending::Commit && random.chance(300);
+        // Crowded worlds are about rows.
+        let may_be = ending == Ending::Commit && !out.plan.crowded;
+        let saga = may_be && out.random.chance(300);
         Self {
             steps,
             ending,

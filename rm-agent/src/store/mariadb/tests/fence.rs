@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{
     finish::{Ledger, LeftoverKind},
-    test_tcc,
+    test_saga, test_tcc,
 };
 
 ground!(
@@ -75,4 +75,10 @@ async fn a_try_costs_two_trips_and_an_end_too() {
         .expect("a pool");
     let counted = test_tcc::trips(&pool, &f.registrar, &trips).await;
     assert_eq!(counted, [3, 3, 3], "with one statement of the handler's");
+}
+
+#[tokio::test]
+async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    test_saga::all_stories(&f.pool).await;
 }

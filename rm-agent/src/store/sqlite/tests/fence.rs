@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{
     finish::{Ledger, LeftoverKind},
-    test_tcc,
+    test_saga, test_tcc,
 };
 
 ground!(AtPool, FencedTransaction, sqlite, "INTEGER", "");
@@ -55,4 +55,10 @@ async fn fences_of_ended_branches_are_purged_and_tries_stay() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the markers stay");
+}
+
+#[tokio::test]
+async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    test_saga::all_stories(&f.pool).await;
 }
