@@ -3,11 +3,12 @@
 use prost::Message as _;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "accede/v1/common.proto",
     "accede/v1/transactions.proto",
     "accede/v1/branches.proto",
     "accede/v1/operator.proto",
+    "accede/v1/saga.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

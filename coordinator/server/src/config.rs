@@ -156,6 +156,8 @@ enum Raw {
     Text(String),
     Number(u64),
     Switch(bool),
+    /// Of texts.
+    List(Vec<String>),
     Other(String),
 }
 
@@ -167,7 +169,14 @@ impl From<Value> for Raw {
             ValueKind::I64(n) => u64::try_from(n)
                 .map_or_else(|_| Self::Other(format!("{n}, below zero")), Self::Number),
             ValueKind::Table(_) => Self::Other("a table".to_owned()),
-            ValueKind::Array(_) => Self::Other("a list".to_owned()),
+            ValueKind::Array(items) => {
+                let texts = items.into_iter().map(|item| match item.kind {
+                    ValueKind::String(text) => Some(text),
+                    _ => None,
+                });
+                let texts: Option<Vec<String>> = texts.collect();
+                texts.map_or_else(|| Self::Other("a list".to_owned()), Self::List)
+            }
             other => Self::Other(other.to_string()),
         }
     }
@@ -179,6 +188,7 @@ impl fmt::Display for Raw {
             Self::Text(text) | Self::Other(text) => f.write_str(text),
             Self::Number(number) => write!(f, "{number}"),
             Self::Switch(on) => write!(f, "{on}"),
+            Self::List(items) => f.write_str(&items.join(" ")),
         }
     }
 }
@@ -346,6 +356,9 @@ impl Settings {
             "retention_transactions" => server.retention_transactions = number()?,
             "archive" => server.archive = (!value.is_empty()).then(|| value.into()),
             "archive_bytes" => server.archive_bytes = number()?,
+            "saga_callbacks" => {
+                server.saga_callbacks = value.split_whitespace().map(str::to_owned).collect();
+            }
             "worker_threads" => self.worker_threads = number()? as usize,
             "log_format" => {
                 self.log_format = match value {

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, ServerConfig,
     archive::Archive,
+    callbacks::Callbacks,
     clock::{self, Clock},
     convert::{self, Checked},
     intake::{Intake, Job},
@@ -38,6 +39,7 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) intake: Intake,
     pub(crate) orders: Arc<Orders>,
+    pub(crate) callbacks: Callbacks,
     pub(crate) archive: Option<Archive>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
@@ -55,6 +57,7 @@ impl Hub {
         state: SharedState,
     ) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
+        let callbacks = Callbacks::new(config.callbacks()?)?;
         let archive = config
             .archive()
             .map(|archive| Archive::start(&archive, Arc::clone(&state), Arc::clone(&metrics)))
@@ -67,6 +70,7 @@ impl Hub {
             clock: Clock::new(),
             intake: Intake::new(),
             orders: Orders::new(),
+            callbacks,
             metrics,
             archive,
             started: clock::now(),
@@ -130,9 +134,7 @@ impl Hub {
 
     /// Reads a plan, whose callbacks must be allowed.
     pub(crate) fn saga(&self, wire: StartSagaRequest) -> Checked<accede_core::StartSaga> {
-        convert::saga::start(wire, |_| {
-            Err("is a callback, and this coordinator calls no URLs".to_owned())
-        })
+        convert::saga::start(wire, |url| self.callbacks.check(url))
     }
 
     /// Looks at the state as it is after everything that was asked before.

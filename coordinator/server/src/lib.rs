@@ -20,6 +20,7 @@
 //! answers and carries out the effects, in log order.
 
 mod archive;
+mod callbacks;
 mod clock;
 pub mod config;
 mod convert;

@@ -103,10 +103,24 @@ pub const ARCHIVE_BYTES: u64 = 1024 * 1024 * 1024;
 /// The fewest bytes of the archive: each file holds what is written at once.
 pub const MIN_ARCHIVE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Prefixes of URLs that may be called for steps of sagas.
+pub const CALLBACK_PREFIXES: usize = 256;
+/// Calls of URLs at once. Those beyond wait, within the time of their attempt.
+pub const CALLBACKS_AT_ONCE: usize = 256;
+/// The same of one host, so that one that is slow leaves room for the others.
+pub const CALLBACKS_PER_HOST: usize = 64;
+/// How long connecting to a host may take.
+pub const CALLBACK_CONNECT: Duration = Duration::from_secs(5);
+/// Idle connections that are kept to one host.
+pub const CALLBACK_IDLE_PER_HOST: usize = 8;
+/// Pause before an outcome that could not be logged is told again.
+pub const TELL_AGAIN: Duration = Duration::from_millis(200);
+
 /// Smallest segment that holds every entry: a full entry and one message on top.
 pub const MIN_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 const _: () = assert!(QUEUE_FOR_NEW_WORK < QUEUE_FOR_ALL);
+const _: () = assert!(CALLBACKS_PER_HOST < CALLBACKS_AT_ONCE);
 const _: () = assert!(SESSION_ORDERS < SESSION_EVENTS);
 const _: () = assert!((BATCH_BYTES + 2 * MESSAGE_BYTES) as u64 <= 2 * MIN_SEGMENT_BYTES);
 const _: () = assert!(LIST_DEFAULT <= LIST_MOST);

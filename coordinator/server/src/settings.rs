@@ -11,7 +11,7 @@ use accede_core::{Retention, limits as core_limits};
 
 use accede_log::{ClusterId, LogConfig, SnapshotEvery, fs::Fs};
 
-use crate::{Error, archive::ArchiveConfig, limits};
+use crate::{Error, archive::ArchiveConfig, callbacks::Allowed, limits};
 
 /// The port unless configured.
 pub const DEFAULT_PORT: u16 = 7700;
@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub archive: Option<PathBuf>,
     /// Bytes of the archive at most; its oldest file goes first.
     pub archive_bytes: u64,
+    /// Prefixes of the URLs that the coordinator may call for steps of sagas; none: it calls none.
+    pub saga_callbacks: Vec<String>,
     /// The file system below the log; crash tests put a simulated one here.
     pub fs: Arc<dyn Fs>,
 }
@@ -66,6 +68,7 @@ impl ServerConfig {
             retention_transactions: core_limits::RETENTION_TRANSACTIONS,
             archive: None,
             archive_bytes: limits::ARCHIVE_BYTES,
+            saga_callbacks: Vec::new(),
             fs: log.fs,
         }
     }
@@ -125,12 +128,25 @@ impl ServerConfig {
             let reason = "it must have a directory of its own, outside of data_dir".to_owned();
             return Err(setting("archive", &archive.display(), reason));
         }
+        self.callbacks()?;
         if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
             let most = accede_core::limits::MAX_NAME_BYTES;
             let reason = format!("it must have 1 to {most} bytes");
             return Err(setting("name", &format!("{:?}", self.name), reason));
         }
         Ok(())
+    }
+
+    /// The URLs that may be called.
+    pub(crate) fn callbacks(&self) -> Result<Allowed, Error> {
+        let prefixes = &self.saga_callbacks;
+        if prefixes.len() > limits::CALLBACK_PREFIXES {
+            let reason = format!("at most {} are allowed", limits::CALLBACK_PREFIXES);
+            let value = format!("{} prefixes", prefixes.len());
+            return Err(setting("saga_callbacks", &value, reason));
+        }
+        Allowed::read(prefixes.iter().map(String::as_str))
+            .map_err(|why| setting("saga_callbacks", &prefixes.join(" "), why))
     }
 
     pub(crate) fn archive(&self) -> Option<ArchiveConfig> {

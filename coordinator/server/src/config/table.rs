@@ -27,6 +27,7 @@ pub struct Setting {
 enum Kind {
     Text,
     Switch,
+    List,
     Number { min: u64, max: u64 },
     Bytes { min: u64, max: u64 },
     Duration { min: Duration, max: Duration },
@@ -48,7 +49,8 @@ impl Setting {
     /// What the file or the text says, in the form that `Settings` takes.
     pub(super) fn read(&self, raw: &Raw) -> Result<String, String> {
         match (&self.kind, raw) {
-            (Kind::Text, Raw::Text(text)) => Ok(text.clone()),
+            (Kind::Text | Kind::List, Raw::Text(text)) => Ok(text.clone()),
+            (Kind::List, Raw::List(items)) => Ok(items.join(" ")),
             (Kind::Switch, Raw::Switch(on)) => Ok(on.to_string()),
             (Kind::Switch, Raw::Text(text)) if matches!(text.as_str(), "true" | "false") => {
                 Ok(text.clone())
@@ -75,13 +77,14 @@ impl Setting {
             (_, Raw::Text(_)) => Err("is of the wrong type: a text".to_owned()),
             (_, Raw::Number(_)) => Err("is of the wrong type: a number".to_owned()),
             (_, Raw::Switch(_)) => Err("is of the wrong type: true or false".to_owned()),
+            (_, Raw::List(_)) => Err("is of the wrong type: a list".to_owned()),
             (_, Raw::Other(what)) => Err(format!("is of the wrong type: {what}")),
         }
     }
 }
 
 /// Everything that can be set.
-pub static SETTINGS: [Setting; 15] = [
+pub static SETTINGS: [Setting; 16] = [
     Setting {
         key: "listen",
         flag: "listen",
@@ -183,6 +186,13 @@ pub static SETTINGS: [Setting; 15] = [
             min: limits::MIN_ARCHIVE_BYTES,
             max: i64::MAX as u64,
         },
+    },
+    Setting {
+        key: "saga_callbacks",
+        flag: "saga-callbacks",
+        allowed: "prefixes of URLs, http://host:port/path/ or grpc://host:port, with spaces between them or as a list in the file; empty: none",
+        about: "The URLs that the coordinator may call for steps of sagas: those below one of these.",
+        kind: Kind::List,
     },
     Setting {
         key: "worker_threads",

@@ -48,6 +48,12 @@ fn step(
                 return Err(Box::new(refusal::too_large(what, url.len(), limit)));
             }
             callback(&url).map_err(|why| invalid(&why))?;
+            let input = serde_json::from_slice::<serde::de::IgnoredAny>(&wire.input);
+            if !wire.input.is_empty() && url.starts_with("http") && input.is_err() {
+                return Err(invalid(
+                    "has an input that is no JSON, which its callback takes",
+                ));
+            }
             (url.into(), true)
         }
         None => return Err(invalid("names neither an action nor a callback's URL")),
@@ -88,6 +94,14 @@ pub(super) fn ran(wire: &v1::StepRan) -> core::Outcome {
     core::Outcome::Ran(Payload::from(&wire.result[..]))
 }
 
+/// A problem of one sentence.
+pub(crate) fn problem(reason: String) -> core::Problem {
+    core::Problem {
+        reason: super::cut(reason, core_limits::MAX_PROBLEM_BYTES),
+        ..core::Problem::default()
+    }
+}
+
 pub(super) fn step_order(step: &core::StepOrder) -> v1::StepOrder {
     v1::StepOrder {
         name: (*step.name).to_owned(),
@@ -97,7 +111,7 @@ pub(super) fn step_order(step: &core::StepOrder) -> v1::StepOrder {
     }
 }
 
-fn outputs(results: &[core::StepResult]) -> Vec<v1::StepOutput> {
+pub(crate) fn outputs(results: &[core::StepResult]) -> Vec<v1::StepOutput> {
     let output = |r: &core::StepResult| v1::StepOutput {
         step: (*r.step).to_owned(),
         result: Bytes::copy_from_slice(&r.result),

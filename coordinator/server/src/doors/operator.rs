@@ -227,7 +227,10 @@ impl OperatorDoor {
         let (agent, waits) = match self.hub.orders.whereabouts(xid, branch.id()) {
             Whereabouts::Sent(agent) => (agent, false),
             Whereabouts::Waits => (String::new(), true),
-            Whereabouts::None => (String::new(), false),
+            Whereabouts::None => {
+                let called = self.hub.callbacks.whereabouts(xid, branch.id());
+                (called.unwrap_or_default(), false)
+            }
         };
         BranchDetail {
             branch: branch.id().0,

@@ -8,8 +8,14 @@ impl Driver {
     /// Carries one effect out; never waits. It may have been carried out before.
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
+            Effect::Order(order) if order.step.as_ref().is_some_and(|step| step.callback) => {
+                self.hub.callbacks.open(&self.hub, order);
+            }
             Effect::Order(order) => self.hub.orders.open(order),
-            Effect::DropOrder { xid, branch } => self.hub.orders.drop_order(xid, branch),
+            Effect::DropOrder { xid, branch } => {
+                self.hub.orders.drop_order(xid, branch);
+                self.hub.callbacks.drop_order(xid, branch);
+            }
             Effect::Answer { waiter, reply } => self.waiters.answer(waiter, &reply),
             Effect::Decided { xid, decision } => self.decided(xid, decision),
             Effect::Ended { xid, decision } => {

@@ -180,6 +180,7 @@ impl Driver {
         self.in_office = false;
         self.hub.set_office(None);
         self.hub.orders.clear();
+        self.hub.callbacks.clear();
         self.waiters.give_up(why);
         self.deadline = None;
         self.armed = None;
@@ -307,6 +308,7 @@ impl Driver {
                 self.in_office = true;
                 self.hub.set_office(Some(*epoch));
                 self.hub.orders.clear();
+                self.hub.callbacks.clear();
                 let owed = self.hub.state.read().resume();
                 tracing::info!(epoch = epoch.0, owed = owed.len(), "in office");
                 for effect in owed {
