@@ -11,7 +11,7 @@ use std::{
 use accede_proto::v1::{
     BeginRefused, BeginRequest, BeginResponse, BegunThrough, CommitRequest, Decision,
     GetOutcomeRequest, Lease, Outcome, Refusal, RollBackReason, RollBackRequest, SagaOutcome,
-    StartSagaRequest, Status as Standing, TransactionEvent, TransactionRequest,
+    StartSagaRequest, Status as Standing, StepOutput, TransactionEvent, TransactionRequest,
     refusal::Code,
     roll_back_reason,
     transaction_event::Body as Event,
@@ -278,6 +278,31 @@ impl Transactions for Service {
     }
 }
 
+/// Each step returns its input; one that is called "never" cannot be done.
+fn saga(start: &StartSagaRequest) -> Event {
+    let steps = || start.steps.iter();
+    let (mut decision, mut reason) = (Decision::Unspecified, None);
+    if steps().any(|step| step.name == "never") {
+        decision = Decision::RollBack;
+        reason = Some(RollBackReason {
+            code: roll_back_reason::Code::StepFailed.into(),
+            detail: "never: sold out".into(),
+        });
+    } else if start.commit_when_done {
+        decision = Decision::Commit;
+    }
+    let results = steps().map(|step| StepOutput {
+        step: step.name.clone(),
+        result: step.input.clone(),
+    });
+    Event::Saga(SagaOutcome {
+        xid: start.xid,
+        results: results.collect(),
+        decision: decision.into(),
+        reason,
+    })
+}
+
 fn refusal(code: Code, message: &str) -> Refusal {
     Refusal {
         code: code.into(),
@@ -327,6 +352,14 @@ impl State {
                 Some(Event::Outcome(outcome))
             }
             Ask::GetOutcome(ask) => self.script.answers_questions.then(|| self.tell(ask.xid)),
+            Ask::StartSaga(start) => {
+                let asked = |(_, ask): &&Frame| matches!(ask, Ask::StartSaga(_));
+                // The first time the answer is lost.
+                if self.frames.iter().filter(asked).count() == 1 {
+                    return false;
+                }
+                Some(saga(&start))
+            }
             Ask::Close(_) => return false,
         };
         answer.is_none_or(|answer| say(out, tag, answer))

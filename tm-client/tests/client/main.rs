@@ -14,6 +14,7 @@ mod hooks;
 mod leases;
 mod macros;
 mod propagation;
+mod sagas;
 
 use std::time::Duration;
 
