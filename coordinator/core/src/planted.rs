@@ -1,6 +1,7 @@
 //! Bugs planted on purpose, to prove that the simulator finds them. Compiled with the feature
 //! `planted-bugs` only, which no daemon has; even then nothing is wrong until one is chosen.
 
+use crate::mode::Mode;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// A bug that can be switched on.
@@ -59,11 +60,17 @@ pub enum Bug {
     StepInFlightForgotten,
     /// A step's late success is taken for the success of its compensation.
     LateStepEndsCompensation,
+    /// A try that has not reported when the rollback is decided counts as never begun.
+    TryInFlightForgotten,
+    /// The same of a transaction that a database prepares.
+    PrepareInFlightForgotten,
+    /// In a rollback what was tried is confirmed.
+    TryConfirmedInRollback,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -90,6 +97,9 @@ impl Bug {
         Self::StepTooEarly,
         Self::StepInFlightForgotten,
         Self::LateStepEndsCompensation,
+        Self::TryInFlightForgotten,
+        Self::PrepareInFlightForgotten,
+        Self::TryConfirmedInRollback,
     ];
 
     /// Its name for people.
@@ -122,6 +132,9 @@ impl Bug {
             Self::StepTooEarly => "step-too-early",
             Self::StepInFlightForgotten => "step-in-flight-forgotten",
             Self::LateStepEndsCompensation => "late-step-ends-compensation",
+            Self::TryInFlightForgotten => "try-in-flight-forgotten",
+            Self::PrepareInFlightForgotten => "prepare-in-flight-forgotten",
+            Self::TryConfirmedInRollback => "try-confirmed-in-rollback",
         }
     }
 }
@@ -136,4 +149,14 @@ pub fn plant(bug: Option<Bug>) {
 /// Whether this bug is on.
 pub(crate) fn is(bug: Bug) -> bool {
     PLANTED.load(Relaxed) == bug as u8
+}
+
+/// Whether branches of this mode that have not reported are forgotten in a rollback.
+pub(crate) fn forgets(mode: Mode) -> bool {
+    is(match mode {
+        Mode::Saga => Bug::StepInFlightForgotten,
+        Mode::Tcc => Bug::TryInFlightForgotten,
+        Mode::Xa => Bug::PrepareInFlightForgotten,
+        Mode::At | Mode::ThreePhase => return false,
+    })
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use accede_core::{
-    BranchId, ColumnDelta, DatabaseId, LockMode, Resource, RowLock, Xid, alone::Phase,
+    BranchId, ColumnDelta, DatabaseId, LockMode, Mode, Resource, RowLock, Xid, alone::Phase,
 };
 
 use crate::work::{Change, key_of};
@@ -61,11 +61,19 @@ pub(crate) enum Record {
     },
 }
 
-/// How far a participant of 3PC is, since when.
+/// How far a branch is that promised something, since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Promise {
+    pub(crate) mode: Mode,
     pub(crate) phase: Phase,
     pub(crate) since: u64,
+}
+
+impl Promise {
+    /// Neither kept nor taken back.
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Prepared | Phase::PreCommitted)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -364,6 +372,7 @@ impl Database {
     pub(crate) fn promise(
         &mut self,
         key: BranchKey,
+        mode: Mode,
         give_up_at: u64,
         now: u64,
     ) -> Result<(), NotCommitted> {
@@ -373,28 +382,30 @@ impl Database {
         if self.promises.contains_key(&key) {
             return Err(NotCommitted::Defended);
         }
-        self.turn(key, Phase::Prepared, now);
+        self.turn(key, mode, Phase::Prepared, now);
         Ok(())
     }
 
     /// Notes how far a participant's branch is now.
-    pub(crate) fn turn(&mut self, key: BranchKey, phase: Phase, since: u64) {
-        self.promises.insert(key, Promise { phase, since });
+    pub(crate) fn turn(&mut self, key: BranchKey, mode: Mode, phase: Phase, since: u64) {
+        let promise = Promise { mode, phase, since };
+        self.promises.insert(key, promise);
     }
 
     /// A promise that is neither kept nor taken back.
     pub(crate) fn open_promise(&self) -> Option<(BranchKey, Phase)> {
-        let key = *self.old_promises(u64::MAX).first()?;
-        Some((key, self.phase(key)))
+        let mut promises = self.promises.iter();
+        let (key, promise) = promises.find(|(_, promise)| promise.is_open())?;
+        Some((*key, promise.phase))
     }
 
-    /// Promises that nobody has spoken of since then.
-    pub(crate) fn old_promises(&self, before: u64) -> Vec<BranchKey> {
-        let open = |promise: &Promise| {
-            matches!(promise.phase, Phase::Prepared | Phase::PreCommitted) && promise.since < before
-        };
+    /// Promises of 3PC that nobody has spoken of since then.
+    pub(crate) fn unheard_promises(&self, before: u64) -> Vec<BranchKey> {
+        let of_three_phase = |p: &Promise| p.mode == Mode::ThreePhase;
         let promises = self.promises.iter();
-        let old = promises.filter(|(_, promise)| open(promise));
+        let old = promises.filter(|(_, promise)| {
+            of_three_phase(promise) && promise.is_open() && promise.since < before
+        });
         old.map(|(key, _)| *key).collect()
     }
 

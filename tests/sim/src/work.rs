@@ -1,6 +1,6 @@
 //! What transactions do in databases.
 
-use accede_core::{LockKey, LockMode, RowLock};
+use accede_core::{LockKey, LockMode, Mode, RowLock};
 
 /// What happens to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,9 @@ pub(crate) struct Work {
     pub(crate) database: usize,
     /// Rows, each with its change. For a locking read the changes count for nothing.
     pub(crate) rows: Vec<(usize, Change)>,
-    /// Promises something by 3PC, and touches no rows.
-    pub(crate) promises: bool,
+    /// Touches no rows, but promises something that the decision keeps or takes back: by 3PC, by the
+    /// try of TCC, or as a transaction that the database prepares for XA.
+    pub(crate) promises: Option<Mode>,
     /// SELECT … FOR UPDATE: only checks the row locks.
     pub(crate) only_reads: bool,
     /// Registers before it takes local locks. Nobody is told to, but then a mixed deadlock, one lock

@@ -47,6 +47,15 @@ impl Context<'_> {
             Decision::Commit => Action::Commit,
             Decision::RollBack => Action::RollBack,
         };
+        #[cfg(feature = "planted-bugs")]
+        let action = match transaction.branch(id) {
+            Some(branch)
+                if branch.mode == Mode::Tcc && planted::is(Bug::TryConfirmedInRollback) =>
+            {
+                Action::Commit
+            }
+            _ => action,
+        };
         self.order_as(xid, id, action);
     }
 
@@ -102,11 +111,7 @@ impl Context<'_> {
                 let first_in_line = Line::of(branch).is_none_or(|line| seen.insert(line));
                 let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
                 #[cfg(feature = "planted-bugs")]
-                if waits
-                    && !branch.was_done
-                    && branch.mode == Mode::Saga
-                    && planted::is(Bug::StepInFlightForgotten)
-                {
+                if waits && !branch.was_done && planted::forgets(branch.mode) {
                     forgotten.push(branch.id);
                     continue;
                 }

@@ -57,7 +57,7 @@ impl Agent {
             return;
         };
         job.attempts += 1;
-        if job.work.registers_first || job.work.promises {
+        if job.work.registers_first || job.work.promises.is_some() {
             return self.ask(out, number);
         }
         self.open_local(out, number);
@@ -162,15 +162,20 @@ impl Agent {
             let database = &out.databases[work.database];
             let resource = database.resource.clone();
             let wait_limit_ms = work.wait_limit_ms;
-            let command = if work.promises {
+            let command = if let Some(mode) = work.promises {
+                let (resource, payload) = match mode {
+                    // It is known by its name, in the database.
+                    Mode::Xa => (resource, Payload::default()),
+                    _ => (database.action.clone(), Payload::from(&b"5"[..])),
+                };
                 Command::RegisterBranch(RegisterBranch {
                     xid: *xid,
                     request,
                     agent: self.process,
-                    resource: database.action.clone(),
-                    mode: Mode::ThreePhase,
+                    resource,
+                    mode,
                     locks: Vec::new(),
-                    payload: Payload::from(&b"5"[..]),
+                    payload,
                     wait_limit_ms,
                     holds_local_locks: false,
                 })
@@ -255,7 +260,7 @@ impl Agent {
             job.granted = Some((request, branch, give_up_at));
             return self.open_local(out, number);
         }
-        if job.work.promises {
+        if job.work.promises.is_some() {
             return self.send_commit(out, number, (request, branch, give_up_at));
         }
         // With the local locks and the row locks, this is the moment of the read.
@@ -383,7 +388,7 @@ impl Agent {
         let now = out.now;
         let database = &mut out.databases[job.work.database];
         if !database.up {
-            if job.work.promises {
+            if job.work.promises.is_some() {
                 // No connection was open that could have broken.
                 let answer = Some(Err(NotCommitted::GaveUp));
                 out.agent_later(1, me, AgentEvent::CommitAnswered(job_number, answer));
@@ -394,14 +399,14 @@ impl Agent {
         let read = database.read(local);
         let promises = job.work.promises;
         let (result, granted) = match promises {
-            true => {
-                let promised = database.promise((xid, branch), give_up_at, now);
+            Some(mode) => {
+                let promised = database.promise((xid, branch), mode, give_up_at, now);
                 (promised.map(|()| Vec::new()), Vec::new())
             }
-            false => database.commit(local, (xid, branch), give_up_at, now),
+            None => database.commit(local, (xid, branch), give_up_at, now),
         };
         out.wake(granted);
-        if promises && result.is_ok() {
+        if promises.is_some() && result.is_ok() {
             self.turned(
                 out,
                 (xid, branch),

@@ -32,8 +32,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct InHand {
     database: usize,
-    /// It promised something.
-    promised: bool,
+    /// It promised something, in this mode.
+    promised: Option<Mode>,
     job: Job,
     numbers: Numbers,
     /// A newer order that asks for something else; runs if this one does not succeed.
@@ -44,7 +44,7 @@ impl Agent {
     /// Takes an order.
     pub(super) fn order(&mut self, out: &mut Outside, order: &Order) {
         let key: BranchKey = (order.xid, order.branch);
-        let of_action = matches!(order.mode, Mode::ThreePhase | Mode::Saga);
+        let of_action = !matches!(order.mode, Mode::At | Mode::Xa);
         let place = out.databases.iter().position(|database| match of_action {
             true => database.action == order.resource,
             false => database.resource == order.resource,
@@ -87,7 +87,7 @@ impl Agent {
             key,
             InHand {
                 database,
-                promised: order.mode == Mode::ThreePhase,
+                promised: Some(order.mode).filter(|mode| !matches!(mode, Mode::At | Mode::Saga)),
                 job,
                 numbers,
                 next: None,
@@ -116,8 +116,8 @@ impl Agent {
             Outcome::Failed(problem("the database refuses today"))
         } else if out.goes_wrong(out.rates.stuck_order) {
             Outcome::Stuck(problem("somebody must look at this"))
-        } else if promised {
-            self.order_of_promise(out, place, key, job)
+        } else if let Some(mode) = promised {
+            self.order_of_promise(out, place, (key, mode), job)
         } else {
             match job {
                 Job::PreCommit => Outcome::Stuck(problem("nothing was promised")),

@@ -1,8 +1,9 @@
-//! A participant of 3PC: what it does about orders, and what it does when nobody speaks to it. Both
-//! go by one table.
+//! Whoever promised something: a participant of 3PC, a try of TCC, a transaction that is prepared for
+//! XA. What it does about orders; and what one of 3PC does when nobody speaks to it. Both go by one
+//! table, of which TCC and XA need less.
 
 use accede_core::{
-    Outcome,
+    Mode, Outcome,
     alone::{Knows, May, Phase, Standing, may},
 };
 
@@ -26,7 +27,7 @@ impl Agent {
         &self,
         out: &mut Outside,
         place: usize,
-        key: BranchKey,
+        promise: (BranchKey, Mode),
         job: Job,
     ) -> Outcome {
         let knows = match job {
@@ -37,7 +38,7 @@ impl Agent {
                 return Outcome::Stuck(problem("it is no step of a saga"));
             }
         };
-        match self.act(out, place, key, knows, false) {
+        match self.act(out, place, promise, knows, false) {
             May::PreCommit => Outcome::PreCommitted,
             May::Never => Outcome::Stuck(problem("this cannot be")),
             _ => Outcome::Finished,
@@ -49,7 +50,7 @@ impl Agent {
         &self,
         out: &mut Outside,
         place: usize,
-        key: BranchKey,
+        (key, mode): (BranchKey, Mode),
         knows: Knows,
         alone: bool,
     ) -> May {
@@ -73,7 +74,7 @@ impl Agent {
             May::Choose | May::Ask | May::Rest => return allowed,
         };
         let now = out.now;
-        out.databases[place].turn(key, next, now);
+        out.databases[place].turn(key, mode, next, now);
         self.turned(out, key, (phase, next), alone);
         allowed
     }
@@ -106,7 +107,7 @@ impl Agent {
         for place in &self.databases {
             let database = &out.databases[*place];
             if database.up {
-                let old = database.old_promises(before).into_iter();
+                let old = database.unheard_promises(before).into_iter();
                 asked.extend(old.map(|key| (*place, key)));
             }
         }
@@ -148,7 +149,7 @@ impl Agent {
 
     fn act_alone(&self, out: &mut Outside, place: usize, key: BranchKey, knows: Knows) {
         if out.databases[place].up {
-            self.act(out, place, key, knows, true);
+            self.act(out, place, (key, Mode::ThreePhase), knows, true);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use accede_core::Mode;
+
 use super::saga::SagaScript;
 use crate::{
     outside::Outside,
@@ -67,7 +69,7 @@ impl Script {
                 for part in &mut work {
                     let chance = if crowded { 700 } else { 150 };
                     part.registers_first =
-                        !part.only_reads && !part.promises && random.chance(chance);
+                        !part.only_reads && part.promises.is_none() && random.chance(chance);
                 }
             }
             steps.push(Step::Work(work));
@@ -127,9 +129,11 @@ fn change_different_rows(parts: &mut [Work]) {
 }
 
 fn draw_promise(random: &mut Random, databases: u64) -> Work {
+    let database = random.below(databases) as usize;
+    let modes = [Mode::ThreePhase, Mode::ThreePhase, Mode::Tcc, Mode::Xa];
     Work {
-        database: random.below(databases) as usize,
-        promises: true,
+        database,
+        promises: random.pick(&modes).copied(),
         rows: Vec::new(),
         only_reads: false,
         registers_first: false,
@@ -174,7 +178,7 @@ fn draw_work(random: &mut Random, databases: u64, rows: u64) -> Work {
     };
     Work {
         database: random.below(databases) as usize,
-        promises: false,
+        promises: None,
         rows: changes,
         only_reads,
         registers_first: false,

@@ -19,6 +19,7 @@ mod no_dirty_write;
 mod nothing_left;
 mod one_decision;
 mod one_holder;
+mod promises_kept;
 mod reads_committed;
 mod reads_repeat;
 mod replicas_agree;
@@ -27,7 +28,7 @@ mod saga_order;
 mod same_answer;
 mod same_ending;
 mod served_in_order;
-mod three_phases;
+
 mod unique_xids;
 
 use crate::{
@@ -51,7 +52,7 @@ pub(crate) fn all(databases: &[Database]) -> Vec<Box<dyn Invariant>> {
         Box::new(commit_needs_done::CommitNeedsDone::default()),
         Box::new(decisions_survive::DecisionsSurvive::default()),
         Box::new(same_ending::SameEnding),
-        Box::new(three_phases::ThreePhases::default()),
+        Box::new(promises_kept::PromisesKept::default()),
         Box::new(rows_restored::RowsRestored::new(databases)),
         Box::new(no_dirty_write::NoDirtyWrite::default()),
         Box::new(reads_committed::ReadsCommitted::default()),

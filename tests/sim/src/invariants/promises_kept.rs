@@ -1,12 +1,13 @@
-//! Branches of 3PC: none is told of a commit, or commits, before the log says so; none aborts after
-//! that; all are told before the first is ordered to commit, unless one had its time; and no
+//! What was promised, by 3PC, the try of TCC or a transaction that is prepared for XA, is kept or taken
+//! back once, and only as the log has decided. Branches of 3PC: none is told of a commit before the
+//! log says so; all are told before the first is ordered to commit, unless one had its time; and no
 //! transaction waits for one that is away.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use accede_core::{
     Action, BranchId, BranchStatus, Command, Decision, Effect, Mode, Outcome, Reply, Status,
-    Timestamp, Xid,
+    Timestamp, Transaction, Xid,
     alone::Phase,
     limits::{GRACE_MS, PRE_COMMIT_WAIT_MS},
 };
@@ -15,7 +16,7 @@ use super::Invariant;
 use crate::oracle::{Facts, News, Step};
 
 #[derive(Default)]
-pub(super) struct ThreePhases {
+pub(super) struct PromisesKept {
     /// Transactions in which branches are hearing of the commit, since when.
     hearing: BTreeMap<Xid, Timestamp>,
     heard: BTreeSet<(Xid, BranchId)>,
@@ -23,9 +24,9 @@ pub(super) struct ThreePhases {
     ordered: BTreeSet<Xid>,
 }
 
-impl Invariant for ThreePhases {
+impl Invariant for PromisesKept {
     fn name(&self) -> &'static str {
-        "three_phases"
+        "promises_kept"
     }
 
     fn check(&mut self, facts: &Facts, news: &News<'_>) -> Result<(), String> {
@@ -65,8 +66,13 @@ fn went_on(
         Phase::PreCommitted => must_be_decided(facts, xid, branch, Decision::Commit)?,
         Phase::Committed => {
             must_be_decided(facts, xid, branch, Decision::Commit)?;
-            let status = facts.witness.transaction(xid).map(|t| t.status());
-            if from == Phase::Prepared && status == Some(Status::PreCommitted) {
+            let hears = |t: &&Transaction| {
+                let of_branch = t.branches().iter().find(|b| b.id() == branch);
+                t.status() == Status::PreCommitted
+                    && of_branch.is_some_and(|b| b.mode() == Mode::ThreePhase)
+            };
+            let transaction = facts.witness.transaction(xid);
+            if from == Phase::Prepared && transaction.filter(hears).is_some() {
                 let branch = branch.0;
                 return Err(format!(
                     "{xid}: branch {branch} commits before all have heard of it"
@@ -99,7 +105,7 @@ fn must_be_decided(
     }
 }
 
-impl ThreePhases {
+impl PromisesKept {
     fn applied(&mut self, facts: &Facts, step: &Step<'_>) -> Result<(), String> {
         let state = &facts.witness;
         if let Command::FinishBranch(finish) = step.command
