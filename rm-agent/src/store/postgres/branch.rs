@@ -53,6 +53,23 @@ const PREPARE: &str = concat!(
 pub(super) const IS_PREPARED: &str =
     "EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'accede_undo')";
 
+/// The name of the statement that writes the fences of XA.
+pub(super) const FENCE_STATEMENT: &str = "accede_xa_fence";
+
+/// Prepares it, once in a session, for the same reason.
+pub(super) fn prepare_fence(table: &str, status: i16) -> String {
+    format!(
+        concat!(
+            "PREPARE {}(bigint, integer, text, interval) AS \
+             INSERT INTO {} (xid, branch_id, status, resource, created) \
+             VALUES ($1, $2, {}, $3, ",
+            in_time!("$4"),
+            "); "
+        ),
+        FENCE_STATEMENT, table, status
+    )
+}
+
 /// The SQLSTATE of a session that does not.
 pub(super) const NOT_PREPARED: &str = "26000";
 
@@ -77,6 +94,8 @@ pub(super) struct Branch {
     pub(super) begun: Option<Instant>,
     /// The process in the database that runs it, as BEGIN's answer told.
     pub(super) backend: Option<i64>,
+    /// A statement of XA may have taken the session's prepared statements away.
+    pub(super) unsure: bool,
     pub(super) changes: Changes,
 }
 
@@ -95,6 +114,7 @@ impl Branch {
             patience: kind.patience(pool.lock_wait()),
             begun: None,
             backend: None,
+            unsure: false,
             changes,
         })
     }
@@ -145,13 +165,17 @@ impl Branch {
     }
 }
 
-/// The time of a row whose transaction must commit within `give_up` after `sent`; the answer to its
-/// BEGIN was received at `begun`.
-pub(super) fn in_time(begun: Instant, sent: Instant, give_up: Duration) -> String {
+/// The time of a row whose transaction must commit so long after its BEGIN at the latest.
+pub(super) fn in_time(left: Duration) -> String {
+    format!(in_time!("'{} ms'"), left.as_millis())
+}
+
+/// How long after BEGIN a transaction may commit that must within `give_up` after `sent`; the answer
+/// to its BEGIN was received at `begun`.
+pub(super) fn left(begun: Instant, sent: Instant, give_up: Duration) -> Duration {
     // The database began before its answer arrived: rather too early than too late.
     let after = sent.saturating_duration_since(begun) + give_up;
-    let left = after.saturating_sub(begun.saturating_duration_since(sent));
-    format!(in_time!("'{} ms'"), left.as_millis())
+    after.saturating_sub(begun.saturating_duration_since(sent))
 }
 
 /// Tells the coordinator how the message that ends phase one went, and frees the connection.

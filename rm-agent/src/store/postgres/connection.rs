@@ -18,6 +18,23 @@ pub(in crate::store) struct Session {
     pub(super) backend: Option<i64>,
     /// The statement that writes undo records is prepared there.
     pub(super) undo_prepared: bool,
+    /// What XA knows of it.
+    pub(super) xa: XaSession,
+}
+
+/// What XA knows of a session, whose transactions may do more to it than those of AT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) enum XaSession {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// It was asked about.
+    Known {
+        /// Its process.
+        backend: i64,
+        /// The statement that writes fences is prepared there.
+        fence_prepared: bool,
+    },
 }
 
 impl Lendable for Postgres {

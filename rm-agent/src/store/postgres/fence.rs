@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use super::{
-    branch::{commit_error, in_time, rolled_back_for_sure},
+    branch::{commit_error, in_time, left, rolled_back_for_sure},
     connection::{Held, Session, connection_is_lost},
     pool::AtPool,
 };
@@ -98,7 +98,7 @@ impl Fences for AtPool {
             Status::Tried.column(),
             text(tried.resource),
             tried.payload.map_or_else(|| "NULL".to_owned(), bytes),
-            in_time(begun, tried.sent, tried.give_up),
+            in_time(left(begun, tried.sent, tried.give_up)),
         );
         Box::pin(async move {
             let commit = sqlx::raw_sql(AssertSqlSafe(message)).execute(transaction.held.get());

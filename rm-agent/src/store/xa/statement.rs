@@ -45,20 +45,12 @@ pub(in crate::store) enum Writes {
 }
 
 impl Dialect {
-    /// Looks at a text.
+    /// Looks at a text; its words come with what is known of it.
     ///
     /// # Errors
     /// [`Error::TransactionControl`] if it has such a statement; [`Error::TooLarge`]; and
     /// [`Error::Statement`] if its end cannot be seen.
-    pub(in crate::store) fn read(&self, sql: &str) -> Result<Text, Error> {
-        self.read_words(sql).map(|(text, _)| text)
-    }
-
-    /// The same, with the words of the text.
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    pub(in crate::store) fn read_words(&self, sql: &str) -> Result<(Text, Vec<Token>), Error> {
+    pub(in crate::store) fn read(&self, sql: &str) -> Result<(Text, Vec<Token>), Error> {
         if sql.len() > limits::MAX_XA_SQL_BYTES {
             return Err(Error::TooLarge {
                 what: format!("a statement text of {} bytes", sql.len()),

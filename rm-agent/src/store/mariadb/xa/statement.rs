@@ -107,7 +107,7 @@ mod tests {
     };
 
     fn read(sql: &str) -> Result<Text, Error> {
-        DIALECT.read_words(sql).map(|(text, _)| text)
+        DIALECT.read(sql).map(|(text, _)| text)
     }
 
     #[test]

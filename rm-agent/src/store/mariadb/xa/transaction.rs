@@ -70,7 +70,7 @@ fn after_error(state: &mut State, retryable: &mut bool, error: sqlx::Error) -> s
 impl XaTransaction {
     /// Refuses, in a branch, tables that keep what they were told whatever becomes of it.
     async fn inspect(&mut self, sql: &str) -> Result<Text, Error> {
-        let (text, words) = DIALECT.read_words(sql)?;
+        let (text, words) = DIALECT.read(sql)?;
         if self.branch.is_some() && text.writes != Writes::No {
             let at = self.pool.at();
             let unfit = self.pool.known().unfit(at.phase_two()).await?;

@@ -1,6 +1,6 @@
 //! The end of phase one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use accede_proto::{Xid, v1::Mode};
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use crate::{
         outcome::Outcome,
         postgres::{
             AtPool,
-            branch::{Branch, in_time, settle},
-            connection::Held,
+            branch::{Branch, FENCE_STATEMENT, NOT_PREPARED, in_time, left, prepare_fence, settle},
+            connection::{Held, Session, XaSession},
             fence::text,
         },
         watch::Watch,
@@ -69,16 +69,17 @@ pub(in crate::store::postgres) async fn prepare(
     let known = pool.xa_known();
     let fence = known.fence(pool).await?;
     let prefix = known.prefix(pool).await?;
+    // What a failed message leaves in the session is asked for the next time.
+    let session = std::mem::take(held.session());
+    let begun = branch.begun.expect("an open branch has begun");
     let message = format!(
-        "INSERT INTO {fence} (xid, branch_id, status, resource, created) \
-         VALUES ({}, {}, {COMMITTED}, {}, {}); PREPARE TRANSACTION '{}'",
-        key.xid_column(),
-        key.branch_column(),
-        text(resource),
-        in_time(
-            branch.begun.expect("an open branch has begun"),
-            sent,
-            registered.give_up
+        "{}; PREPARE TRANSACTION '{}'",
+        write_fence(
+            fence,
+            key,
+            resource,
+            session.xa,
+            left(begun, sent, registered.give_up)
         ),
         of_branch(prefix, key),
     );
@@ -87,7 +88,18 @@ pub(in crate::store::postgres) async fn prepare(
     let prepared = Watch::new(pool, Some(xid), branch.backend)
         .over(prepare)
         .await;
+    if let Err(error) = &prepared
+        && sql_state(error).as_deref() == Some(NOT_PREPARED)
+    {
+        pool.doubt_sessions();
+    }
     match settle(outcome, held, prepared).await {
+        Ok(()) => {
+            if pool.sessions_stay() {
+                *held.session() = after(session);
+            }
+            Ok(())
+        }
         Err(Error::Database { doing, source }) => Err(match sql_state(&source).as_deref() {
             Some("55000") => prepared_off(resource),
             Some("53200") => Error::PreparedFull {
@@ -96,6 +108,45 @@ pub(in crate::store::postgres) async fn prepare(
             },
             _ => Error::Database { doing, source },
         }),
-        result => result,
+        Err(error) => Err(error),
     }
+}
+
+/// Writes the fence's row, by the session's own statement if it is known whether it has one.
+fn write_fence(
+    table: &str,
+    key: BranchKey,
+    resource: &str,
+    session: XaSession,
+    left: Duration,
+) -> String {
+    let (xid, branch) = (key.xid_column(), key.branch_column());
+    let resource = text(resource);
+    let prepare = match session {
+        XaSession::Unknown => {
+            return format!(
+                "INSERT INTO {table} (xid, branch_id, status, resource, created) \
+                 VALUES ({xid}, {branch}, {COMMITTED}, {resource}, {})",
+                in_time(left)
+            );
+        }
+        XaSession::Known { fence_prepared, .. } if fence_prepared => String::new(),
+        XaSession::Known { .. } => prepare_fence(table, COMMITTED),
+    };
+    format!(
+        "{prepare}EXECUTE {FENCE_STATEMENT}({xid}, {branch}, {resource}, '{} ms')",
+        left.as_millis()
+    )
+}
+
+/// What is known of a session that has written a fence.
+fn after(session: Session) -> Session {
+    let xa = match session.xa {
+        XaSession::Unknown => XaSession::Unknown,
+        XaSession::Known { backend, .. } => XaSession::Known {
+            backend,
+            fence_prepared: true,
+        },
+    };
+    Session { xa, ..session }
 }

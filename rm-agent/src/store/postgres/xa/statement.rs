@@ -71,7 +71,7 @@ mod tests {
     };
 
     fn read(sql: &str) -> Result<Text, Error> {
-        DIALECT.read(sql)
+        DIALECT.read(sql).map(|(text, _)| text)
     }
 
     fn refused(sql: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, postgres::PgQueryResu
 
 use super::{XaPool, has_written, prepare, statement::DIALECT};
 use crate::{
-    at::savepoint::SavepointCommand,
+    at::{lexer::Token, savepoint::SavepointCommand},
     clock,
     context::Kind,
     error::{Error, is_retryable},
@@ -14,8 +14,8 @@ use crate::{
     store::{
         postgres::{
             AtPool,
-            branch::{Branch, Ending},
-            connection::{Held, Session, connection_is_lost},
+            branch::{Branch, Ending, FENCE_STATEMENT},
+            connection::{Held, Session, XaSession, connection_is_lost},
             executor::Statement,
             transaction::{Step, break_by},
         },
@@ -47,7 +47,16 @@ fn after_error(state: &mut State, retryable: &mut bool, error: sqlx::Error) -> s
 impl XaTransaction {
     #[expect(clippy::unused_async, reason = "other databases look something up")]
     async fn inspect(&mut self, sql: &str) -> Result<Text, Error> {
-        DIALECT.read(sql)
+        let (text, words) = DIALECT.read(sql)?;
+        let takes_away =
+            |word: &Token| word.is_word(sql, "DEALLOCATE") || word.is_word(sql, "DISCARD");
+        if words.iter().any(takes_away) {
+            self.held.session().xa = XaSession::Unknown;
+            if let Some(branch) = &mut self.branch {
+                branch.unsure = true;
+            }
+        }
+        Ok(text)
     }
 
     async fn commit_unwritten(&mut self) -> Result<(), sqlx::Error> {
@@ -63,30 +72,57 @@ impl XaTransaction {
         prepare(self.pool.at(), &mut self.held, xid, branch, Vec::new()).await
     }
 
-    /// BEGIN, the lock time-out and, for a branch, which process of the database it is, in one
-    /// message.
+    /// BEGIN and the lock time-out in one message. What is not known of the session is asked for
+    /// with it: which process of the database it is, and whether the fence's statement is prepared.
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        let plain = self.pool.plain().clone();
-        // What the application does to its session is not looked at.
-        *self.held.session() = Session::default();
-        let message = match &self.branch {
-            None => "BEGIN".to_owned(),
-            Some(branch) => format!(
-                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{}', true)",
-                branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis()
-            ),
+        let at = self.pool.at().clone();
+        let known = match at.sessions_stay() {
+            true => self.held.session().xa,
+            false => XaSession::Unknown,
         };
-        let watch = Watch::new(self.pool.at(), self.xid(), None);
+        // AT does not know what statements of XA do to a session.
+        *self.held.session() = Session {
+            xa: known,
+            ..Session::default()
+        };
+        let lock_timeout = self
+            .branch
+            .as_ref()
+            .map(|branch| branch.remaining().max(limits::MIN_LOCK_TIMEOUT).as_millis());
+        let watch = Watch::new(&at, self.xid(), None);
         let begin = self
             .held
-            .first(&plain, connection_is_lost, |connection, _| {
-                Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
+            .first(at.plain(), connection_is_lost, |connection, session| {
+                let message = match (lock_timeout, session.xa) {
+                    (None, _) => "BEGIN".to_owned(),
+                    (Some(timeout), XaSession::Known { .. }) => {
+                        format!("BEGIN; SET LOCAL lock_timeout = {timeout}")
+                    }
+                    (Some(timeout), XaSession::Unknown) => format!(
+                        "BEGIN; SELECT pg_backend_pid(), EXISTS (SELECT FROM \
+                         pg_prepared_statements WHERE name = '{FENCE_STATEMENT}'), \
+                         set_config('lock_timeout', '{timeout}', true)"
+                    ),
+                };
+                Box::pin(sqlx::raw_sql(AssertSqlSafe(message)).fetch_all(connection))
             });
         let answer = watch.over(begin).await?;
-        if let Some(branch) = &mut self.branch {
-            branch.begun = Some(clock::now());
-            let backend = answer.first().and_then(|row| row.try_get::<i32, _>(0).ok());
-            branch.backend = backend.map(i64::from);
+        let Some(branch) = &mut self.branch else {
+            return Ok(());
+        };
+        branch.begun = Some(clock::now());
+        let session = self.held.session();
+        if let Some(row) = answer.first() {
+            let backend = i64::from(row.try_get::<i32, _>(0)?);
+            branch.backend = Some(backend);
+            if at.sessions_stay() && !branch.unsure {
+                session.xa = XaSession::Known {
+                    backend,
+                    fence_prepared: row.try_get(1)?,
+                };
+            }
+        } else if let XaSession::Known { backend, .. } = session.xa {
+            branch.backend = Some(backend);
         }
         Ok(())
     }

@@ -455,3 +455,39 @@ async fn fences_of_ended_transactions_go() {
     f.execute("DROP TABLE accede_fence").await;
     assert!(read().await.expect("reads").is_empty());
 }
+
+#[tokio::test]
+async fn a_session_without_the_fences_statement_is_no_trouble() {
+    let (f, xa) = fixture_with(|builder| builder.max_connections(1)).await;
+    let mut number = 0;
+    let mut next = async |sql: &'static str| {
+        number += 1;
+        let mut tx = xa.begin_in(xid(number)).await.expect("begins");
+        sqlx::raw_sql(sql).execute(&mut tx).await.expect(sql);
+        sqlx::raw_sql(TAKE).execute(&mut tx).await.expect(TAKE);
+        let prepared = tx.commit().await;
+        if prepared.is_ok() {
+            commit(&f, number).await.expect("committed");
+        }
+        prepared
+    };
+    // Prepared once, used again; taken away by a statement that says so, first or later.
+    for sql in [
+        "SELECT 1",
+        "SELECT 1",
+        "DEALLOCATE ALL",
+        "SELECT 1; DEALLOCATE ALL",
+        "SELECT 1",
+        "SELECT 1",
+    ] {
+        next(sql).await.expect(sql);
+    }
+    // Behind our back: the branch can be run again, and from then on each session is asked.
+    let hidden = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$";
+    let error = next(hidden).await.expect_err("it is gone");
+    assert!(crate::is_retryable(&error), "{error}");
+    for sql in [hidden, "SELECT 1", hidden] {
+        next(sql).await.expect(sql);
+    }
+    assert_eq!(f.dump("stock").await, ["(1,1)", "(2,20)"]);
+}
