@@ -19,12 +19,15 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     AgentLimits,
     database::BranchKey,
-    limits::{ALONE_LOOK_LONGEST, ALONE_LOOK_SHORTEST, ASK_STANDING_LONGEST, MAX_ORPHANS},
+    limits::{
+        ALONE_LOOK_LONGEST, ALONE_LOOK_SHARE, ALONE_LOOK_SHORTEST, ASK_STANDING_LONGEST,
+        MAX_ORPHANS,
+    },
     participant::Finish,
     phase_two::within,
     resource::{Resource, add},
 };
-use crate::store::fence::Promise;
+use crate::{clock, store::fence::Promise};
 
 /// Looks after the promises of one action.
 pub(super) struct Alone {
@@ -34,6 +37,8 @@ pub(super) struct Alone {
     limits: AgentLimits,
     /// Branches that cannot be as they are, and were named in the log.
     reported: BTreeSet<BranchKey>,
+    /// How long the last look took to read the database.
+    read_took: Duration,
 }
 
 /// What the coordinator said of a transaction.
@@ -57,17 +62,22 @@ impl Alone {
             session,
             limits,
             reported: BTreeSet::new(),
+            read_took: Duration::ZERO,
         }
     }
 
     /// Looks now and then, for ever.
     pub(super) async fn run(mut self) {
-        let pause = self.limits.three_phase_timeout / 4;
-        let pause = pause.clamp(ALONE_LOOK_SHORTEST, ALONE_LOOK_LONGEST);
+        let shortest = self.limits.three_phase_timeout / 4;
+        let shortest = shortest.clamp(ALONE_LOOK_SHORTEST, ALONE_LOOK_LONGEST);
+        let mut pause = shortest;
         loop {
             // Spread, so that many agents do not ask at the same moment.
             sleep(pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
-            if let Err(reason) = self.look().await {
+            let looked = self.look().await;
+            // Reading takes a small part of the time, whatever the table holds.
+            pause = shortest.max(self.read_took * ALONE_LOOK_SHARE);
+            if let Err(reason) = looked {
                 tracing::info!(
                     resource = %self.resource.name,
                     %reason,
@@ -79,8 +89,10 @@ impl Alone {
 
     async fn look(&mut self) -> Result<(), String> {
         let (timeout, limit) = (self.limits.three_phase_timeout, self.limits.sweep_batch);
+        let began = clock::now();
         let read = self.finish.promises(timeout, limit);
         let found = within(self.limits.phase_two, read).await;
+        self.read_took = clock::now().saturating_duration_since(began);
         let found = found.map_err(|error| error.to_string())?;
         let news = match found.is_empty() {
             true => HashMap::new(),

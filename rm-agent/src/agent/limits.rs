@@ -85,6 +85,9 @@ pub(super) const ASK_STANDING_LONGEST: Duration = Duration::from_secs(5);
 pub(super) const ALONE_LOOK_SHORTEST: Duration = Duration::from_millis(100);
 /// … and no less.
 pub(super) const ALONE_LOOK_LONGEST: Duration = Duration::from_secs(30);
+/// After it has read promises the agent rests so many times as long: where the table holds many
+/// finished branches, reading is slow.
+pub(super) const ALONE_LOOK_SHARE: u32 = 10;
 
 /// Orphans that the sweeper remembers for each resource, and names in the log.
 pub(super) const MAX_ORPHANS: usize = 10_000;
