@@ -3,14 +3,16 @@
 
 use std::{fmt, sync::Arc};
 
+use accede_core::alone::Knows;
 use accede_proto::Xid;
 
 use crate::{
     AtPool, Error, Registrar,
-    agent::{Finish, Job, Pools},
+    agent::{Ended, Finish, Job, Pools},
     mariadb, sqlite,
     store::finish::{BranchKey, PhaseTwoError, UndoPolicy},
     tcc::Tcc,
+    three_phase,
 };
 
 /// Where an action's fences are.
@@ -42,11 +44,22 @@ impl fmt::Debug for Place {
 pub enum End {
     /// Confirm it.
     Commit,
+    /// Tell it that its commit is decided: 3PC only.
+    PreCommit,
     /// Cancel it.
     RollBack {
         /// Its try reported that it took effect.
         was_done: bool,
     },
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing is owed to it any more.
+    Finished,
+    /// It has heard that its commit is decided.
+    PreCommitted,
 }
 
 /// Why a branch is not finished.
@@ -68,12 +81,51 @@ impl fmt::Debug for Participant {
     }
 }
 
+/// What a test calls.
+pub enum Callable<A, E, O> {
+    /// An action of TCC.
+    Tcc(Tcc<A, E, O>),
+    /// A participant of 3PC.
+    ThreePhase(three_phase::Participant<A, E, O>),
+}
+
+impl<A, E, O> fmt::Debug for Callable<A, E, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcc(action) => action.fmt(f),
+            Self::ThreePhase(participant) => participant.fmt(f),
+        }
+    }
+}
+
+impl<A: 'static, E: From<Error> + 'static, O: 'static> Callable<A, E, O> {
+    /// Its name.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        match self {
+            Self::Tcc(action) => action.resource(),
+            Self::ThreePhase(participant) => participant.resource(),
+        }
+    }
+
+    /// Calls it in a transaction.
+    ///
+    /// # Errors
+    /// As its own `call_in`.
+    pub async fn call_in(&self, xid: Xid, arguments: A) -> Result<O, E> {
+        match self {
+            Self::Tcc(action) => action.call_in(xid, arguments).await,
+            Self::ThreePhase(participant) => participant.call_in(xid, arguments).await,
+        }
+    }
+}
+
 /// Ties an action to its place and a coordinator. Once only.
 ///
 /// # Errors
 /// [`Error::Configuration`] if it is tied already, or its handlers work in another kind of place.
 pub fn bind<A, E, O>(
-    action: &Tcc<A, E, O>,
+    action: &Callable<A, E, O>,
     place: &Place,
     registrar: Arc<dyn Registrar>,
 ) -> Result<Participant, Error>
@@ -91,7 +143,11 @@ where
         Place::Nowhere => {}
     }
     let database = (!matches!(place, Place::Nowhere)).then_some(NAME);
-    let bound = action.unbound().bind(&pools, database, registrar)?;
+    let unbound = match action {
+        Callable::Tcc(action) => action.unbound(),
+        Callable::ThreePhase(participant) => participant.unbound(),
+    };
+    let bound = unbound.bind(&pools, database, registrar)?;
     Ok(Participant(bound))
 }
 
@@ -106,9 +162,10 @@ impl Participant {
         branch: u32,
         end: End,
         payload: &[u8],
-    ) -> Result<(), Trouble> {
+    ) -> Result<Done, Trouble> {
         let job = match end {
             End::Commit => Job::Commit,
+            End::PreCommit => Job::PreCommit,
             End::RollBack { was_done } => Job::RollBack {
                 was_done,
                 policy: UndoPolicy::Check,
@@ -116,9 +173,26 @@ impl Participant {
         };
         let key = BranchKey { xid, branch };
         let finished = self.0.finish(key, job, payload).await;
-        finished.map(drop).map_err(|error| match error {
-            PhaseTwoError::Stuck { reason, .. } => Trouble::Stuck(reason),
-            passing => Trouble::Passing(passing.to_string()),
-        })
+        match finished.map_err(trouble)? {
+            Ended::Finished => Ok(Done::Finished),
+            Ended::PreCommitted => Ok(Done::PreCommitted),
+        }
+    }
+
+    /// Has a participant of 3PC do what it may when it hears nothing.
+    ///
+    /// # Errors
+    /// What its agent would log.
+    pub async fn hear_nothing(&self, xid: Xid, branch: u32, payload: &[u8]) -> Result<(), Trouble> {
+        let key = BranchKey { xid, branch };
+        let done = self.0.act_alone(key, Knows::Silence, payload).await;
+        done.map(drop).map_err(trouble)
+    }
+}
+
+fn trouble(error: PhaseTwoError) -> Trouble {
+    match error {
+        PhaseTwoError::Stuck { reason, .. } => Trouble::Stuck(reason),
+        passing => Trouble::Passing(passing.to_string()),
     }
 }

@@ -14,7 +14,9 @@ use accede_core::{
     limits,
 };
 use accede_proto::{Xid, v1::Mode};
-use accede_rm_agent::{RefusalCode, Refused, Registered, Registrar, Registration, RowCheck};
+use accede_rm_agent::{
+    RefusalCode, Refused, Registered, Registrar, Registration, RowCheck, testkit::Done,
+};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -113,14 +115,17 @@ impl Coordinator {
     }
 
     /// An order was carried out.
-    pub(crate) fn finished(&self, order: &Order) {
+    pub(crate) fn finished(&self, order: &Order, done: Done) {
         let mut inner = self.inner.lock();
         inner.apply(Command::FinishBranch(FinishBranch {
             xid: order.xid,
             branch: order.branch,
             attempt: order.attempt,
             epoch: order.epoch,
-            outcome: Outcome::Finished,
+            outcome: match done {
+                Done::Finished => Outcome::Finished,
+                Done::PreCommitted => Outcome::PreCommitted,
+            },
         }));
     }
 
@@ -198,6 +203,7 @@ impl Inner {
     fn register(&mut self, registration: &Registration) -> Result<Registered, Refused> {
         let mode = match registration.mode {
             Mode::Tcc => accede_core::Mode::Tcc,
+            Mode::ThreePhase => accede_core::Mode::ThreePhase,
             other => {
                 let text = format!("the test kit has no branches of {other:?}");
                 return Err(Refused::new(RefusalCode::Invalid, text));

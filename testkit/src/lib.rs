@@ -1,6 +1,7 @@
-//! Finds out in `cargo test` whether the handlers of a TCC action keep their promises when agents
-//! die, orders are repeated, and messages overtake each other. No daemon is needed: the
-//! coordinator's state machine runs inside the test, against the database that the test gives.
+//! Finds out in `cargo test` whether the handlers of a TCC action, or of a participant of 3PC, keep
+//! their promises when agents die, orders are repeated, and messages overtake each other. No daemon
+//! is needed: the coordinator's state machine runs inside the test, against the database that the
+//! test gives.
 //!
 //! The kit plays one or two transactions at a time, drawn from a seed. A try, a confirm or a
 //! cancel is cut off after so many steps, as if its process had died; orders come again, twice at
@@ -9,7 +10,7 @@
 //!
 //! - a transaction that rolled back leaves nothing,
 //! - one that committed leaves what it leaves when nothing disturbs it, once,
-//! - confirm and cancel succeed in the end,
+//! - confirm and cancel succeed in the end, as do `do_commit` and `abort`,
 //! - and the test's own [invariant](Trial::invariant) holds.
 //!
 //! What is broken is told with the story that led there and the seed that repeats it. The story is
@@ -70,7 +71,8 @@ use std::sync::Arc;
 use accede_rm_agent::{
     AtPool, Error, mariadb, schema, sqlite,
     tcc::Tcc,
-    testkit::{Place, bind},
+    testkit::{Callable, Place, bind},
+    three_phase::Participant,
 };
 
 pub use report::{Broken, Report, Rule};
@@ -168,13 +170,36 @@ impl TestKit {
         E: From<Error> + std::fmt::Display + 'static,
         O: 'static,
     {
+        self.trial(Callable::Tcc(action.clone()))
+    }
+
+    /// Tries out a participant of 3PC: what TCC actions go through, and that it hears of its
+    /// commit, commits alone when it hears nothing after that, and is ordered all the same.
+    ///
+    /// # Errors
+    /// As [`tcc`](Self::tcc).
+    pub fn three_phase<A, E, O>(
+        &self,
+        participant: &Participant<A, E, O>,
+    ) -> Result<Trial<A, E, O>, Error>
+    where
+        A: 'static,
+        E: From<Error> + std::fmt::Display + 'static,
+        O: 'static,
+    {
+        self.trial(Callable::ThreePhase(participant.clone()))
+    }
+
+    fn trial<A, E, O>(&self, action: Callable<A, E, O>) -> Result<Trial<A, E, O>, Error>
+    where
+        A: 'static,
+        E: From<Error> + std::fmt::Display + 'static,
+        O: 'static,
+    {
+        let coordinator = Arc::clone(&self.coordinator);
         let registrar = Arc::clone(&self.coordinator);
-        let participant = bind(action, &self.place, registrar)?;
+        let participant = bind(&action, &self.place, registrar)?;
         self.coordinator.name_action(action.resource());
-        Ok(Trial::new(
-            Arc::clone(&self.coordinator),
-            action.clone(),
-            participant,
-        ))
+        Ok(Trial::new(coordinator, action, participant))
     }
 }

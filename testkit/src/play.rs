@@ -1,13 +1,12 @@
 //! Plays a transaction as its script says.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use accede_core::{Action, Decision, Order};
 use accede_proto::Xid;
 use accede_rm_agent::{
     Error,
-    tcc::Tcc,
-    testkit::{End, Participant, Trouble},
+    testkit::{Callable, Done, End, Participant, Trouble},
 };
 use futures_util::future::join;
 
@@ -35,7 +34,7 @@ pub(crate) enum Failure {
 /// One transaction that is played.
 pub(crate) struct Played<'a, A, E, O> {
     pub(crate) coordinator: &'a Coordinator,
-    pub(crate) action: &'a Tcc<A, E, O>,
+    pub(crate) action: &'a Callable<A, E, O>,
     pub(crate) participant: &'a Participant,
     pub(crate) script: &'a Script,
     xid: Xid,
@@ -49,7 +48,7 @@ where
 {
     pub(crate) fn new(
         coordinator: &'a Arc<Coordinator>,
-        action: &'a Tcc<A, E, O>,
+        action: &'a Callable<A, E, O>,
         participant: &'a Participant,
         script: &'a Script,
     ) -> Self {
@@ -103,7 +102,18 @@ where
     }
 
     async fn finish_all(&self) -> Result<(), Failure> {
-        for order in self.coordinator.orders(self.xid) {
+        // What hears of a commit is ordered to commit next.
+        loop {
+            let orders = self.coordinator.orders(self.xid);
+            if orders.is_empty() {
+                return Ok(());
+            }
+            self.carry_out(orders).await?;
+        }
+    }
+
+    async fn carry_out(&self, orders: Vec<Order>) -> Result<(), Failure> {
+        for order in orders {
             for delivery in &self.script.deliveries {
                 match delivery {
                     Delivery::Dies(left) => {
@@ -123,18 +133,22 @@ where
                     }
                 }
             }
-            self.persist(&order).await?;
-            self.coordinator.finished(&order);
+            let done = self.persist(&order, || self.finish(&order)).await?;
+            if self.script.silence && done == Done::PreCommitted {
+                self.persist(&order, || self.hear_nothing(&order)).await?;
+            }
+            self.coordinator.finished(&order, done);
             if self.script.echo {
-                self.persist(&order).await?;
+                self.persist(&order, || self.finish(&order)).await?;
             }
         }
         Ok(())
     }
 
-    fn finish(&self, order: &Order) -> impl Future<Output = Result<(), Trouble>> {
+    fn finish(&self, order: &Order) -> impl Future<Output = Result<Done, Trouble>> {
         let end = match order.action {
             Action::Commit => End::Commit,
+            Action::PreCommit => End::PreCommit,
             _ => End::RollBack {
                 was_done: order.was_done,
             },
@@ -144,17 +158,30 @@ where
         async move { self.participant.finish(xid, branch, end, &payload).await }
     }
 
+    /// The coordinator is away.
+    fn hear_nothing(&self, order: &Order) -> impl Future<Output = Result<(), Trouble>> {
+        let payload = order.payload.clone();
+        let (xid, branch) = (self.xid, order.branch.0);
+        async move {
+            let participant = self.participant;
+            participant.hear_nothing(xid, branch, &payload).await
+        }
+    }
+
     /// Until it is done.
-    async fn persist(&self, order: &Order) -> Result<(), Failure> {
+    async fn persist<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        order: &Order,
+        work: impl Fn() -> F,
+    ) -> Result<T, Failure> {
         let decision = match order.action {
-            Action::Commit => Decision::Commit,
+            Action::Commit | Action::PreCommit => Decision::Commit,
             _ => Decision::RollBack,
         };
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
-            let work = pin!(self.finish(order));
-            match work.await {
-                Ok(()) => return Ok(()),
+            match work().await {
+                Ok(done) => return Ok(done),
                 Err(Trouble::Stuck(reason)) => return Err(Failure::Stuck { decision, reason }),
                 Err(Trouble::Passing(reason)) => last = reason,
             }

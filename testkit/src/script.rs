@@ -41,6 +41,8 @@ pub(crate) struct Script {
     pub(crate) deliveries: Vec<Delivery>,
     /// Its order comes once more when everything is over.
     pub(crate) echo: bool,
+    /// A participant of 3PC hears nothing any more after it heard of its commit.
+    pub(crate) silence: bool,
 }
 
 /// Transactions that share what they work on.
@@ -55,10 +57,12 @@ impl Case {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let count = random.random_range(1..=2);
-        Self {
-            scripts: (0..count).map(|n| Script::draw(&mut random, n)).collect(),
-            reversed: random.random_bool(0.5),
+        let mut scripts: Vec<_> = (0..count).map(|n| Script::draw(&mut random, n)).collect();
+        let reversed = random.random_bool(0.5);
+        for script in &mut scripts {
+            script.silence = random.random_bool(0.3);
         }
+        Self { scripts, reversed }
     }
 }
 
@@ -84,6 +88,7 @@ impl Script {
             wanted,
             deliveries: deliveries.collect(),
             echo: random.random_bool(0.5),
+            silence: false,
         }
     }
 
@@ -95,6 +100,7 @@ impl Script {
             wanted,
             deliveries: Vec::new(),
             echo: false,
+            silence: false,
         }
     }
 }
@@ -119,6 +125,9 @@ impl fmt::Display for Script {
                 Delivery::Once => f.write_str("; ordered")?,
                 Delivery::Twice => f.write_str("; ordered to two agents at once")?,
             }
+        }
+        if self.silence {
+            f.write_str("; in 3PC nothing is heard after the pre-commit")?;
         }
         f.write_str(if self.echo {
             "; ordered to its end, and again"

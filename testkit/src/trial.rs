@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc};
 
 use accede_core::Decision;
-use accede_rm_agent::{Error, tcc::Tcc, testkit::Participant};
+use accede_rm_agent::{
+    Error,
+    testkit::{Callable, Participant},
+};
 use futures_util::future::BoxFuture;
 
 use crate::{
@@ -28,7 +31,7 @@ type Invariant = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 /// An action that is tried out.
 pub struct Trial<A, E, O> {
     coordinator: Arc<Coordinator>,
-    action: Tcc<A, E, O>,
+    action: Callable<A, E, O>,
     participant: Participant,
     reset: Option<Reset>,
     observe: Option<Observe>,
@@ -59,7 +62,7 @@ where
 {
     pub(crate) fn new(
         coordinator: Arc<Coordinator>,
-        action: Tcc<A, E, O>,
+        action: Callable<A, E, O>,
         participant: Participant,
     ) -> Self {
         Self {
@@ -195,7 +198,7 @@ where
             let tried = played
                 .try_it(arguments(script.number))
                 .await
-                .map_err(rule)?;
+                .map_err(|failure| self.rule(failure))?;
             if let Err(reason) = &tried {
                 story.push(format!("the try of {}: {reason}", script.number));
             }
@@ -206,7 +209,8 @@ where
         }
         let mut committed = Vec::new();
         for (played, can_commit) in open {
-            let decision = played.end(can_commit).await.map_err(rule)?;
+            let decision = played.end(can_commit).await;
+            let decision = decision.map_err(|failure| self.rule(failure))?;
             let number = played.script.number;
             story.push(format!("transaction {number} ended: {decision:?}"));
             if decision == Decision::Commit {
@@ -229,17 +233,19 @@ where
         }
         Ok(seen)
     }
-}
 
-fn rule(failure: Failure) -> Rule {
-    match failure {
-        Failure::Stuck { decision, reason } => {
-            let handler = match decision {
-                Decision::Commit => "confirm",
-                Decision::RollBack => "cancel",
-            };
-            Rule::Finishes(format!("{handler}: {reason}"))
+    fn rule(&self, failure: Failure) -> Rule {
+        match failure {
+            Failure::Stuck { decision, reason } => {
+                let handler = match (&self.action, decision) {
+                    (Callable::Tcc(_), Decision::Commit) => "confirm",
+                    (Callable::Tcc(_), Decision::RollBack) => "cancel",
+                    (Callable::ThreePhase(_), Decision::Commit) => "do_commit",
+                    (Callable::ThreePhase(_), Decision::RollBack) => "abort",
+                };
+                Rule::Finishes(format!("{handler}: {reason}"))
+            }
+            Failure::NotEnded => Rule::Ends,
         }
-        Failure::NotEnded => Rule::Ends,
     }
 }

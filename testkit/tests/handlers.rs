@@ -11,6 +11,7 @@ use std::{
 use accede_rm_agent::{
     Error, FencedTransaction,
     tcc::{HandlerError, Tcc, TccAction, Unfenced},
+    three_phase::{Participant, ThreePhase},
 };
 use accede_testkit::{BoxError, Broken, Report, Rule, TestKit, Trial};
 use serde::{Deserialize, Serialize};
@@ -126,9 +127,16 @@ async fn trial(fault: Fault) -> Trial<Amount, AccountError, i64> {
         fault,
         pool: pool.clone(),
     });
+    observed(kit.tcc(&freeze).expect("bound"), pool)
+}
+
+/// With the accounts as what is reset and looked at.
+fn observed<O: 'static>(
+    trial: Trial<Amount, AccountError, O>,
+    pool: PgPool,
+) -> Trial<Amount, AccountError, O> {
     let (to_reset, to_see) = (pool.clone(), pool);
-    kit.tcc(&freeze)
-        .expect("bound")
+    trial
         .reset(move || {
             let pool = to_reset.clone();
             async move {
@@ -266,6 +274,112 @@ async fn a_test_that_does_not_work_says_so() {
     let report = self::trial(Fault::None).await.cases(20).run(much).await;
     let report = report.unwrap_or_else(|broken| panic!("{broken}"));
     assert_eq!(report.committed, 0, "a try that says no rolls back");
+}
+
+/// A participant of 3PC.
+struct Promise {
+    /// Takes its promise back, but forgets what is frozen.
+    careless: bool,
+}
+
+impl ThreePhase for Promise {
+    type Transaction = FencedTransaction;
+    type Arguments = Amount;
+    type Output = ();
+    type Error = AccountError;
+
+    fn resource(&self) -> &'static str {
+        "account.promise"
+    }
+
+    async fn can_commit(
+        &self,
+        tx: &mut FencedTransaction,
+        args: Amount,
+    ) -> Result<(), AccountError> {
+        let taken = sqlx::query(
+            "UPDATE account SET free = free - $2, frozen = frozen + $2 \
+             WHERE id = $1 AND free >= $2",
+        )
+        .bind(args.account)
+        .bind(args.amount)
+        .execute(&mut *tx)
+        .await?;
+        match taken.rows_affected() {
+            0 => Err(AccountError::NotEnough),
+            _ => Ok(()),
+        }
+    }
+
+    async fn pre_commit(
+        &self,
+        tx: &mut FencedTransaction,
+        args: Amount,
+    ) -> Result<(), HandlerError> {
+        let heard = sqlx::query("UPDATE account SET spent = spent + $2 WHERE id = $1")
+            .bind(args.account)
+            .bind(args.amount);
+        heard.execute(&mut *tx).await?;
+        Ok(())
+    }
+
+    async fn do_commit(
+        &self,
+        tx: &mut FencedTransaction,
+        args: Amount,
+    ) -> Result<(), HandlerError> {
+        sqlx::query("UPDATE account SET frozen = frozen - $2 WHERE id = $1")
+            .bind(args.account)
+            .bind(args.amount)
+            .execute(&mut *tx)
+            .await?;
+        Ok(())
+    }
+
+    async fn abort(&self, tx: &mut FencedTransaction, args: Amount) -> Result<(), HandlerError> {
+        let frozen = match self.careless {
+            true => 0,
+            false => args.amount,
+        };
+        sqlx::query("UPDATE account SET free = free + $2, frozen = frozen - $3 WHERE id = $1")
+            .bind(args.account)
+            .bind(args.amount)
+            .bind(frozen)
+            .execute(&mut *tx)
+            .await?;
+        Ok(())
+    }
+}
+
+async fn promise(careless: bool) -> Result<Report, Broken> {
+    let url = server::database().await;
+    let kit = TestKit::postgres(&url).await.expect("a kit");
+    let pool = PgPool::connect(&url).await.expect("connects");
+    sqlx::raw_sql(
+        "CREATE TABLE account (id bigint PRIMARY KEY, free bigint, frozen bigint, spent bigint);
+         INSERT INTO account VALUES (1, 0, 0, 0), (2, 0, 0, 0)",
+    )
+    .execute(&pool)
+    .await
+    .expect("made");
+    let participant = Participant::new(Promise { careless });
+    let trial = kit.three_phase(&participant).expect("bound");
+    observed(trial, pool).run(amounts).await
+}
+
+#[tokio::test]
+async fn participants_of_3pc_are_tried_out_too() {
+    let report = promise(false).await;
+    let report = report.unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(
+        report.committed > 50 && report.rolled_back > 50,
+        "{report:?}"
+    );
+    let broken = promise(true).await.expect_err("it forgets");
+    assert!(
+        matches!(broken.rule, Rule::SameAsUndisturbed { .. }),
+        "{broken}"
+    );
 }
 
 /// Amounts by transaction and branch.
