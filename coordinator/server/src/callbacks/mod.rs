@@ -176,8 +176,8 @@ impl Callbacks {
             url,
             limit,
         };
-        // Never closed.
-        let (Ok(_all), Ok(_host)) = (self.room.acquire().await, room.acquire().await) else {
+        // First the host's: one that is slow must not fill the room for all. Never closed.
+        let (Ok(_host), Ok(_all)) = (room.acquire().await, self.room.acquire().await) else {
             return call.silent("the coordinator shuts down".to_owned());
         };
         match call.url.scheme() {
