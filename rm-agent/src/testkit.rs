@@ -174,8 +174,9 @@ impl Participant {
         let key = BranchKey { xid, branch };
         let finished = self.0.finish(key, job, payload).await;
         match finished.map_err(trouble)? {
-            Ended::Finished => Ok(Done::Finished),
             Ended::PreCommitted => Ok(Done::PreCommitted),
+            // Only steps of sagas end otherwise, and no action here is one.
+            Ended::Finished | Ended::Ran(_) | Ended::Refused(_) => Ok(Done::Finished),
         }
     }
 
