@@ -25,10 +25,10 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Of a method that is called with arguments.
-    pub(crate) const fn of_call(attribute: &'static str) -> Self {
+    pub(crate) const fn of_call(attribute: &'static str, role: &'static str) -> Self {
         Self {
             attribute,
-            role: "try",
+            role,
             inputs: "the method must take `&self`, the transaction (`tx: &mut FencedTransaction`) \
                      and the arguments by value",
         }

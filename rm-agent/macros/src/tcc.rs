@@ -23,7 +23,7 @@ const KEYS: [Key; 2] = [
 ];
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
-    phase_one::expand(&Shape::of_call("tcc"), item, |found, method| {
+    phase_one::expand(&Shape::of_call("tcc", "try"), item, |found, method| {
         let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
         let [Some(confirm), Some(cancel)] = &methods else {
             unreachable!("a missing method is an error");

@@ -28,14 +28,18 @@ const KEYS: [Key; 3] = [
 ];
 
 pub(crate) fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
-    phase_one::expand(&Shape::of_call("three_phase"), item, |found, method| {
-        let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
-        let [pre_commit, Some(do_commit), Some(abort)] = &methods else {
-            unreachable!("a missing method is an error");
-        };
-        let handlers = (pre_commit.as_ref(), do_commit, abort);
-        Ok(participant(&resource, handlers, found, method))
-    })
+    phase_one::expand(
+        &Shape::of_call("three_phase", "vote"),
+        item,
+        |found, method| {
+            let Arguments { resource, methods } = arguments::read(arguments, &KEYS)?;
+            let [pre_commit, Some(do_commit), Some(abort)] = &methods else {
+                unreachable!("a missing method is an error");
+            };
+            let handlers = (pre_commit.as_ref(), do_commit, abort);
+            Ok(participant(&resource, handlers, found, method))
+        },
+    )
 }
 
 fn participant(
