@@ -13,6 +13,17 @@ pub(crate) struct PhaseOne {
     pub(crate) output: Type,
 }
 
+impl PhaseOne {
+    /// The error and the output of the `Result` that the method returns.
+    pub(crate) fn sides(&self) -> (TokenStream, TokenStream) {
+        let result = &self.output;
+        let side = |side: TokenStream| {
+            quote! { <#result as ::accede_rm_agent::tcc::__macros::Outcome>::#side }
+        };
+        (side(quote! { Error }), side(quote! { Output }))
+    }
+}
+
 /// What an attribute asks of the method that it stands on.
 pub(crate) struct Shape {
     /// Its name.

@@ -41,7 +41,7 @@ fn action(
     let PhaseOne {
         transaction,
         arguments,
-        output,
+        ..
     } = found;
     let (try_it, visibility) = (&method.sig.ident, &method.vis);
     let name = format_ident!("{}_tcc", try_it, span = try_it.span());
@@ -52,10 +52,7 @@ fn action(
         resource.value()
     );
     let (confirm, cancel) = (ended(confirm), ended(cancel));
-    let side = |side: TokenStream| {
-        quote! { <#output as ::accede_rm_agent::tcc::__macros::Outcome>::#side }
-    };
-    let (error, output) = (side(quote! { Error }), side(quote! { Output }));
+    let (error, output) = found.sides();
     quote! {
         #[doc = #about]
         #visibility fn #name(

@@ -51,7 +51,7 @@ fn participant(
     let PhaseOne {
         transaction,
         arguments,
-        output,
+        ..
     } = found;
     let (can_commit, visibility) = (&method.sig.ident, &method.vis);
     let name = format_ident!("{}_three_phase", can_commit, span = can_commit.span());
@@ -69,10 +69,7 @@ fn participant(
         None => quote! { ::std::option::Option::None },
     };
     let (do_commit, abort) = (ended(do_commit), ended(abort));
-    let side = |side: TokenStream| {
-        quote! { <#output as ::accede_rm_agent::tcc::__macros::Outcome>::#side }
-    };
-    let (error, output) = (side(quote! { Error }), side(quote! { Output }));
+    let (error, output) = found.sides();
     quote! {
         #[doc = #about]
         #visibility fn #name(
