@@ -2,15 +2,15 @@
 //! two-phase commit by hand.
 
 mod accede;
-mod at;
+mod branches;
 mod counted;
 mod figures;
+mod frozen;
 mod hand_written;
 mod place;
 mod plain;
-mod tcc;
+mod saga;
 mod way;
-mod xa;
 
 use std::{path::Path, time::Duration};
 
@@ -64,10 +64,14 @@ Modes:
   plain         two local transactions, one after the other: all or nothing does not hold
   hand_written  one client's own two-phase commit: both UPDATEs, PREPARE TRANSACTION on both at once,
                 COMMIT PREPARED on both at once. Nobody finishes what it leaves when it dies
-  at, xa, tcc   through Accede: begin, one branch in each database, commit
+  at, xa, tcc, 3pc
+                through Accede: begin, one branch in each database, commit
+  mixed         the same, the product in AT and the money in TCC
+  saga          through Accede: one step in each database, which the coordinator orders
 
 Figures:
   transactions_per_s    orders; the round ends when every branch is finished
+  database              which the rows are in
   p50_us, p99_us        from the beginning of an order to its answer: in Accede's modes that it is
                         decided, by hand that it is committed in both databases
   round_trips           of an order between its clients and the databases, phase two included,

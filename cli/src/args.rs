@@ -172,6 +172,7 @@ impl ValueEnum for StatusArg {
     fn value_variants<'a>() -> &'a [Self] {
         &[
             Self(Status::Active),
+            Self(Status::Delegated),
             Self(Status::PreCommitted),
             Self(Status::Committing),
             Self(Status::Committed),
@@ -409,7 +410,7 @@ mod tests {
             "tx",
             "list",
             "--status",
-            "active,pre-committed,committing,committed,rolling-back,rolled-back",
+            "active,delegated,pre-committed,committing,committed,rolling-back,rolled-back",
             "--status",
             "stuck",
         ])

@@ -75,7 +75,9 @@ pub(crate) fn status_cell(status: &str) -> Cell {
     match status {
         "stuck" => cell.fg(Color::Red),
         "committed" | "finished" => cell.fg(Color::Green),
-        "active" | "pre-committed" | "committing" | "rolling-back" => cell.fg(Color::Yellow),
+        "active" | "delegated" | "pre-committed" | "committing" | "rolling-back" => {
+            cell.fg(Color::Yellow)
+        }
         _ => cell,
     }
 }

@@ -23,6 +23,7 @@ tokio::task_local! {
 pub struct TransactionContext {
     xid: Xid,
     deadline: Option<Instant>,
+    is_step: bool,
 }
 
 impl TransactionContext {
@@ -32,7 +33,25 @@ impl TransactionContext {
         Self {
             xid,
             deadline: None,
+            is_step: false,
         }
+    }
+
+    /// The context of code that does or compensates a step of the transaction's saga. It knows
+    /// its transaction, and nothing joins that: an attempt may come again, and what joined in the
+    /// first would be there twice. What it calls by way of this crate is told of no transaction.
+    #[must_use]
+    pub fn of_step(xid: Xid) -> Self {
+        Self {
+            is_step: true,
+            ..Self::new(xid)
+        }
+    }
+
+    /// Code of a saga's step runs in it: nothing can join.
+    #[must_use]
+    pub fn is_step(&self) -> bool {
+        self.is_step
     }
 
     /// The same transaction with a known deadline. The coordinator's own clock
@@ -96,6 +115,13 @@ pub struct NoTransaction;
 #[must_use]
 pub fn current() -> Option<TransactionContext> {
     CURRENT.try_with(|context| *context).ok().flatten()
+}
+
+/// The running task's transaction, if it has one that can be joined: a saga's step cannot join its
+/// own.
+#[must_use]
+pub fn joinable() -> Option<TransactionContext> {
+    current().filter(|context| !context.is_step)
 }
 
 /// The id of the running task's transaction, if it has one.
@@ -202,6 +228,19 @@ mod tests {
             "{error}"
         );
         assert_eq!(require(), Err(NoTransaction));
+    }
+
+    #[tokio::test]
+    async fn a_step_knows_its_transaction_and_cannot_join_it() {
+        scope(Some(TransactionContext::of_step(xid(1))), async {
+            assert_eq!(current_xid(), Some(xid(1)));
+            assert_eq!(joinable(), None);
+            scope(Some(xid(2).into()), async {
+                assert_eq!(joinable(), Some(xid(2).into()));
+            })
+            .await;
+        })
+        .await;
     }
 
     #[tokio::test(start_paused = true)]

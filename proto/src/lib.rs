@@ -4,6 +4,7 @@
 //! The messages are generated from `proto/accede/v1/*.proto`; those files hold
 //! their documentation. This is the only crate where they are generated.
 
+pub mod callback;
 mod xid;
 
 pub use xid::{ParseXidError, XID_HEADER, XID_HEADER_SEATA, Xid, XidParts};

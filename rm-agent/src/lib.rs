@@ -16,6 +16,8 @@ mod context;
 mod error;
 mod global_lock;
 pub mod limits;
+#[cfg(any(test, feature = "testkit"))]
+mod polled;
 mod registrar;
 pub mod saga;
 #[cfg(feature = "schema")]

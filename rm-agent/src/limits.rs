@@ -120,7 +120,7 @@ pub const START_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of the separate pool that finishes branches. Apart from the
 /// application's pool, so that a rollback never waits for a connection that
 /// is held by a branch which waits for that rollback.
-pub const PHASE_TWO_CONNECTIONS: u32 = 4;
+pub const PHASE_TWO_CONNECTIONS: u32 = 8;
 
 /// `lock_timeout` of phase two. Short: the order is repeated, and a rollback
 /// that waits keeps one of few connections.
@@ -128,6 +128,23 @@ pub const PHASE_TWO_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `statement_timeout` of phase two, against a database that hangs.
 pub const PHASE_TWO_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a branch of XA is kept open for an order: longer than most transactions take from their
+/// first branch to the end, short enough that its connection is not missed. Then it is prepared.
+pub const XA_KEPT_OPEN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether one is open for too long, or somebody waits for its connection.
+pub const XA_OPEN_LOOK: Duration = Duration::from_millis(50);
+
+/// Percent of a pool's connections on which branches may be kept open.
+pub const XA_OPEN_PERCENT: usize = 75;
+
+/// How long an order waits for its branch, whose registration is being answered at this moment.
+pub const XA_CLAIM_WAIT: Duration = Duration::from_secs(5);
+
+/// How long after it is sent a commit in one phase may happen in the database. Much shorter than
+/// what bars a branch is kept there.
+pub const XA_ONE_PHASE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often a rollback of an XA branch looks for its prepared transaction and, where there is
 /// none, bars it: the two cross with an agent that prepares it at this moment.

@@ -4,16 +4,22 @@
 use std::{fmt, sync::Arc};
 
 use accede_core::alone::Knows;
-use accede_proto::Xid;
+use accede_proto::{Xid, v1::StepOrder};
+use bytes::Bytes;
 
 use crate::{
     AtPool, Error, Registrar,
-    agent::{Ended, Finish, Job, Pools},
-    mariadb, sqlite,
+    agent::{DoStep, Ended, Finish, Job, Pools},
+    mariadb,
+    saga::SagaAction,
+    sqlite,
     store::finish::{BranchKey, PhaseTwoError, UndoPolicy},
     tcc::Tcc,
     three_phase,
 };
+
+/// The name of a place's database.
+const NAME: &str = "testkit";
 
 /// Where an action's fences are.
 #[derive(Clone)]
@@ -26,6 +32,19 @@ pub enum Place {
     Sqlite(sqlite::AtPool),
     /// It has none.
     Nowhere,
+}
+
+impl Place {
+    fn pools(&self) -> Pools {
+        let mut pools = Pools::default();
+        match self {
+            Self::Postgres(pool) => drop(pools.postgres.insert(NAME.to_owned(), pool.clone())),
+            Self::MariaDb(pool) => drop(pools.mariadb.insert(NAME.to_owned(), pool.clone())),
+            Self::Sqlite(pool) => drop(pools.sqlite.insert(NAME.to_owned(), pool.clone())),
+            Self::Nowhere => {}
+        }
+        pools
+    }
 }
 
 impl fmt::Debug for Place {
@@ -134,14 +153,7 @@ where
     E: From<Error> + 'static,
     O: 'static,
 {
-    const NAME: &str = "testkit";
-    let mut pools = Pools::default();
-    match place {
-        Place::Postgres(pool) => drop(pools.postgres.insert(NAME.to_owned(), pool.clone())),
-        Place::MariaDb(pool) => drop(pools.mariadb.insert(NAME.to_owned(), pool.clone())),
-        Place::Sqlite(pool) => drop(pools.sqlite.insert(NAME.to_owned(), pool.clone())),
-        Place::Nowhere => {}
-    }
+    let pools = place.pools();
     let database = (!matches!(place, Place::Nowhere)).then_some(NAME);
     let unbound = match action {
         Callable::Tcc(action) => action.unbound(),
@@ -176,7 +188,9 @@ impl Participant {
         match finished.map_err(trouble)? {
             Ended::PreCommitted => Ok(Done::PreCommitted),
             // Only steps of sagas end otherwise, and no action here is one.
-            Ended::Finished | Ended::Ran(_) | Ended::Refused(_) => Ok(Done::Finished),
+            Ended::Finished | Ended::Ran(_) | Ended::Refused(_) | Ended::Prepared => {
+                Ok(Done::Finished)
+            }
         }
     }
 
@@ -189,6 +203,89 @@ impl Participant {
         let done = self.0.act_alone(key, Knows::Silence, payload).await;
         done.map(drop).map_err(trouble)
     }
+}
+
+/// A step of sagas that can be told to be done and compensated.
+#[derive(Clone)]
+pub struct Step(Arc<dyn DoStep>);
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Step").finish()
+    }
+}
+
+/// How a step ended that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It is done and returned this.
+    Ran(Bytes),
+    /// It cannot be done, and did nothing.
+    Refused(String),
+}
+
+/// Ties a step to its place. Once only.
+///
+/// # Errors
+/// [`Error::Configuration`] if it is tied already, or its handlers work in another kind of place.
+pub fn bind_step(action: &SagaAction, place: &Place) -> Result<Step, Error> {
+    if matches!(place, Place::Nowhere) {
+        let resource = action.resource();
+        return Err(Error::Configuration(format!(
+            "the step {resource:?} works in a database: make the kit with one; a service without \
+             one takes part by a callback"
+        )));
+    }
+    let bound = action.unbound().bind(&place.pools(), NAME)?;
+    Ok(Step(bound))
+}
+
+impl Step {
+    /// Does it, as an order from the coordinator would.
+    ///
+    /// # Errors
+    /// What the agent would tell the coordinator.
+    pub async fn run(
+        &self,
+        xid: Xid,
+        branch: u32,
+        input: &[u8],
+        order: &StepOrder,
+    ) -> Result<StepEnd, Trouble> {
+        let ran = self.0.run(BranchKey { xid, branch }, input, order).await;
+        match ran.map_err(trouble)? {
+            Ended::Ran(result) => Ok(StepEnd::Ran(result)),
+            Ended::Refused(reason) => Ok(StepEnd::Refused(reason)),
+            // Of what is no step.
+            other @ (Ended::Finished | Ended::PreCommitted | Ended::Prepared) => {
+                Err(Trouble::Passing(format!("{other:?}")))
+            }
+        }
+    }
+
+    /// Takes back what it did, as an order from the coordinator would.
+    ///
+    /// # Errors
+    /// What the agent would tell the coordinator.
+    pub async fn compensate(
+        &self,
+        xid: Xid,
+        branch: u32,
+        was_done: bool,
+        input: &[u8],
+        order: &StepOrder,
+    ) -> Result<(), Trouble> {
+        let undo = (was_done, UndoPolicy::Check);
+        let key = BranchKey { xid, branch };
+        let compensated = self.0.compensate(key, undo, input, order).await;
+        compensated.map_err(trouble)
+    }
+}
+
+/// What comes of a future that is polled so many times and then left as it is, or dropped if it is
+/// not lent; `None` if it had not ended.
+pub async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    crate::polled::polled(times, future).await
 }
 
 fn trouble(error: PhaseTwoError) -> Trouble {

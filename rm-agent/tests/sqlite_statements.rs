@@ -30,7 +30,13 @@ impl Registrar for Yes {
     fn register(&self, _: Registration) -> BoxFuture<'_, Result<Registered, Refused>> {
         let branch = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         let give_up = Duration::from_secs(60);
-        Box::pin(async move { Ok(Registered { branch, give_up }) })
+        Box::pin(async move {
+            Ok(Registered {
+                branch,
+                give_up,
+                keep_open: false,
+            })
+        })
     }
 
     fn check_locks(&self, _: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {

@@ -1,5 +1,6 @@
 //! A coordinator in this process: the real state machine, with nobody around it. Time stands
-//! still, so nothing expires; what would be tried again after a pause, the kit tries itself.
+//! still unless a saga waits for it to pass, so nothing else expires; what would be tried again
+//! after a pause, the kit tries itself.
 
 use std::{
     collections::VecDeque,
@@ -10,8 +11,8 @@ use std::{
 use accede_core::{
     Begin, BranchDone, BranchId, Command, Commit, Decision, DoomBranch, Effect, Effects, Entry,
     FinishBranch, Lease, LeaseWorker, NameAction, Order, Outcome, ProcessId, RegisterBranch,
-    Rejection, Reply, RequestId, RollBack, State, TakeOffice, Timestamp, WallTime, WithdrawBranch,
-    limits,
+    Rejection, Reply, RequestId, RollBack, StartSaga, State, StepPlan, TakeOffice, Timestamp,
+    WallTime, WithdrawBranch, limits,
 };
 use accede_proto::{Xid, v1::Mode};
 use accede_rm_agent::{
@@ -25,6 +26,10 @@ use crate::clock;
 const PROCESS: ProcessId = ProcessId(1);
 /// A transaction's time-out. Nothing waits for it.
 const TIMEOUT_MS: u32 = 600_000;
+/// How often time passes in a row until something must have happened.
+const MOST_PASSING: u32 = 1_000;
+/// Transactions begun under one renewal of the lease: its range of XIDs is limited.
+const BEGUN_PER_LEASE: u64 = 400;
 
 pub(crate) struct Coordinator {
     inner: Mutex<Inner>,
@@ -34,6 +39,7 @@ pub(crate) struct Coordinator {
 
 struct Inner {
     state: State,
+    now: Timestamp,
     index: u64,
     effects: Effects,
     orders: VecDeque<Order>,
@@ -48,6 +54,7 @@ impl Coordinator {
     pub(crate) fn new() -> Self {
         let mut inner = Inner {
             state: State::new(),
+            now: Timestamp(limits::GRACE_MS),
             index: 0,
             effects: Effects::new(),
             orders: VecDeque::new(),
@@ -116,23 +123,82 @@ impl Coordinator {
 
     /// An order was carried out.
     pub(crate) fn finished(&self, order: &Order, done: Done) {
-        let mut inner = self.inner.lock();
-        inner.apply(Command::FinishBranch(FinishBranch {
-            xid: order.xid,
-            branch: order.branch,
-            attempt: order.attempt,
-            epoch: order.epoch,
-            outcome: match done {
-                Done::Finished => Outcome::Finished,
-                Done::PreCommitted => Outcome::PreCommitted,
-            },
-        }));
+        let outcome = match done {
+            Done::Finished => Outcome::Finished,
+            Done::PreCommitted => Outcome::PreCommitted,
+        };
+        self.answered(order, outcome);
     }
 
     pub(crate) fn has_ended(&self, xid: Xid) -> bool {
         let inner = self.inner.lock();
         let transaction = inner.state.transaction(core_xid(xid));
         transaction.is_none_or(|transaction| transaction.status().has_ended())
+    }
+
+    /// Gives a transaction a plan. It commits when the last step is done.
+    pub(crate) fn start_saga(&self, xid: Xid, steps: Vec<StepPlan>) -> Result<(), String> {
+        let mut inner = self.inner.lock();
+        let xid = core_xid(xid);
+        inner.requests += 1;
+        let request = RequestId {
+            process: PROCESS,
+            sequence: inner.requests,
+        };
+        let reply = inner.apply(Command::StartSaga(StartSaga {
+            xid,
+            request,
+            steps,
+            commit_when_done: true,
+        }));
+        match reply {
+            Reply::Waiting(_) => Ok(()),
+            other => Err(format!("the coordinator does not take the plan: {other:?}")),
+        }
+    }
+
+    /// What came of an order.
+    pub(crate) fn answered(&self, order: &Order, outcome: Outcome) {
+        self.inner.lock().apply(Command::FinishBranch(FinishBranch {
+            xid: order.xid,
+            branch: order.branch,
+            attempt: order.attempt,
+            epoch: order.epoch,
+            outcome,
+        }));
+    }
+
+    /// Lets time pass until something is to be done for a transaction, or it has ended. False if
+    /// nothing ever is.
+    pub(crate) fn pass_time(&self, xid: Xid) -> bool {
+        let mut inner = self.inner.lock();
+        let xid = core_xid(xid);
+        for _ in 0..MOST_PASSING {
+            if inner.has_news(xid) {
+                return true;
+            }
+            let Some(next) = inner.state.next_deadline() else {
+                return false;
+            };
+            inner.now = inner.now.max(next);
+            inner.renew();
+            inner.apply(Command::Expire);
+        }
+        false
+    }
+
+    /// It dies, and goes on where its log ends.
+    pub(crate) fn restart(&self) {
+        let mut inner = self.inner.lock();
+        inner.orders.clear();
+        inner.apply(Command::TakeOffice(TakeOffice::default()));
+        inner.effects = inner.state.resume();
+        inner.carry_out();
+    }
+
+    pub(crate) fn decision(&self, xid: Xid) -> Option<Decision> {
+        let inner = self.inner.lock();
+        inner.state.transaction(core_xid(xid))?.decision()
     }
 
     /// Drops what is left of a dead agent's work: nobody hears what it says in passing.
@@ -158,32 +224,46 @@ impl Inner {
         self.index += 1;
         let entry = Entry {
             index: self.index,
-            at: Timestamp(limits::GRACE_MS),
+            at: self.now,
             // XIDs must be above those of earlier runs, whose fences are still there.
             wall: WallTime(clock::unix_ms()),
             command,
         };
         let reply = self.state.apply(entry, &mut self.effects);
+        self.carry_out();
+        reply
+    }
+
+    fn carry_out(&mut self) {
         for effect in self.effects.drain(..) {
             if let Effect::Order(order) = effect {
                 self.orders.push_back(order);
             }
         }
-        reply
+    }
+
+    fn renew(&mut self) {
+        let known = (self.lease.ceiling_ms > 0).then_some(self.lease.worker);
+        let reply = self.apply(Command::LeaseWorker(LeaseWorker {
+            process: PROCESS,
+            name: "testkit".into(),
+            worker: known,
+        }));
+        if let Reply::Leased(lease) = reply {
+            self.lease = lease;
+        }
+    }
+
+    /// Something is to be done for a transaction, or it has ended.
+    fn has_news(&self, xid: accede_core::Xid) -> bool {
+        let transaction = self.state.transaction(xid);
+        self.orders.iter().any(|order| order.xid == xid)
+            || transaction.is_none_or(|transaction| transaction.status().has_ended())
     }
 
     fn begin(&mut self) -> Xid {
-        // A new lease now and then: its range of XIDs is limited.
-        if self.begun.is_multiple_of(400) {
-            let known = (self.lease.ceiling_ms > 0).then_some(self.lease.worker);
-            let reply = self.apply(Command::LeaseWorker(LeaseWorker {
-                process: PROCESS,
-                name: "testkit".into(),
-                worker: known,
-            }));
-            if let Reply::Leased(lease) = reply {
-                self.lease = lease;
-            }
+        if self.begun.is_multiple_of(BEGUN_PER_LEASE) {
+            self.renew();
         }
         self.begun += 1;
         let part = self.lease.floor_ms + self.begun / 512;
@@ -205,7 +285,7 @@ impl Inner {
             Mode::Tcc => accede_core::Mode::Tcc,
             Mode::ThreePhase => accede_core::Mode::ThreePhase,
             other => {
-                let text = format!("the test kit has no branches of {other:?}");
+                let text = format!("the test kit has no calls of {other:?}");
                 return Err(Refused::new(RefusalCode::Invalid, text));
             }
         };
@@ -225,13 +305,17 @@ impl Inner {
             payload: accede_core::Payload::from(&registration.payload[..]),
             wait_limit_ms: 0,
             holds_local_locks: false,
+            can_keep_open: false,
         }));
         match reply {
-            Reply::Registered { branch, give_up_ms } => {
+            Reply::Registered {
+                branch, give_up_ms, ..
+            } => {
                 self.registered.push((xid, branch, request));
                 Ok(Registered {
                     branch: branch.0,
                     give_up: Duration::from_millis(give_up_ms.into()),
+                    keep_open: false,
                 })
             }
             Reply::Refused(rejection) => Err(refused(&rejection)),

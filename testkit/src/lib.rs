@@ -1,7 +1,9 @@
-//! Finds out in `cargo test` whether the handlers of a TCC action, or of a participant of 3PC, keep
-//! their promises when agents die, orders are repeated, and messages overtake each other. No daemon
-//! is needed: the coordinator's state machine runs inside the test, against the database that the
-//! test gives.
+//! Finds out in `cargo test` whether the handlers of a TCC action, of a participant of 3PC, or of a
+//! saga's steps, keep their promises when agents die, orders are repeated, and messages overtake
+//! each other. No daemon is needed: the coordinator's state machine runs inside the test, against
+//! the database that the test gives.
+//!
+//! # TCC and 3PC
 //!
 //! The kit plays one or two transactions at a time, drawn from a seed. A try, a confirm or a
 //! cancel is cut off after so many steps, as if its process had died; orders come again, twice at
@@ -55,27 +57,104 @@
 //! # }
 //! ```
 //!
+//! # Sagas
+//!
+//! The kit does the test's own plans, one or two at a time, with the test's own steps: those of
+//! agents, and services that are called by URLs. Steps and compensations are cut off after so many
+//! moments, come again, twice at once or late, their answers get lost, a rollback overtakes a step;
+//! steps are given up, and the coordinator dies and comes back. After each call it
+//! [observes](Trial::observe):
+//!
+//! - what there is, is what the steps that are done leave when nothing disturbs them: a
+//!   compensated step leaves nothing, and that before an earlier one is compensated, in the exact
+//!   reverse order of the starts,
+//! - a repeat has no second effect, and is answered like the first,
+//! - a compensation of a step that never did anything has no effect, nor has a step after it,
+//! - a plan that nothing disturbs is done: what a step returns reaches those that ask for it,
+//! - and the test's own [invariant](Trial::invariant) holds when all is over.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use accede_rm_agent::{FencedTransaction, saga::{HandlerError, StepInput}, saga_step};
+//! use accede_testkit::{StepAnswer, StepCall, TestKit};
+//! use accede_tm_client::{Saga, Step};
+//! # struct Flights;
+//! # impl Flights {
+//! # #[saga_step(resource = "flight.book", compensate = cancel)]
+//! # async fn book(&self, _: &mut FencedTransaction, _: StepInput<i64>) -> Result<i64, HandlerError> { Ok(7) }
+//! # async fn cancel(&self, _: &mut FencedTransaction, _: StepInput<i64>) -> Result<(), HandlerError> { Ok(()) }
+//! # }
+//!
+//! const MAIL: &str = "http://mail.example/steps/mail";
+//!
+//! /// The service's own code, below its HTTP layer.
+//! async fn mail(call: StepCall) -> StepAnswer {
+//! #   let _ = call;
+//!     // … keeps order by `call.xid`, `call.branch` and `call.direction`
+//!     StepAnswer::nothing()
+//! }
+//!
+//! # async fn test(url: &str, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+//! let kit = TestKit::postgres(url).await?;
+//! let book = Flights::book_step(&Arc::new(Flights));
+//! let look = pool.clone();
+//! let report = kit
+//!     .saga([&book])?
+//!     .callback(MAIL, mail)
+//!     .reset(move || {
+//!         let pool = pool.clone();
+//!         async move {
+//!             sqlx::query("UPDATE flight SET free = 100").execute(&pool).await?;
+//!             Ok(())
+//!         }
+//!     })
+//!     .observe(move || {
+//!         let pool = look.clone();
+//!         async move {
+//!             let all = "SELECT string_agg(f::text, ' ' ORDER BY number) FROM flight f";
+//!             Ok(sqlx::query_scalar(all).fetch_one(&pool).await?)
+//!         }
+//!     })
+//!     .run(|_| {
+//!         let flight = Step::new("flight", "flight.book").input(&2).expect("it is small");
+//!         let saga = Saga::builder("trip").step(flight).step(Step::callback("mail", MAIL));
+//!         saga.build().expect("the plan is sound")
+//!     })
+//!     .await?;
+//! assert!(report.committed > 0 && report.compensated > 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How much
+//!
 //! Two variables of the environment say how much is played: `ACCEDE_TESTKIT_SEED` is the first
 //! seed, `ACCEDE_TESTKIT_CASES` their number.
 
+mod calls;
 mod clock;
 mod coordinator;
-mod crash;
 mod play;
 mod report;
+mod saga;
 mod script;
 mod trial;
 
 use std::sync::Arc;
 
 use accede_rm_agent::{
-    AtPool, Error, mariadb, schema, sqlite,
+    AtPool, Error, mariadb,
+    saga::SagaAction,
+    schema, sqlite,
     tcc::Tcc,
     testkit::{Callable, Place, bind},
     three_phase::Participant,
 };
 
-pub use report::{Broken, Report, Rule};
+pub use accede_proto::callback::{Call as StepCall, Direction};
+pub use calls::Calls;
+pub use report::{Broken, Call, Report, Rule};
+pub use saga::{StepAnswer, Steps};
 pub use trial::{BoxError, Trial};
 
 use coordinator::Coordinator;
@@ -151,6 +230,10 @@ impl TestKit {
         }
     }
 
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
     async fn with(
         connect: impl AsyncFnOnce(Arc<Coordinator>) -> Result<Place, Error>,
     ) -> Result<Self, Error> {
@@ -164,7 +247,7 @@ impl TestKit {
     /// # Errors
     /// [`Error::Configuration`] if the action is in use already, here or with an agent, or its
     /// handlers work in another kind of place than this kit's.
-    pub fn tcc<A, E, O>(&self, action: &Tcc<A, E, O>) -> Result<Trial<A, E, O>, Error>
+    pub fn tcc<A, E, O>(&self, action: &Tcc<A, E, O>) -> Result<Trial<Calls<A, E, O>>, Error>
     where
         A: 'static,
         E: From<Error> + std::fmt::Display + 'static,
@@ -181,7 +264,7 @@ impl TestKit {
     pub fn three_phase<A, E, O>(
         &self,
         participant: &Participant<A, E, O>,
-    ) -> Result<Trial<A, E, O>, Error>
+    ) -> Result<Trial<Calls<A, E, O>>, Error>
     where
         A: 'static,
         E: From<Error> + std::fmt::Display + 'static,
@@ -190,7 +273,20 @@ impl TestKit {
         self.trial(Callable::ThreePhase(participant.clone()))
     }
 
-    fn trial<A, E, O>(&self, action: Callable<A, E, O>) -> Result<Trial<A, E, O>, Error>
+    /// Tries out the steps of a saga whose rows are in this kit's database; none for a saga of
+    /// [callbacks](Trial::callback) alone.
+    ///
+    /// # Errors
+    /// As [`tcc`](Self::tcc).
+    pub fn saga<'a>(
+        &self,
+        steps: impl IntoIterator<Item = &'a SagaAction>,
+    ) -> Result<Trial<Steps>, Error> {
+        let trial = Trial::new(Arc::clone(&self.coordinator), Steps::default());
+        trial.steps(self, steps)
+    }
+
+    fn trial<A, E, O>(&self, action: Callable<A, E, O>) -> Result<Trial<Calls<A, E, O>>, Error>
     where
         A: 'static,
         E: From<Error> + std::fmt::Display + 'static,
@@ -200,6 +296,10 @@ impl TestKit {
         let registrar = Arc::clone(&self.coordinator);
         let participant = bind(&action, &self.place, registrar)?;
         self.coordinator.name_action(action.resource());
-        Ok(Trial::new(coordinator, action, participant))
+        let calls = Calls {
+            action,
+            participant,
+        };
+        Ok(Trial::new(coordinator, calls))
     }
 }

@@ -6,13 +6,12 @@ use accede_core::{Action, Decision, Order};
 use accede_proto::Xid;
 use accede_rm_agent::{
     Error,
-    testkit::{Callable, Done, End, Participant, Trouble},
+    testkit::{Callable, Done, End, Participant, Trouble, polled},
 };
 use futures_util::future::join;
 
 use crate::{
     coordinator::Coordinator,
-    crash::Steps,
     script::{Delivery, Fate, Script},
 };
 
@@ -66,10 +65,7 @@ where
         let mut call = Box::pin(self.action.call_in(self.xid, arguments));
         let ended = match self.script.fate {
             Fate::Undisturbed => Some(call.as_mut().await),
-            Fate::Dies(left) | Fate::Late(left) => {
-                let future = call.as_mut();
-                Steps { future, left }.await
-            }
+            Fate::Dies(polls) | Fate::Late(polls) => polled(polls, call.as_mut()).await,
         };
         match (ended, self.script.fate) {
             (Some(Ok(_)), _) => Ok(Ok(())),
@@ -116,14 +112,9 @@ where
         for order in orders {
             for delivery in &self.script.deliveries {
                 match delivery {
-                    Delivery::Dies(left) => {
+                    Delivery::Dies(polls) => {
                         let mut work = Box::pin(self.finish(&order));
-                        let future = work.as_mut();
-                        Steps {
-                            future,
-                            left: *left,
-                        }
-                        .await;
+                        polled(*polls, work.as_mut()).await;
                         self.coordinator.bury(work);
                     }
                     // What comes of it is asked for below.
@@ -168,7 +159,6 @@ where
         }
     }
 
-    /// Until it is done.
     async fn persist<T, F: Future<Output = Result<T, Trouble>>>(
         &self,
         order: &Order,
@@ -178,18 +168,23 @@ where
             Action::Commit | Action::PreCommit => Decision::Commit,
             _ => Decision::RollBack,
         };
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            match work().await {
-                Ok(done) => return Ok(done),
-                Err(Trouble::Stuck(reason)) => return Err(Failure::Stuck { decision, reason }),
-                Err(Trouble::Passing(reason)) => last = reason,
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Err(Failure::Stuck {
-            decision,
-            reason: format!("after {ATTEMPTS} attempts: {last}"),
-        })
+        let done = persist(work).await;
+        done.map_err(|reason| Failure::Stuck { decision, reason })
     }
+}
+
+/// Until it is done; else why not.
+pub(crate) async fn persist<T, F: Future<Output = Result<T, Trouble>>>(
+    work: impl Fn() -> F,
+) -> Result<T, String> {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        match work().await {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Stuck(reason)) => return Err(reason),
+            Err(Trouble::Passing(reason)) => last = reason,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("after {ATTEMPTS} attempts: {last}"))
 }

@@ -6,7 +6,7 @@ use accede_core::Decision;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// How many polls a future may get before its agent dies. Tries take some ten.
-const MOST_POLLS: u32 = 14;
+pub(crate) const MOST_POLLS: usize = 14;
 
 /// What becomes of a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,16 +14,16 @@ pub(crate) enum Fate {
     /// It is left alone.
     Undisturbed,
     /// Its agent dies at this moment.
-    Dies(u32),
+    Dies(usize),
     /// The transaction is rolled back at this moment, and its cancel overtakes the try or meets it.
-    Late(u32),
+    Late(usize),
 }
 
 /// How an order comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// Its agent dies at this moment.
-    Dies(u32),
+    Dies(usize),
     /// It comes, and is heard of.
     Once,
     /// It comes to two agents at the same time.

@@ -1,20 +1,10 @@
-//! Cases, one after the other, and what is compared.
+//! What is tried out, and where.
 
-use std::{collections::BTreeMap, fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, ops::Range, sync::Arc};
 
-use accede_core::Decision;
-use accede_rm_agent::{
-    Error,
-    testkit::{Callable, Participant},
-};
 use futures_util::future::BoxFuture;
 
-use crate::{
-    coordinator::Coordinator,
-    play::{Failure, Played},
-    report::{Broken, Report, Rule},
-    script::{Case, Script},
-};
+use crate::{coordinator::Coordinator, report::Rule};
 
 /// Whatever a test's own code runs into.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,11 +18,10 @@ type Reset = Box<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + S
 type Observe = Box<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
 type Invariant = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
-/// An action that is tried out.
-pub struct Trial<A, E, O> {
-    coordinator: Arc<Coordinator>,
-    action: Callable<A, E, O>,
-    participant: Participant,
+/// Handlers that are tried out: [`Calls`](crate::Calls) or [`Steps`](crate::Steps).
+pub struct Trial<S> {
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) subject: S,
     reset: Option<Reset>,
     observe: Option<Observe>,
     invariant: Option<Invariant>,
@@ -40,10 +29,10 @@ pub struct Trial<A, E, O> {
     cases: u64,
 }
 
-impl<A, E, O> fmt::Debug for Trial<A, E, O> {
+impl<S: fmt::Debug> fmt::Debug for Trial<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trial")
-            .field("action", &self.action)
+            .field("subject", &self.subject)
             .field("seed", &self.seed)
             .field("cases", &self.cases)
             .finish_non_exhaustive()
@@ -54,21 +43,11 @@ fn of_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-impl<A, E, O> Trial<A, E, O>
-where
-    A: 'static,
-    E: From<Error> + fmt::Display + 'static,
-    O: 'static,
-{
-    pub(crate) fn new(
-        coordinator: Arc<Coordinator>,
-        action: Callable<A, E, O>,
-        participant: Participant,
-    ) -> Self {
+impl<S> Trial<S> {
+    pub(crate) fn new(coordinator: Arc<Coordinator>, subject: S) -> Self {
         Self {
             coordinator,
-            action,
-            participant,
+            subject,
             reset: None,
             observe: None,
             invariant: None,
@@ -117,135 +96,35 @@ where
         self
     }
 
-    /// Plays. `arguments` are what the n-th transaction of a case, from 0, is called with; a case
-    /// has two at most, and both must be possible together.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub async fn run(self, arguments: impl Fn(u64) -> A) -> Result<Report, Broken> {
-        let mut report = Report::default();
-        let mut expected: BTreeMap<Vec<u64>, String> = BTreeMap::new();
-        for seed in self.seed..self.seed.saturating_add(self.cases) {
-            let case = Case::draw(seed);
-            let mut story: Vec<String> = case.scripts.iter().map(ToString::to_string).collect();
-            let broken = |rule: Rule, story: &[String]| Broken {
-                rule,
-                seed,
-                story: story.to_vec(),
-            };
-            let played = self.play(&case.scripts, case.reversed, &arguments, &mut story);
-            let committed = played.await.map_err(|rule| broken(rule, &story))?;
-            let found = self.look().await.map_err(|rule| broken(rule, &story))?;
-            if !expected.contains_key(&committed) {
-                let left = self.undisturbed(&committed, &arguments).await?;
-                expected.insert(committed.clone(), left);
-            }
-            let expected = &expected[&committed];
-            if *expected != found {
-                let expected = expected.clone();
-                let rule = Rule::SameAsUndisturbed { expected, found };
-                return Err(broken(rule, &story));
-            }
-            report.cases += 1;
-            report.committed += committed.len() as u64;
-            report.rolled_back += (case.scripts.len() - committed.len()) as u64;
-        }
-        Ok(report)
+    pub(crate) fn seeds(&self) -> Range<u64> {
+        self.seed..self.seed.saturating_add(self.cases)
     }
 
-    /// What these transactions leave when nothing disturbs them.
-    async fn undisturbed(
-        &self,
-        committed: &[u64],
-        arguments: &impl Fn(u64) -> A,
-    ) -> Result<String, Broken> {
-        let scripts: Vec<Script> = committed
-            .iter()
-            .map(|&number| Script::undisturbed(number, Decision::Commit))
-            .collect();
-        let mut story = vec!["without anything that disturbs".to_owned()];
-        let mut look = async || {
-            let done = self.play(&scripts, false, arguments, &mut story).await?;
-            if done != committed {
-                let reason = "a try that nothing disturbs does not succeed".to_owned();
-                return Err(Rule::Test(reason));
-            }
-            self.look().await
+    /// To where each case begins.
+    pub(crate) async fn begin_anew(&self) -> Result<(), Rule> {
+        let Some(reset) = &self.reset else {
+            return Ok(());
         };
-        let left = look().await;
-        left.map_err(|rule| Broken {
-            rule,
-            seed: 0,
-            story,
-        })
+        let failed = |error| Rule::Test(format!("reset: {error}"));
+        reset().await.map_err(failed)
     }
 
-    /// Plays transactions from the start; those that committed.
-    async fn play(
-        &self,
-        scripts: &[Script],
-        reversed: bool,
-        arguments: &impl Fn(u64) -> A,
-        story: &mut Vec<String>,
-    ) -> Result<Vec<u64>, Rule> {
-        if let Some(reset) = &self.reset {
-            let failed = |error| Rule::Test(format!("reset: {error}"));
-            reset().await.map_err(failed)?;
-        }
-        let mut open = Vec::with_capacity(scripts.len());
-        for script in scripts {
-            let played = Played::new(&self.coordinator, &self.action, &self.participant, script);
-            let tried = played
-                .try_it(arguments(script.number))
-                .await
-                .map_err(|failure| self.rule(failure))?;
-            if let Err(reason) = &tried {
-                story.push(format!("the try of {}: {reason}", script.number));
-            }
-            open.push((played, tried.is_ok()));
-        }
-        if reversed {
-            open.reverse();
-        }
-        let mut committed = Vec::new();
-        for (played, can_commit) in open {
-            let decision = played.end(can_commit).await;
-            let decision = decision.map_err(|failure| self.rule(failure))?;
-            let number = played.script.number;
-            story.push(format!("transaction {number} ended: {decision:?}"));
-            if decision == Decision::Commit {
-                committed.push(number);
-            }
-        }
-        committed.sort_unstable();
-        Ok(committed)
-    }
-
-    async fn look(&self) -> Result<String, Rule> {
+    /// What there is now.
+    pub(crate) async fn look(&self) -> Result<String, Rule> {
         let Some(observe) = &self.observe else {
             let reason = "nothing is observed: give the trial an `observe`".to_owned();
             return Err(Rule::Test(reason));
         };
         let failed = |error| Rule::Test(format!("observe: {error}"));
-        let seen = observe().await.map_err(failed)?;
+        observe().await.map_err(failed)
+    }
+
+    /// The same when nothing is under way, so that the invariant must hold.
+    pub(crate) async fn look_at_end(&self) -> Result<String, Rule> {
+        let seen = self.look().await?;
         if let Some(invariant) = &self.invariant {
             invariant(&seen).map_err(Rule::Invariant)?;
         }
         Ok(seen)
-    }
-
-    fn rule(&self, failure: Failure) -> Rule {
-        match failure {
-            Failure::Stuck { decision, reason } => {
-                let handler = match (&self.action, decision) {
-                    (Callable::Tcc(_), Decision::Commit) => "confirm",
-                    (Callable::Tcc(_), Decision::RollBack) => "cancel",
-                    (Callable::ThreePhase(_), Decision::Commit) => "do_commit",
-                    (Callable::ThreePhase(_), Decision::RollBack) => "abort",
-                };
-                Rule::Finishes(format!("{handler}: {reason}"))
-            }
-            Failure::NotEnded => Rule::Ends,
-        }
     }
 }

@@ -13,7 +13,7 @@ use accede_rm_agent::{
     tcc::{HandlerError, Tcc, TccAction, Unfenced},
     three_phase::{Participant, ThreePhase},
 };
-use accede_testkit::{BoxError, Broken, Report, Rule, TestKit, Trial};
+use accede_testkit::{BoxError, Broken, Calls, Report, Rule, TestKit, Trial};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
@@ -112,7 +112,7 @@ impl TccAction for Freeze {
     }
 }
 
-async fn trial(fault: Fault) -> Trial<Amount, AccountError, i64> {
+async fn trial(fault: Fault) -> Trial<Calls<Amount, AccountError, i64>> {
     let url = server::database().await;
     let kit = TestKit::postgres(&url).await.expect("a kit");
     let pool = PgPool::connect(&url).await.expect("connects");
@@ -132,9 +132,9 @@ async fn trial(fault: Fault) -> Trial<Amount, AccountError, i64> {
 
 /// With the accounts as what is reset and looked at.
 fn observed<O: 'static>(
-    trial: Trial<Amount, AccountError, O>,
+    trial: Trial<Calls<Amount, AccountError, O>>,
     pool: PgPool,
-) -> Trial<Amount, AccountError, O> {
+) -> Trial<Calls<Amount, AccountError, O>> {
     let (to_reset, to_see) = (pool.clone(), pool);
     trial
         .reset(move || {

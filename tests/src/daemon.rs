@@ -23,13 +23,15 @@ pub struct Daemon {
     log: PathBuf,
 }
 
-/// The `accede` binary beside this test, built if it is not there.
+/// The `accede` binary that `ACCEDE_TEST_DAEMON` names, else the one beside this test, built if it
+/// is not there or older than its sources.
 ///
 /// # Panics
 /// If it cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("debug"))
+    let named = || std::env::var_os("ACCEDE_TEST_DAEMON").map(PathBuf::from);
+    BINARY.get_or_init(|| named().unwrap_or_else(|| built("debug")))
 }
 
 /// The same with optimizations, for tests that measure.

@@ -48,9 +48,12 @@ impl Load {
         let channel = Endpoint::from_shared(url.to_owned())?.connect_lazy();
         let stop = Arc::new(AtomicBool::new(false));
         let numbers = Arc::new(AtomicU64::new(rand::rng().random::<u32>().into()));
+        // Its own: what a load before it left undecided holds its rows until its lease has ended.
+        let shelf = rand::rng().random();
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
             let mut client = Client {
+                shelf,
                 transactions: transactions.clone(),
                 branches: BranchesClient::new(channel.clone()),
                 numbers: Arc::clone(&numbers),
@@ -84,6 +87,7 @@ impl Load {
 }
 
 struct Client {
+    shelf: [u8; 4],
     transactions: TransactionClient,
     branches: BranchesClient<Channel>,
     numbers: Arc<AtomicU64>,
@@ -125,7 +129,7 @@ impl Client {
             }),
             resource: resource.to_owned(),
             mode: Mode::At.into(),
-            row_locks: vec![vec![row].into()],
+            row_locks: vec![[&self.shelf[..], &[row]].concat().into()],
             wait_limit_ms: 2_000,
             holds_local_locks: true,
             agent: AGENT,

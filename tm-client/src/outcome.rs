@@ -76,6 +76,8 @@ pub enum RollBackCause {
     LocalCommitUnknown,
     /// A step of its saga could not be done.
     StepFailed,
+    /// A branch of XA could be neither prepared nor committed after all.
+    BranchFailed,
     /// A cause that this version does not know.
     Other,
 }
@@ -99,6 +101,7 @@ impl fmt::Display for RollBackCause {
                 "a service could not tell whether its local commit happened"
             }
             Self::StepFailed => "a step of its saga could not be done",
+            Self::BranchFailed => "a branch could be neither prepared nor committed",
             Self::Other => "a cause that this version does not know",
         })
     }
@@ -137,6 +140,7 @@ impl RolledBack {
             Code::LeaseEnded => RollBackCause::LeaseEnded,
             Code::LocalCommitUnknown => RollBackCause::LocalCommitUnknown,
             Code::StepFailed => RollBackCause::StepFailed,
+            Code::BranchFailed => RollBackCause::BranchFailed,
             Code::Unspecified => RollBackCause::Other,
         };
         Self {
@@ -161,6 +165,7 @@ pub(crate) fn from_wire(xid: Xid, outcome: v1::Outcome) -> Result<Outcome, Strin
         Status::Committed | Status::RolledBack => PhaseTwo::Finished,
         Status::Stuck => PhaseTwo::Stuck,
         Status::Active
+        | Status::Delegated
         | Status::PreCommitted
         | Status::Committing
         | Status::RollingBack
@@ -171,7 +176,7 @@ pub(crate) fn from_wire(xid: Xid, outcome: v1::Outcome) -> Result<Outcome, Strin
         (Decision::RollBack, _) => Ok(Outcome::RolledBack(RolledBack::from_wire(
             xid, outcome, phase_two,
         ))),
-        (Decision::Unspecified, Status::Active) => Ok(Outcome::Active),
+        (Decision::Unspecified, Status::Active | Status::Delegated) => Ok(Outcome::Active),
         (Decision::Unspecified, status) => Err(format!(
             "the answer says {} without a decision",
             status.as_str_name()
@@ -223,6 +228,11 @@ mod tests {
                 RollBackCause::LocalCommitUnknown,
                 "could not tell",
             ),
+            (
+                Code::BranchFailed,
+                RollBackCause::BranchFailed,
+                "neither prepared nor",
+            ),
             (Code::Unspecified, RollBackCause::Other, "does not know"),
         ];
         for (code, cause, text) in causes {
@@ -254,8 +264,10 @@ mod tests {
             });
             assert_eq!(from_wire(xid(), answer), Ok(expected));
         }
-        let active = wire(Status::Active, Decision::Unspecified, Code::Unspecified);
-        assert_eq!(from_wire(xid(), active), Ok(Outcome::Active));
+        for status in [Status::Active, Status::Delegated] {
+            let open = wire(status, Decision::Unspecified, Code::Unspecified);
+            assert_eq!(from_wire(xid(), open), Ok(Outcome::Active));
+        }
     }
 
     #[test]

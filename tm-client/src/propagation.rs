@@ -31,6 +31,9 @@ use crate::{
 ///
 /// A suspended transaction resumes when the function returns; it stays open
 /// meanwhile, and its time-out keeps running.
+///
+/// In a step of a saga the saga's transaction counts as suspended: nothing can join it, as the
+/// step may be done again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Propagation {
@@ -93,11 +96,12 @@ impl TransactionClient {
     where
         E: HoldsTransactionError,
     {
-        let begun = match (propagation, context::current()) {
-            (Propagation::Required | Propagation::RequiresNew, None) => self.begin(options).await,
-            (Propagation::RequiresNew, Some(caller)) => {
-                self.begin_within(options, caller.xid()).await
-            }
+        let around = context::current();
+        let begun = match (propagation, context::joinable()) {
+            (Propagation::Required, None) | (Propagation::RequiresNew, _) => match around {
+                Some(suspended) => self.begin_within(options, suspended.xid()).await,
+                None => self.begin(options).await,
+            },
             (Propagation::Required | Propagation::Supports | Propagation::Mandatory, Some(_))
             | (Propagation::Supports | Propagation::Never, None) => return work.await,
             (Propagation::NotSupported, _) => return context::suspend(work).await,

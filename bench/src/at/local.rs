@@ -50,6 +50,7 @@ impl Registrar for LocalRegistrar {
         let registered = Registered {
             branch: 1,
             give_up: GIVE_UP,
+            keep_open: false,
         };
         Box::pin(ready(Ok(registered)))
     }

@@ -170,6 +170,7 @@ fn registration(xid: Xid, product: i64) -> Registration {
         escrow_locks: Vec::new(),
         payload: Default::default(),
         wait_limit: LOCK_WAIT,
+        can_keep_open: false,
     }
 }
 

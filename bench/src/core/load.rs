@@ -178,6 +178,7 @@ impl World {
             payload: Payload::default(),
             wait_limit_ms: 60_000,
             holds_local_locks: false,
+            can_keep_open: false,
         })
     }
 

@@ -11,7 +11,7 @@ use super::{place::Side, way::Reach};
 use crate::coordinator::Coordinator;
 
 /// How long sessions may take to open.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Accede {
     agent: RmAgent,
@@ -44,6 +44,10 @@ impl Accede {
             agent,
             transactions,
         })
+    }
+
+    pub(super) fn transactions(&self) -> &TransactionClient {
+        &self.transactions
     }
 
     pub(super) fn pool(&self, side: Side) -> anyhow::Result<AtPool> {

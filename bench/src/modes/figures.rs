@@ -8,6 +8,9 @@ use super::{
 };
 use crate::report::{Row, Sample, median, rounded};
 
+/// What the rows are kept in.
+const DATABASE: &str = "postgres";
+
 /// What a round found of one mode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
@@ -20,6 +23,7 @@ pub(super) struct Round {
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
     mode: &'static str,
+    database: &'static str,
     concurrency: u32,
     transactions_per_s: f64,
     p50_us: f64,
@@ -43,6 +47,7 @@ pub(super) fn rows(concurrency: u32, rounds: &[Round], counts: &[(Mode, Counts)]
     let per_s = |mode| of(mode, |measured| measured.per_s);
     let row = |&(mode, counts): &(Mode, Counts)| Figures {
         mode: mode.name(),
+        database: DATABASE,
         concurrency,
         transactions_per_s: rounded(per_s(mode)),
         p50_us: rounded(of(mode, |measured| measured.p50_us)),
@@ -60,6 +65,7 @@ impl Row for Figures {
     fn head() -> Vec<&'static str> {
         vec![
             "mode",
+            "database",
             "at once",
             "orders/s",
             "p50 µs",
@@ -77,6 +83,7 @@ impl Row for Figures {
         let fine = |figure: f64| format!("{figure:.2}");
         vec![
             self.mode.to_owned(),
+            self.database.to_owned(),
             self.concurrency.to_string(),
             whole(self.transactions_per_s),
             whole(self.p50_us),
@@ -92,6 +99,8 @@ impl Row for Figures {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
 
     fn round(mode: Mode, per_s: f64, noisy: bool) -> Round {
@@ -126,7 +135,7 @@ mod tests {
         assert_eq!(
             last.unwrap().unwrap(),
             serde_json::json!({
-                "mode": "xa", "concurrency": 8, "transactions_per_s": 400.0, "p50_us": 2500.0,
+                "mode": "xa", "database": "postgres", "concurrency": 8, "transactions_per_s": 400.0, "p50_us": 2500.0,
                 "p99_us": 5000.0, "round_trips": 8.004, "forced_writes": 5.0, "statements": 10.0,
                 "ratio_to_plain": 0.4, "ratio_to_hand_written": 0.8,
             })
@@ -137,5 +146,35 @@ mod tests {
             (rows[1].mode, rows[1].ratio_to_hand_written),
             ("hand_written", 1.0)
         );
+    }
+
+    #[test]
+    fn every_mode_has_a_row() {
+        let counts = Counts {
+            round_trips: 1.0,
+            forced_writes: 1.0,
+            statements: 1.0,
+        };
+        let rounds = Mode::ALL.map(|mode| round(mode, 100.0, false));
+        let rows = rows(32, &rounds, &Mode::ALL.map(|mode| (mode, counts)));
+        let names: Vec<&str> = rows.iter().map(|row| row.mode).collect();
+        assert_eq!(
+            names,
+            [
+                "plain",
+                "hand_written",
+                "at",
+                "xa",
+                "tcc",
+                "saga",
+                "3pc",
+                "mixed"
+            ]
+        );
+        let read = |name: &str| Mode::from_str(name, false).map(Mode::name);
+        for row in &rows {
+            assert_eq!(read(row.mode), Ok(row.mode), "as an option");
+            assert!(row.ratio_to_plain > 0.0 && row.ratio_to_hand_written > 0.0);
+        }
     }
 }

@@ -154,7 +154,7 @@ impl Place {
         self.until_none(
             "branches that are not finished",
             "SELECT (SELECT count(*) FROM undo_log WHERE log_status = 0)
-                  + (SELECT count(*) FROM accede_fence WHERE status = 0)
+                  + (SELECT count(*) FROM accede_fence WHERE status IN (0, 4))
                   + (SELECT count(*) FROM pg_prepared_xacts)",
         )
         .await

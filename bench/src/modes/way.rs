@@ -8,9 +8,10 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
 use super::{
-    at, hand_written,
+    branches::Branches,
+    hand_written,
     place::{Order, Place, Side},
-    plain, tcc, xa,
+    plain, saga,
 };
 use crate::{clock, coordinator::Coordinator};
 
@@ -19,7 +20,7 @@ const WARM_UP: u32 = 20;
 /// The longest time to an answer that is told apart.
 const MAX_LATENCY_US: u64 = 60_000_000;
 
-/// A mode: what finishes an order's two changes together, or not. Each is one file beside this one.
+/// A mode: what finishes an order's two changes together, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
     Plain,
@@ -28,15 +29,22 @@ pub(super) enum Mode {
     At,
     Xa,
     Tcc,
+    Saga,
+    #[value(name = "3pc")]
+    ThreePhase,
+    Mixed,
 }
 
 impl Mode {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Plain,
         Self::HandWritten,
         Self::At,
         Self::Xa,
         Self::Tcc,
+        Self::Saga,
+        Self::ThreePhase,
+        Self::Mixed,
     ];
 
     /// As options and results call it.
@@ -47,6 +55,9 @@ impl Mode {
             Self::At => "at",
             Self::Xa => "xa",
             Self::Tcc => "tcc",
+            Self::Saga => "saga",
+            Self::ThreePhase => "3pc",
+            Self::Mixed => "mixed",
         }
     }
 
@@ -111,9 +122,12 @@ pub(super) async fn open_at(
     let way: Arc<dyn Way> = match mode {
         Mode::Plain => Arc::new(plain::Plain::open(reach)?),
         Mode::HandWritten => Arc::new(hand_written::HandWritten::open(reach)?),
-        Mode::At => Arc::new(at::At::open(reach, coordinator).await?),
-        Mode::Xa => Arc::new(xa::Xa::open(reach, coordinator).await?),
-        Mode::Tcc => Arc::new(tcc::Tcc::open(reach, coordinator).await?),
+        Mode::At | Mode::Xa | Mode::Tcc | Mode::ThreePhase => {
+            Arc::new(Branches::open(reach, coordinator, [mode; 2]).await?)
+        }
+        // As the shop does it: goods in AT, money in TCC.
+        Mode::Mixed => Arc::new(Branches::open(reach, coordinator, [Mode::At, Mode::Tcc]).await?),
+        Mode::Saga => Arc::new(saga::Saga::open(reach, coordinator).await?),
     };
     // Agents attach in the background; a branch waits for that.
     way.place(Order::random()).await?;

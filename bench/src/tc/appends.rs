@@ -90,6 +90,7 @@ fn entries() -> Vec<Bytes> {
             payload: Payload::default(),
             wait_limit_ms: 5_000,
             holds_local_locks: true,
+            can_keep_open: false,
         })
     };
     let done = |branch| {

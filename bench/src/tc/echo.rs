@@ -142,12 +142,14 @@ fn branch(request: v1::BranchRequest) -> Option<v1::BranchEvent> {
             // The load numbers its requests so that this is the branch's number.
             branch: register.request?.sequence as u32 % 2 + 1,
             give_up_ms: 10_000,
+            keep_open: false,
         }),
         Body::CheckLocks(_) => branch_event::Body::LocksFree(v1::LocksFree {}),
         Body::Done(_)
         | Body::Withdrawn(_)
         | Body::Doomed(_)
         | Body::Blocked(_)
+        | Body::PromisesSeen(_)
         | Body::Finished(_) => branch_event::Body::Accepted(v1::Empty {}),
         Body::AskStanding(_) => branch_event::Body::Standing(v1::Standing::default()),
         Body::AskEnded(_) => branch_event::Body::Ended(v1::Ended::default()),

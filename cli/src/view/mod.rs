@@ -35,6 +35,7 @@ pub(crate) fn status_word(status: Status) -> &'static str {
         Status::Unspecified => "unknown",
         Status::Active => "active",
         Status::PreCommitted => "pre-committed",
+        Status::Delegated => "delegated",
         Status::Committing => "committing",
         Status::Committed => "committed",
         Status::RollingBack => "rolling-back",
@@ -92,6 +93,9 @@ pub(crate) fn roll_back_sentence(reason: &RollBackReason) -> String {
         }
         Code::LeaseEnded => with("the process that began it died or was cut off"),
         Code::StepFailed => with("a step of its saga could not be done"),
+        Code::BranchFailed => {
+            with("a branch that was kept open could be neither prepared nor committed")
+        }
         Code::LocalCommitUnknown => {
             with("an agent could not tell whether its local commit happened")
         }
@@ -109,6 +113,7 @@ pub(crate) fn reason_word(reason: &RollBackReason) -> &'static str {
         Code::LeaseEnded => "lease-ended",
         Code::LocalCommitUnknown => "local-commit-unknown",
         Code::StepFailed => "step-failed",
+        Code::BranchFailed => "branch-failed",
     }
 }
 
@@ -127,6 +132,7 @@ mod tests {
             Code::LeaseEnded,
             Code::LocalCommitUnknown,
             Code::StepFailed,
+            Code::BranchFailed,
         ] {
             let reason = RollBackReason {
                 code: code.into(),

@@ -60,6 +60,7 @@ pub(crate) fn why(detail: &TransactionDetail) -> Why {
     };
     match summary.status() {
         Status::Active => why.active(&summary, detail),
+        Status::Delegated => why.delegated(&summary, detail),
         Status::PreCommitted | Status::Committing | Status::RollingBack | Status::Stuck => {
             why.decided(&summary, detail);
         }
@@ -109,10 +110,22 @@ impl Why {
         for waiting in &detail.waiting {
             self.waiting(waiting);
         }
+        let votes: Vec<String> = of_status(detail, "kept open")
+            .filter(|branch| branch.attempt > 0)
+            .map(branch::name)
+            .collect();
+        if !votes.is_empty() {
+            self.say(format!(
+                "It waits for the database to prepare {}, which was kept open until another \
+                 branch joined.",
+                text::list(&votes)
+            ));
+        }
         let open: Vec<String> = of_status(detail, "registered").map(branch::name).collect();
         if detail.commit_waiting {
             let who = match open.as_slice() {
-                [] => "the last answers".to_owned(),
+                [] if votes.is_empty() => "the last answers".to_owned(),
+                [] => text::list(&votes),
                 open => text::list(open),
             };
             self.say(format!(
@@ -130,6 +143,27 @@ impl Why {
                     has(open)
                 ),
             });
+        }
+    }
+
+    /// Its branch decides; nobody else can.
+    fn delegated(&mut self, summary: &TransactionSummary, detail: &TransactionDetail) {
+        self.say(format!(
+            "{} is delegated: its commit was asked for, and its only branch, which was told to \
+             commit in one phase, decides by how that ends. It began {} ago; no time-out and no \
+             rollback ends it meanwhile.",
+            named(summary),
+            text::duration(summary.age_ms)
+        ));
+        for branch in detail.branches.iter().filter(|b| branch::is_open(b)) {
+            self.branch(summary, branch);
+            if branch.next_attempt_in_ms > 0 {
+                let xid = view::xid(summary.xid);
+                self.offer(
+                    format!("accede tx repair {xid} retry --by \"$USER\" --reason \"…\""),
+                    "Tries again at once, when the cause is removed.",
+                );
+            }
         }
     }
 

@@ -115,6 +115,41 @@ fn a_pre_committed_one_says_who_has_heard() {
 }
 
 #[test]
+fn a_delegated_one_says_who_decides() {
+    let mut decides = branch(1, "stock-db", "finishing");
+    decides.mode = Mode::Xa.into();
+    decides.attempt = 3;
+    decides.next_attempt_in_ms = 4_000;
+    let mut detail = transaction(Status::Delegated, vec![decides]);
+    detail.commit_waiting = true;
+    let why = why(&detail);
+    assert_parts(
+        &why,
+        &[
+            "is delegated: its commit was asked for, and its only branch",
+            "Branch 1 (XA) on stock-db is tried again in",
+            "retry --by",
+        ],
+    );
+}
+
+#[test]
+fn a_vote_that_is_waited_for_is_named() {
+    let mut votes = branch(1, "stock-db", "kept open");
+    votes.mode = Mode::Xa.into();
+    votes.attempt = 1;
+    let mut detail = transaction(Status::Active, vec![votes, branch(2, "order-db", "done")]);
+    detail.commit_waiting = true;
+    assert_parts(
+        &why(&detail),
+        &[
+            "waits for the database to prepare branch 1 (XA) on stock-db",
+            "It waits for branch 1 (XA) on stock-db to report",
+        ],
+    );
+}
+
+#[test]
 fn a_wait_names_who_is_ahead() {
     let mut detail = transaction(Status::Active, Vec::new());
     detail.waiting = vec![WaitingRequest {

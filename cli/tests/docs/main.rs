@@ -161,9 +161,9 @@ fn the_readme_shows_code_that_exists() {
     let examples = [
         "examples/front/src/main.rs",
         "examples/stock/src/main.rs",
-        "examples/stock/src/store/mod.rs",
-        "examples/stock/src/store/at/mod.rs",
-        "examples/stock/src/store/at/postgres.rs",
+        "examples/shop-api/src/home.rs",
+        "examples/stock/src/store/branches.rs",
+        "examples/stock/src/store/sql/postgres.rs",
     ]
     .map(read)
     .concat();

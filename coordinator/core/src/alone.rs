@@ -109,7 +109,7 @@ impl Knows {
 impl From<Status> for Knows {
     fn from(status: Status) -> Self {
         match status {
-            Status::Active => Self::Undecided,
+            Status::Active | Status::Delegated => Self::Undecided,
             Status::PreCommitted => Self::PreCommitted,
             Status::Committing | Status::Committed | Status::Stuck(Decision::Commit) => {
                 Self::Committing

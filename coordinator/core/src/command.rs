@@ -185,6 +185,9 @@ pub struct RegisterBranch {
     pub wait_limit_ms: u32,
     /// The caller's open local transaction holds database locks on these rows.
     pub holds_local_locks: bool,
+    /// Of XA: the caller can keep its local transaction open, with all its statements done, until
+    /// it is ordered to prepare or to commit it.
+    pub can_keep_open: bool,
 }
 
 /// Waits until no other transaction holds the rows, without taking them.
@@ -291,10 +294,13 @@ pub enum Outcome {
     PreCommitted,
     /// A step of a saga is done, durably, and returned this.
     Ran(Payload),
-    /// A step of a saga cannot be done, and did nothing.
+    /// A step of a saga cannot be done, and did nothing. Of XA, to the orders to prepare and to
+    /// commit in one phase: it is rolled back, and will never commit.
     Refused(Problem),
     /// As failed, and not to be tried again before so many milliseconds have passed.
     Later(Problem, u32),
+    /// To the order to prepare: durable in the participant's database.
+    Prepared,
 }
 
 /// Why an attempt did not work, for people.

@@ -106,6 +106,10 @@ pub enum Action {
     PreCommit,
     /// Do a step of a saga, before any decision.
     Run,
+    /// Of XA, before any decision: prepare the local transaction that was kept open.
+    Prepare,
+    /// Of XA: commit the local transaction that was kept open, in one phase. The answer decides.
+    CommitOnePhase,
 }
 
 /// The effects of one command, in order.

@@ -66,11 +66,18 @@ pub enum Bug {
     PrepareInFlightForgotten,
     /// In a rollback what was tried is confirmed.
     TryConfirmedInRollback,
+    /// The deadline rolls back a transaction that its only branch decides.
+    DelegatedTimesOut,
+    /// A branch that is kept open counts as prepared as soon as it is ordered to prepare.
+    VoteNotAwaited,
+    /// An agent commits in one phase and writes no fence, so that nobody can see it. The bug is the
+    /// simulated agent's.
+    CommittedWithoutFence,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::LockLostInSnapshot,
         Self::DeadlineLostInSnapshot,
         Self::LateOutcomeCounts,
@@ -100,6 +107,9 @@ impl Bug {
         Self::TryInFlightForgotten,
         Self::PrepareInFlightForgotten,
         Self::TryConfirmedInRollback,
+        Self::DelegatedTimesOut,
+        Self::VoteNotAwaited,
+        Self::CommittedWithoutFence,
     ];
 
     /// Its name for people.
@@ -135,6 +145,9 @@ impl Bug {
             Self::TryInFlightForgotten => "try-in-flight-forgotten",
             Self::PrepareInFlightForgotten => "prepare-in-flight-forgotten",
             Self::TryConfirmedInRollback => "try-confirmed-in-rollback",
+            Self::DelegatedTimesOut => "delegated-times-out",
+            Self::VoteNotAwaited => "vote-not-awaited",
+            Self::CommittedWithoutFence => "committed-without-fence",
         }
     }
 }
@@ -147,7 +160,8 @@ pub fn plant(bug: Option<Bug>) {
 }
 
 /// Whether this bug is on.
-pub(crate) fn is(bug: Bug) -> bool {
+#[must_use]
+pub fn is(bug: Bug) -> bool {
     PLANTED.load(Relaxed) == bug as u8
 }
 

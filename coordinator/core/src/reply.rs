@@ -22,6 +22,9 @@ pub enum Reply {
         branch: BranchId,
         /// Milliseconds, counted from when the caller sent the request.
         give_up_ms: u32,
+        /// The local transaction shall be kept open until an order comes; no `BranchDone` is
+        /// awaited.
+        keep_open: bool,
     },
     /// To `CheckLocks`: no other transaction holds the rows.
     LocksFree,
@@ -88,6 +91,8 @@ pub enum RollBackReason {
     LocalCommitUnknown(BranchId, String),
     /// The step of a saga that is this branch could not be done.
     StepFailed(BranchId, String),
+    /// This branch was kept open, and could be neither prepared nor committed.
+    BranchFailed(BranchId, String),
 }
 
 /// Why a command was not carried out, in order of precedence: the first that applies is given.

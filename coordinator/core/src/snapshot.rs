@@ -156,7 +156,11 @@ impl State {
         if let Some(ended_at) = t.ended_at {
             self.ended.insert((ended_at, t.xid));
         }
-        if t.decision().is_none() {
+        let active = t.status == Status::Active;
+        #[cfg(feature = "planted-bugs")]
+        let active =
+            active || (planted::is(Bug::DelegatedTimesOut) && t.status == Status::Delegated);
+        if active {
             self.derive_from_undecided(t)?;
         }
         let pre_committed = t.status == Status::PreCommitted;

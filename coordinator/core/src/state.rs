@@ -49,7 +49,7 @@ pub struct State {
     pub(crate) payload_bytes: u64,
     pub(crate) locks: RowLocks,
     pub(crate) deadlines: Deadlines,
-    pub(crate) by_status: [u64; 7],
+    pub(crate) by_status: [u64; 8],
 }
 
 /// Requests of one transaction whose begin has not arrived, in the order in which they came.
@@ -64,6 +64,8 @@ pub(crate) struct Parked {
 pub struct Counts {
     /// Undecided transactions.
     pub active: u64,
+    /// Their only branches decide them.
+    pub delegated: u64,
     /// Decided to commit; branches of 3PC are hearing of it.
     pub pre_committed: u64,
     /// Decided to commit, not finished.
@@ -148,6 +150,7 @@ pub(crate) const fn status_slot(status: Status) -> usize {
         Status::RolledBack => 4,
         Status::Stuck(Decision::Commit | Decision::RollBack) => 5,
         Status::PreCommitted => 6,
+        Status::Delegated => 7,
     }
 }
 
@@ -268,6 +271,20 @@ impl State {
         self.locks.waiting() > 0 && !self.held_up_by(xid).is_empty()
     }
 
+    /// Whether a caller waits for this transaction's branches: it has asked to commit.
+    #[must_use]
+    pub fn is_awaited(&self, xid: Xid) -> bool {
+        self.transaction(xid).is_some_and(Transaction::commit_asked)
+    }
+
+    /// Whether this transaction is committed, its row locks are free, and all that is left to do
+    /// is to finish its branches.
+    #[must_use]
+    pub fn only_cleans_up(&self, xid: Xid) -> bool {
+        self.transaction(xid)
+            .is_some_and(|transaction| transaction.status() == Status::Committing)
+    }
+
     /// The waiting requests with local locks that wait for this transaction, or for one whose own
     /// code waits for it because it is nested there; each with the transaction in its way.
     pub(crate) fn held_up_by(&self, xid: Xid) -> BTreeMap<TicketId, Xid> {
@@ -349,9 +366,11 @@ impl State {
             rolled_back,
             stuck,
             pre_committed,
+            delegated,
         ] = self.by_status;
         Counts {
             active,
+            delegated,
             pre_committed,
             committing,
             committed,

@@ -20,6 +20,9 @@ pub enum Status {
     RolledBack,
     /// Decided this way, and at least one branch needs a person.
     Stuck(Decision),
+    /// Its commit was asked for, and its only branch decides: the database of that branch was told
+    /// to commit in one phase, and its answer is the decision. Nothing else decides meanwhile.
+    Delegated,
 }
 
 /// What can happen to a transaction.
@@ -28,6 +31,8 @@ pub(crate) enum Event {
     Decide(Decision),
     /// Decided commit, and branches of 3PC must hear of it first.
     DecidePreCommit,
+    /// Its only branch shall decide.
+    Delegate,
     /// Branches of 3PC have heard of the decision, or had the time.
     PreCommitIsOver,
     /// A branch needs a person.
@@ -45,6 +50,9 @@ impl Status {
             (Self::Active, Event::Decide(Decision::Commit)) => Some(Self::Committing),
             (Self::Active, Event::Decide(Decision::RollBack)) => Some(Self::RollingBack),
             (Self::Active, Event::DecidePreCommit) => Some(Self::PreCommitted),
+            (Self::Active, Event::Delegate) => Some(Self::Delegated),
+            (Self::Delegated, Event::Decide(Decision::Commit)) => Some(Self::Committing),
+            (Self::Delegated, Event::Decide(Decision::RollBack)) => Some(Self::RollingBack),
             (Self::PreCommitted, Event::PreCommitIsOver) => Some(Self::Committing),
             (Self::Committing, Event::GetStuck) => Some(Self::Stuck(Decision::Commit)),
             (Self::RollingBack, Event::GetStuck) => Some(Self::Stuck(Decision::RollBack)),
@@ -57,11 +65,22 @@ impl Status {
                 Self::Active,
                 Event::PreCommitIsOver | Event::GetStuck | Event::Repaired | Event::End,
             )
+            // What goes wrong is tried again: there is nothing that a person could decide.
+            | (
+                Self::Delegated,
+                Event::DecidePreCommit
+                | Event::Delegate
+                | Event::PreCommitIsOver
+                | Event::GetStuck
+                | Event::Repaired
+                | Event::End,
+            )
             // What gets stuck ends it first.
             | (
                 Self::PreCommitted,
                 Event::Decide(_)
                 | Event::DecidePreCommit
+                | Event::Delegate
                 | Event::GetStuck
                 | Event::Repaired
                 | Event::End,
@@ -70,6 +89,7 @@ impl Status {
                 Self::Committing | Self::RollingBack,
                 Event::Decide(_)
                 | Event::DecidePreCommit
+                | Event::Delegate
                 | Event::PreCommitIsOver
                 | Event::Repaired,
             )
@@ -77,6 +97,7 @@ impl Status {
                 Self::Stuck(_),
                 Event::Decide(_)
                 | Event::DecidePreCommit
+                | Event::Delegate
                 | Event::PreCommitIsOver
                 | Event::End,
             )
@@ -84,6 +105,7 @@ impl Status {
                 Self::Committed | Self::RolledBack,
                 Event::Decide(_)
                 | Event::DecidePreCommit
+                | Event::Delegate
                 | Event::PreCommitIsOver
                 | Event::GetStuck
                 | Event::Repaired
@@ -96,7 +118,7 @@ impl Status {
     #[must_use]
     pub const fn decision(self) -> Option<Decision> {
         match self {
-            Self::Active => None,
+            Self::Active | Self::Delegated => None,
             Self::PreCommitted | Self::Committing | Self::Committed => Some(Decision::Commit),
             Self::RollingBack | Self::RolledBack => Some(Decision::RollBack),
             Self::Stuck(decision) => Some(decision),
@@ -131,6 +153,9 @@ pub enum BranchStatus {
     Skipped,
     /// Of 3PC: it has heard that the commit is decided, and waits for its order.
     PreCommitted,
+    /// Of XA: its statements are done, and its local transaction is kept open until it is known
+    /// whether it must be prepared or can commit in one phase.
+    KeptOpen,
 }
 
 /// What can happen to a branch.
@@ -146,16 +171,19 @@ pub(crate) enum BranchEvent {
     Skip,
     /// It has heard of the commit.
     PreCommit,
+    /// Its local transaction stays open.
+    KeepOpen,
 }
 
 impl BranchStatus {
     /// The status after `event`; `None` if it cannot happen now.
     pub(crate) const fn next(self, event: BranchEvent) -> Option<Self> {
         match (self, event) {
-            (Self::Registered, BranchEvent::Done) => Some(Self::Done),
-            (Self::Registered, BranchEvent::Withdraw) => Some(Self::Withdrawn),
+            (Self::Registered | Self::KeptOpen, BranchEvent::Done) => Some(Self::Done),
+            (Self::Registered | Self::KeptOpen, BranchEvent::Withdraw) => Some(Self::Withdrawn),
+            (Self::Registered, BranchEvent::KeepOpen) => Some(Self::KeptOpen),
             (
-                Self::Registered | Self::Done | Self::Stuck | Self::PreCommitted,
+                Self::Registered | Self::KeptOpen | Self::Done | Self::Stuck | Self::PreCommitted,
                 BranchEvent::Order,
             ) => Some(Self::Finishing),
             (Self::Finishing, BranchEvent::PreCommit) => Some(Self::PreCommitted),
@@ -169,16 +197,18 @@ impl BranchStatus {
             (Self::Finishing, BranchEvent::Accept) => Some(Self::Accepted),
             (Self::Stuck, BranchEvent::Skip) => Some(Self::Skipped),
             (
-                Self::Registered,
+                Self::Registered | Self::KeptOpen,
                 BranchEvent::Finish
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
                 | BranchEvent::Skip
                 | BranchEvent::PreCommit,
             )
+            | (Self::KeptOpen, BranchEvent::KeepOpen)
             | (
                 Self::Done,
-                BranchEvent::Done
+                BranchEvent::KeepOpen
+                | BranchEvent::Done
                 | BranchEvent::Withdraw
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
@@ -187,11 +217,16 @@ impl BranchStatus {
             )
             | (
                 Self::Finishing,
-                BranchEvent::Done | BranchEvent::Withdraw | BranchEvent::Order | BranchEvent::Skip,
+                BranchEvent::KeepOpen
+                | BranchEvent::Done
+                | BranchEvent::Withdraw
+                | BranchEvent::Order
+                | BranchEvent::Skip,
             )
             | (
                 Self::Stuck,
-                BranchEvent::Done
+                BranchEvent::KeepOpen
+                | BranchEvent::Done
                 | BranchEvent::Withdraw
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
@@ -199,7 +234,8 @@ impl BranchStatus {
             )
             | (
                 Self::PreCommitted,
-                BranchEvent::Done
+                BranchEvent::KeepOpen
+                | BranchEvent::Done
                 | BranchEvent::Withdraw
                 | BranchEvent::GetStuck
                 | BranchEvent::Accept
@@ -208,7 +244,8 @@ impl BranchStatus {
             )
             | (
                 Self::Withdrawn | Self::Finished | Self::Accepted | Self::Skipped,
-                BranchEvent::Done
+                BranchEvent::KeepOpen
+                | BranchEvent::Done
                 | BranchEvent::Withdraw
                 | BranchEvent::Order
                 | BranchEvent::Finish
@@ -242,6 +279,7 @@ impl BranchStatus {
             Self::Accepted => "accepted",
             Self::Skipped => "skipped",
             Self::PreCommitted => "pre-committed",
+            Self::KeptOpen => "kept open",
         }
     }
 }

@@ -58,6 +58,7 @@ pub(crate) enum Answer {
         branch: BranchId,
         /// As it was when it was first given: an answer does not change.
         give_up_ms: u32,
+        keep_open: bool,
     },
     LocksFree,
     Refused(Rejection),
@@ -134,7 +135,7 @@ impl Transaction {
     /// A commit was asked for and waits for branches.
     #[must_use]
     pub fn commit_asked(&self) -> bool {
-        self.commit_until.is_some()
+        self.commit_until.is_some() || self.status == Status::Delegated
     }
     /// Its branches; branch n stands at n − 1.
     #[must_use]
@@ -183,6 +184,29 @@ impl Transaction {
             payload: branch.payload.clone(),
             step: self.saga().and_then(|saga| saga.order(branch.id)),
         }
+    }
+
+    /// A branch that joins now may keep its local transaction open: it has no other one, and none
+    /// is known to follow.
+    pub(crate) fn can_begin_open(&self) -> bool {
+        !self.commit_asked()
+            && self.saga.is_none()
+            && self.branches.iter().all(|b| b.status.is_over())
+    }
+
+    /// Its only live branch, if that one is kept open and was not told to prepare: it can commit in
+    /// one phase.
+    pub(crate) fn only_kept_open(&self) -> Option<BranchId> {
+        let mut live = self.branches.iter().filter(|b| !b.status.is_over());
+        match (live.next(), live.next()) {
+            (Some(branch), None) if branch.is_kept_open() => Some(branch.id),
+            _ => None,
+        }
+    }
+
+    /// A branch is preparing what it had kept open.
+    pub(crate) fn awaits_vote(&self) -> bool {
+        self.branches.iter().any(Branch::is_preparing)
     }
 
     pub(crate) fn branch(&self, id: BranchId) -> Option<&Branch> {
@@ -323,10 +347,28 @@ impl Branch {
         self.status = next;
     }
 
+    /// One more attempt in a row has failed, while the database was up. How many those are.
+    pub(crate) fn count_failure(&mut self) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        self.outages = 0;
+        self.failures
+    }
+
     /// An order is out, or owed to an agent that is not attached.
     pub(crate) fn is_ordered(&self) -> bool {
-        let owed = self.status == BranchStatus::Finishing || self.is_running();
+        let owed =
+            self.status == BranchStatus::Finishing || self.is_running() || self.is_preparing();
         owed && self.next_attempt_at.is_none()
+    }
+
+    /// Of XA: its local transaction waits for what comes next.
+    pub(crate) fn is_kept_open(&self) -> bool {
+        self.status == BranchStatus::KeptOpen && self.action != Action::Prepare
+    }
+
+    /// Of XA: it was kept open, and has been told to prepare.
+    pub(crate) fn is_preparing(&self) -> bool {
+        self.status == BranchStatus::KeptOpen && self.action == Action::Prepare
     }
 
     /// A step of a saga that is started and not done.

@@ -87,7 +87,9 @@ impl Archive {
             .name("accede-archive".to_owned())
             .spawn(move || {
                 writer.run(&queue);
-                // Nobody may wait for the end.
+                // Gives up the lock on the directory: who waits for the end may open it again.
+                drop(writer);
+                // Nobody may wait.
                 let _ = told.send(());
             })
             .map_err(failed)?;

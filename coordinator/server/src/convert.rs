@@ -185,6 +185,7 @@ pub(crate) fn register(
         payload: Payload::from(&wire.payload[..]),
         wait_limit_ms: wire.wait_limit_ms.min(core_limits::MAX_LOCK_WAIT_MS),
         holds_local_locks: wire.holds_local_locks,
+        can_keep_open: wire.can_keep_open,
     })
 }
 
@@ -269,6 +270,7 @@ pub(crate) fn finished(wire: v1::BranchFinished) -> Checked<(core::FinishBranch,
         Some(Wire::Unavailable(failure)) => (core::Outcome::Unavailable(problem(failure)), false),
         Some(Wire::Stuck(failure)) => (core::Outcome::Stuck(problem(failure)), false),
         Some(Wire::PreCommitted(_)) => (core::Outcome::PreCommitted, false),
+        Some(Wire::Prepared(_)) => (core::Outcome::Prepared, false),
         Some(Wire::Ran(ran)) => (saga::ran(&ran), false),
         Some(Wire::Refused(failure)) => (core::Outcome::Refused(problem(failure)), false),
         None => {
@@ -362,10 +364,11 @@ pub(crate) fn lease(lease: &core::Lease, cluster: &Bytes) -> v1::Lease {
     }
 }
 
-pub(crate) fn registered(branch: BranchId, give_up_ms: u32) -> v1::Registered {
+pub(crate) fn registered(branch: BranchId, give_up_ms: u32, keep_open: bool) -> v1::Registered {
     v1::Registered {
         branch: branch.0,
         give_up_ms,
+        keep_open,
     }
 }
 
@@ -380,6 +383,7 @@ pub(crate) fn status(status: core::Status) -> v1::Status {
     match status {
         core::Status::Active => v1::Status::Active,
         core::Status::PreCommitted => v1::Status::PreCommitted,
+        core::Status::Delegated => v1::Status::Delegated,
         core::Status::Committing => v1::Status::Committing,
         core::Status::Committed => v1::Status::Committed,
         core::Status::RollingBack => v1::Status::RollingBack,
@@ -402,6 +406,9 @@ pub(crate) fn reason(reason: &RollBackReason) -> v1::RollBackReason {
         ),
         RollBackReason::LeaseEnded => (Code::LeaseEnded, String::new()),
         RollBackReason::StepFailed(_, said) => (Code::StepFailed, said.clone()),
+        RollBackReason::BranchFailed(branch, said) => {
+            (Code::BranchFailed, format!("branch {}: {said}", branch.0))
+        }
         RollBackReason::LocalCommitUnknown(branch, said) => (
             Code::LocalCommitUnknown,
             format!("branch {}: {said}", branch.0),
@@ -493,6 +500,8 @@ pub(crate) fn order(order: &core::Order) -> v1::Order {
         core::Action::Accept => v1::Action::Accept,
         core::Action::PreCommit => v1::Action::PreCommit,
         core::Action::Run => v1::Action::Run,
+        core::Action::Prepare => v1::Action::Prepare,
+        core::Action::CommitOnePhase => v1::Action::CommitOnePhase,
     };
     v1::Order {
         xid: order.xid.get(),

@@ -132,6 +132,22 @@ impl Hub {
         self.state.read().holds_up(blocked.xid)
     }
 
+    /// A command of a session. Where nobody waits for what it changes it is announced only. This
+    /// state may lag behind by what is under way: who begins to wait after this look makes the
+    /// driver hurry.
+    pub(crate) fn job(&self, command: Command, to: ReplyTo) -> Job {
+        let announced = match &command {
+            Command::Begin(_) => true,
+            Command::BranchDone(done) => !self.state.read().is_awaited(done.xid),
+            Command::FinishBranch(finish) => self.state.read().only_cleans_up(finish.xid),
+            _ => false,
+        };
+        match announced {
+            true => Job::Announced(command, to),
+            false => Job::Command(command, to),
+        }
+    }
+
     /// Reads a plan, whose callbacks must be allowed.
     pub(crate) fn saga(&self, wire: StartSagaRequest) -> Checked<accede_core::StartSaga> {
         convert::saga::start(wire, |url| self.callbacks.check(url))

@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 
 use accede_core::{Command, LockMode, State};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    limits::{BATCH_BYTES, BATCH_COMMANDS, QUEUE_FOR_ALL, QUEUE_FOR_NEW_WORK},
+    clock,
+    limits::{ANNOUNCED_WAIT, BATCH_BYTES, BATCH_COMMANDS, QUEUE_FOR_ALL, QUEUE_FOR_NEW_WORK},
     reply_to::ReplyTo,
     trouble::Trouble,
 };
@@ -19,6 +23,9 @@ pub(crate) type Read = Box<dyn FnOnce(Result<&State, Trouble>) + Send>;
 pub(crate) enum Job {
     /// To be logged.
     Command(Command, ReplyTo),
+    /// The same, but nobody waits for it: it shares the entry, and the forced write, of the next
+    /// thing that somebody waits for, or goes after [`ANNOUNCED_WAIT`].
+    Announced(Command, ReplyTo),
     /// To be answered from the state.
     Read(Read),
 }
@@ -53,7 +60,18 @@ pub(crate) struct Intake {
 
 struct Queue {
     jobs: VecDeque<Job>,
+    /// When they are to be taken: at once if somebody waits for one of them.
+    due: Due,
     gate: Gate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// There is nothing.
+    Never,
+    /// All of it was announced.
+    At(Instant),
+    Now,
 }
 
 impl Intake {
@@ -61,6 +79,7 @@ impl Intake {
         Self {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
+                due: Due::Never,
                 gate: Gate::Open,
             }),
             filled: Notify::new(),
@@ -71,21 +90,32 @@ impl Intake {
     /// Queues jobs in order. Those that are shed are answered at once.
     pub(crate) fn submit(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut shed = Vec::new();
-        {
+        let sooner = {
             let mut queue = self.queue.lock();
+            let before = queue.due;
             for job in jobs {
                 match queue.refuses(&job) {
-                    None => queue.jobs.push_back(job),
+                    None => queue.push(job),
                     Some(trouble) => shed.push((job, trouble)),
                 }
             }
+            queue.due != before
+        };
+        if sooner {
+            self.filled.notify_one();
         }
-        self.filled.notify_one();
         for (job, trouble) in shed {
-            match job {
-                Job::Command(_, to) => to.answer(Err(trouble)),
-                Job::Read(read) => read(Err(trouble)),
-            }
+            job.refuse(trouble);
+        }
+    }
+
+    /// Somebody began to wait: what was announced may be what for.
+    pub(crate) fn hurry(&self) {
+        let mut queue = self.queue.lock();
+        if matches!(queue.due, Due::At(_)) {
+            queue.due = Due::Now;
+            drop(queue);
+            self.filled.notify_one();
         }
     }
 
@@ -100,10 +130,18 @@ impl Intake {
         }
     }
 
-    /// Waits until there may be something to take.
+    /// Waits until there is something to take and it is time to.
     pub(crate) async fn filled(&self) {
-        if self.len() == 0 {
-            self.filled.notified().await;
+        loop {
+            let told = self.filled.notified();
+            let due = self.queue.lock().due;
+            match due {
+                Due::Now => return,
+                Due::At(at) if at <= clock::now() => return,
+                // Told or not, the queue says what is next.
+                Due::At(at) => drop(timeout_at(at, told).await),
+                Due::Never => told.await,
+            }
         }
     }
 
@@ -114,7 +152,7 @@ impl Intake {
         let mut queue = self.queue.lock();
         while drained.commands.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
             match queue.jobs.pop_front() {
-                Some(Job::Command(command, to)) => {
+                Some(Job::Command(command, to) | Job::Announced(command, to)) => {
                     bytes += size(&command);
                     drained.commands.push(command);
                     drained.callers.push(to);
@@ -123,6 +161,10 @@ impl Intake {
                 None => break,
             }
         }
+        queue.due = match queue.jobs.is_empty() {
+            true => Due::Never,
+            false => Due::Now,
+        };
         let has_room = queue.jobs.len() < QUEUE_FOR_ALL;
         drop(queue);
         if has_room {
@@ -140,6 +182,7 @@ impl Intake {
         let mut queue = self.queue.lock();
         queue.gate = queue.gate.max(to);
         let left = if to == Gate::Shut {
+            queue.due = Due::Never;
             std::mem::take(&mut queue.jobs)
         } else {
             VecDeque::new()
@@ -147,10 +190,7 @@ impl Intake {
         drop(queue);
         self.room.notify_waiters();
         for job in left {
-            match job {
-                Job::Command(_, to) => to.answer(Err(Trouble::ShuttingDown)),
-                Job::Read(read) => read(Err(Trouble::ShuttingDown)),
-            }
+            job.refuse(Trouble::ShuttingDown);
         }
     }
 
@@ -159,9 +199,31 @@ impl Intake {
     }
 }
 
+impl Job {
+    fn refuse(self, trouble: Trouble) {
+        match self {
+            Self::Command(_, to) | Self::Announced(_, to) => to.answer(Err(trouble)),
+            Self::Read(read) => read(Err(trouble)),
+        }
+    }
+}
+
 impl Queue {
+    fn push(&mut self, job: Job) {
+        let alone = matches!(job, Job::Announced(..)) && self.jobs.len() + 1 < BATCH_COMMANDS;
+        self.jobs.push_back(job);
+        self.due = match self.due {
+            Due::Never if alone => Due::At(clock::now() + ANNOUNCED_WAIT),
+            Due::At(at) if alone => Due::At(at),
+            _ => Due::Now,
+        };
+    }
+
     fn refuses(&self, job: &Job) -> Option<Trouble> {
-        let new = matches!(job, Job::Command(command, _) if is_new_work(command));
+        let new = match job {
+            Job::Command(command, _) | Job::Announced(command, _) => is_new_work(command),
+            Job::Read(_) => false,
+        };
         if self.gate == Gate::Shut || (new && self.gate == Gate::Finishing) {
             return Some(Trouble::ShuttingDown);
         }
@@ -208,7 +270,9 @@ fn size(command: &Command) -> usize {
             check.locks.iter().map(|key| key.len() + 4).sum::<usize>() + check.resource.len()
         }
         Command::FinishBranch(finish) => match &finish.outcome {
-            accede_core::Outcome::Finished | accede_core::Outcome::PreCommitted => 0,
+            accede_core::Outcome::Finished
+            | accede_core::Outcome::PreCommitted
+            | accede_core::Outcome::Prepared => 0,
             accede_core::Outcome::Ran(result) => result.len(),
             accede_core::Outcome::Failed(problem)
             | accede_core::Outcome::Unavailable(problem)
@@ -300,6 +364,59 @@ mod tests {
         }
         assert_eq!(intake.take().commands.len(), BATCH_COMMANDS);
         room.await;
+    }
+
+    fn announce(intake: &Intake) {
+        intake.submit([Job::Announced(begin(), ReplyTo::Nobody)]);
+    }
+
+    async fn waited(intake: &Intake) -> std::time::Duration {
+        let start = clock::now();
+        intake.filled().await;
+        clock::now() - start
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_announced_goes_with_what_is_waited_for() {
+        let intake = Intake::new();
+        announce(&intake);
+        let (once, _answer) = oneshot::channel();
+        intake.submit([Job::Command(commit(), ReplyTo::Once(once))]);
+        assert!(waited(&intake).await.is_zero());
+        let commands = intake.take().commands;
+        assert_eq!(commands, [begin(), commit()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_announced_goes_alone_after_a_while() {
+        let intake = Intake::new();
+        announce(&intake);
+        let start = clock::now();
+        tokio::time::advance(ANNOUNCED_WAIT / 2).await;
+        announce(&intake);
+        intake.filled().await;
+        assert!(clock::now() - start >= ANNOUNCED_WAIT);
+        assert!(clock::now() - start < ANNOUNCED_WAIT * 2);
+        assert_eq!(intake.take().commands.len(), 2);
+        announce(&intake);
+        assert!(!waited(&intake).await.is_zero(), "it is a new one's turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_announced_goes_at_once_when_somebody_waits_for_it() {
+        let intake = Intake::new();
+        intake.hurry();
+        announce(&intake);
+        intake.hurry();
+        assert!(waited(&intake).await.is_zero());
+        intake.take();
+        for _ in 0..BATCH_COMMANDS {
+            announce(&intake);
+        }
+        assert!(waited(&intake).await.is_zero(), "an entry's worth");
+        announce(&intake);
+        intake.take();
+        assert!(waited(&intake).await.is_zero(), "left by a full entry");
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 /// Entries that are proposed and not applied. One is being written while the next one is queued
 /// behind it; everything else waits, so that it shares an entry.
 pub const ENTRIES_IN_FLIGHT: usize = 2;
+/// How long a command that nobody waits for stays in the queue at most, for the company of one that
+/// somebody waits for. As long as few forced writes take: that many fewer are made for it alone.
+pub const ANNOUNCED_WAIT: Duration = Duration::from_millis(2);
 /// Queued commands from which begins and registrations are refused. The rest of the queue is
 /// reserved for what finishes transactions.
 pub const QUEUE_FOR_NEW_WORK: usize = 16_384;
@@ -51,6 +54,9 @@ pub const SCAN_CHUNK: usize = 4096;
 /// An attached agent that says nothing about an order for this long gets it again. Longer than
 /// the agent gives one step of phase two.
 pub const ORDER_SILENCE: Duration = Duration::from_secs(60);
+/// How long an order about what an agent keeps open waits for that agent to come back, before it
+/// goes to another one, which rolls it back: longer than a connection is away after a restart.
+pub const OWN_AGENT_WAIT: Duration = Duration::from_secs(2);
 /// How often orders that could not be sent are looked at again.
 pub const ORDER_TICK: Duration = Duration::from_millis(500);
 /// Ticks between two looks for silent agents and for waiters that went away.

@@ -14,8 +14,9 @@ mod table;
 use table::{
     AGENTS, ARCHIVE_DROPPED, ARCHIVE_REMOVED, ARCHIVED, BEGUN, COMMANDS, DECIDED, ENTRIES, FLUSH,
     FLUSH_MAX, FORCED, LEADER, LOG_BYTES, LOG_INDEX, OPEN_ORDERS, PAYLOAD_BYTES, PREPARE_FAILURES,
-    QUEUE, REFUSALS, ROLLED_BACK, ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STEPS_OVER, STUCK,
-    TRANSACTIONS, UNATTACHED, UPTIME, WAITING, WORKERS,
+    PROMISES, PROMISES_ALONE, PROMISES_IMPOSSIBLE, PROMISES_OLDEST, QUEUE, REFUSALS, ROLLED_BACK,
+    ROW_LOCKS, SEGMENTS, SESSIONS, SNAPSHOT_INDEX, STEPS_OVER, STUCK, TRANSACTIONS, UNATTACHED,
+    UPTIME, WAITING, WORKERS,
 };
 pub use table::{Kind, Metric, TABLE};
 
@@ -65,13 +66,14 @@ fn verb(command: &Command) -> usize {
 }
 
 /// The reasons of rollbacks, in the order of [`reason`].
-const REASONS: [&str; 6] = [
+const REASONS: [&str; 7] = [
     "requested",
     "timed_out",
     "branch_unfinished",
     "lease_ended",
     "local_commit_unknown",
     "step_failed",
+    "branch_failed",
 ];
 
 fn reason(reason: &RollBackReason) -> usize {
@@ -82,6 +84,7 @@ fn reason(reason: &RollBackReason) -> usize {
         RollBackReason::LeaseEnded => 3,
         RollBackReason::LocalCommitUnknown(..) => 4,
         RollBackReason::StepFailed(..) => 5,
+        RollBackReason::BranchFailed(..) => 6,
     }
 }
 
@@ -96,8 +99,9 @@ const LEFT_OUT: [&str; 3] = ["behind", "forgotten", "failed"];
 const LAST_CODE: Code = Code::HolderBlocked;
 
 /// Statuses, in the order in which [`Reading`] fills them.
-pub(crate) const STATUSES: [&str; 7] = [
+pub(crate) const STATUSES: [&str; 8] = [
     "active",
+    "delegated",
     "pre_committed",
     "committing",
     "committed",
@@ -107,9 +111,10 @@ pub(crate) const STATUSES: [&str; 7] = [
 ];
 
 /// Counts by status, in the order of [`STATUSES`].
-pub(crate) fn by_status(counts: &Counts) -> [u64; 7] {
+pub(crate) fn by_status(counts: &Counts) -> [u64; 8] {
     [
         counts.active,
+        counts.delegated,
         counts.pre_committed,
         counts.committing,
         counts.committed,
@@ -133,6 +138,7 @@ pub(crate) struct Metrics {
     pub(crate) archived: Counter,
     pub(crate) archive_removed: Counter,
     archive_dropped: Vec<Counter>,
+    alone: Counter,
     steps: Vec<Counter>,
     pub(crate) transaction_sessions: Gauge,
     pub(crate) branch_sessions: Gauge,
@@ -181,6 +187,7 @@ impl Metrics {
             stuck: one(&STUCK),
             archived: one(&ARCHIVED),
             archive_removed: one(&ARCHIVE_REMOVED),
+            alone: one(&PROMISES_ALONE),
             steps: series(&STEPS_OVER, &STEPS),
             archive_dropped: series(&ARCHIVE_DROPPED, &LEFT_OUT),
             transaction_sessions: recorder
@@ -208,6 +215,11 @@ impl Metrics {
         if let Some(counter) = self.refusals.get(code as usize) {
             counter.increment(1);
         }
+    }
+
+    /// Steps that participants of 3PC did by themselves.
+    pub(crate) fn went_alone(&self, steps: u64) {
+        self.alone.increment(steps);
     }
 
     /// An attempt to do a step of a saga is over.
@@ -266,6 +278,15 @@ impl Metrics {
             (&AGENTS, reading.orders.agents as f64),
             (&OPEN_ORDERS, reading.orders.open as f64),
             (&UNATTACHED, reading.orders.unattached as f64),
+            (&PROMISES, reading.orders.promises.waiting as f64),
+            (
+                &PROMISES_OLDEST,
+                reading.orders.promises.oldest_ms as f64 / 1_000.0,
+            ),
+            (
+                &PROMISES_IMPOSSIBLE,
+                reading.orders.promises.impossible as f64,
+            ),
             (&QUEUE, reading.queued as f64),
             (&LEADER, f64::from(u8::from(reading.leader))),
             (&UPTIME, reading.uptime_seconds),

@@ -10,13 +10,17 @@ use std::{
     time::Duration,
 };
 
-use accede_core::{Attempt, BranchId, Epoch, Order, ProcessId, Resource, Xid};
+use accede_core::{Action, Attempt, BranchId, Epoch, Order, ProcessId, Resource, Xid};
 use accede_proto::v1::{BranchEvent, branch_event};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::{clock, convert, limits::ORDER_SILENCE, sessions::BranchSession};
+use crate::{
+    clock, convert,
+    limits::{ORDER_SILENCE, OWN_AGENT_WAIT},
+    sessions::BranchSession,
+};
 
 type Key = (Xid, BranchId);
 
@@ -43,11 +47,52 @@ struct Agent {
     resources: Vec<Resource>,
     since: Instant,
     open: u32,
+    /// What it last saw, by its resources.
+    promises: HashMap<Resource, Promises>,
+}
+
+/// Promises of 3PC without news for longer than their time-out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Promises {
+    pub(crate) waiting: u64,
+    pub(crate) oldest_ms: u64,
+    pub(crate) impossible: u64,
+}
+
+impl Promises {
+    /// Agents of one resource look at the same.
+    fn seen_by_both(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting.max(other.waiting),
+            oldest_ms: self.oldest_ms.max(other.oldest_ms),
+            impossible: self.impossible.max(other.impossible),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            oldest_ms: self.oldest_ms.max(other.oldest_ms),
+            impossible: self.impossible + other.impossible,
+        }
+    }
 }
 
 struct Open {
     order: Order,
     sent: Option<Sent>,
+    /// Since when it is open, or its agent away.
+    since: Instant,
+}
+
+/// What came of an attempt to send an order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Sent,
+    /// For the one agent that it should go to.
+    Waits,
+    /// No agent has room.
+    NoRoom,
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +128,7 @@ pub(crate) struct OrderCounts {
     pub(crate) agents: usize,
     pub(crate) open: usize,
     pub(crate) unattached: usize,
+    pub(crate) promises: Promises,
 }
 
 impl Orders {
@@ -112,6 +158,7 @@ impl Orders {
             resources: resources.to_vec(),
             since: clock::now(),
             open: 0,
+            promises: HashMap::new(),
         };
         table.agents.insert(session.agent, agent);
         if let Some(former) = &former {
@@ -152,7 +199,9 @@ impl Orders {
         let mut table = self.table.lock();
         let key = (order.xid, order.branch);
         table.close(key);
-        table.open.insert(key, Open { order, sent: None });
+        let since = clock::now();
+        let sent = None;
+        table.open.insert(key, Open { order, sent, since });
         table.send(key);
     }
 
@@ -285,11 +334,33 @@ impl Orders {
             agents: table.agents.len(),
             open: table.open.len(),
             unattached: table.unsent.values().map(BTreeSet::len).sum(),
+            promises: table.promises(),
+        }
+    }
+
+    /// What an agent saw of the promises of one of its resources.
+    pub(crate) fn promises_seen(&self, agent: ProcessId, resource: &Resource, seen: Promises) {
+        let mut table = self.table.lock();
+        if let Some(agent) = table.agents.get_mut(&agent)
+            && agent.resources.contains(resource)
+        {
+            agent.promises.insert(Arc::clone(resource), seen);
         }
     }
 }
 
 impl Table {
+    fn promises(&self) -> Promises {
+        let mut of_resources: HashMap<&Resource, Promises> = HashMap::new();
+        for (resource, seen) in self.agents.values().flat_map(|agent| &agent.promises) {
+            let of_resource = of_resources.entry(resource).or_default();
+            *of_resource = of_resource.seen_by_both(*seen);
+        }
+        of_resources
+            .into_values()
+            .fold(Promises::default(), Promises::and)
+    }
+
     fn remove_agent(&mut self, process: ProcessId) -> Option<Agent> {
         let agent = self.agents.remove(&process)?;
         for resource in &agent.resources {
@@ -314,6 +385,7 @@ impl Table {
         for key in lost {
             if let Some(open) = self.open.get_mut(&key) {
                 open.sent = None;
+                open.since = clock::now();
                 let unsent = self.unsent.entry(Arc::clone(&open.order.resource));
                 unsent.or_default().insert(key);
             }
@@ -355,7 +427,7 @@ impl Table {
         };
         let mut left = waiting.into_iter();
         for key in left.by_ref() {
-            if !self.send(key) {
+            if self.send(key) == Sending::NoRoom {
                 break;
             }
         }
@@ -369,11 +441,14 @@ impl Table {
     }
 
     /// Sends an order to the best agent that has room, else it waits.
-    fn send(&mut self, key: Key) -> bool {
+    fn send(&mut self, key: Key) -> Sending {
         let Some(open) = self.open.get_mut(&key) else {
-            return true;
+            return Sending::Sent;
         };
         let order = &open.order;
+        // Any other agent can only roll back what its own one keeps open.
+        let of_open = matches!(order.action, Action::Prepare | Action::CommitOnePhase);
+        let young = clock::now().duration_since(open.since) < OWN_AGENT_WAIT;
         let mut try_agent = |agents: &mut HashMap<ProcessId, Agent>, process: ProcessId| {
             let Some(agent) = agents.get_mut(&process) else {
                 return false;
@@ -396,20 +471,26 @@ impl Table {
             let agent = agents.get(&order.agent);
             agent.is_some_and(|agent| agent.resources.contains(&order.resource))
         };
-        if serves(&self.agents) && try_agent(&mut self.agents, order.agent) {
-            return true;
+        let own = serves(&self.agents);
+        if own && try_agent(&mut self.agents, order.agent) {
+            return Sending::Sent;
+        }
+        if of_open && (own || young) {
+            let unsent = self.unsent.entry(Arc::clone(&order.resource));
+            unsent.or_default().insert(key);
+            return Sending::Waits;
         }
         if let Some(agents) = self.by_resource.get(&order.resource) {
             for offset in 0..agents.len() {
                 let process = agents[(self.turn + offset) % agents.len()];
                 if try_agent(&mut self.agents, process) {
                     self.turn = self.turn.wrapping_add(1);
-                    return true;
+                    return Sending::Sent;
                 }
             }
         }
         let unsent = self.unsent.entry(Arc::clone(&order.resource));
         unsent.or_default().insert(key);
-        false
+        Sending::NoRoom
     }
 }

@@ -55,7 +55,7 @@ pub struct Left {
 impl Left {
     fn of(counts: &Counts) -> Self {
         Self {
-            undecided: counts.active,
+            undecided: counts.active + counts.delegated,
             unfinished: counts.pre_committed + counts.committing + counts.rolling_back,
             stuck: counts.stuck,
         }

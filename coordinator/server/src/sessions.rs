@@ -199,11 +199,16 @@ impl BranchCall {
             return;
         }
         match (ask, answer) {
-            (BranchAsk::Join(..), Ok(Reply::Registered { branch, give_up_ms })) => {
-                session.push(
-                    tag,
-                    branch_event::Body::Registered(convert::registered(branch, give_up_ms)),
-                );
+            (
+                BranchAsk::Join(..),
+                Ok(Reply::Registered {
+                    branch,
+                    give_up_ms,
+                    keep_open,
+                }),
+            ) => {
+                let registered = convert::registered(branch, give_up_ms, keep_open);
+                session.push(tag, branch_event::Body::Registered(registered));
             }
             (BranchAsk::Join(..), Ok(Reply::LocksFree)) => {
                 session.push(

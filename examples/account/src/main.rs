@@ -16,7 +16,7 @@ use shop_api::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-use store::{Outcome, Store};
+use store::Store;
 
 /// The shop's account service.
 #[derive(Parser)]
@@ -35,7 +35,7 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
-    /// How it takes part in transactions: at, xa, tcc or 3pc.
+    /// How it takes part in transactions: at, xa, tcc, saga, 3pc or mixed.
     #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
     mode: ShopMode,
 }
@@ -66,15 +66,7 @@ struct AccountService {
 
 impl AccountService {
     async fn take(&self, user: i64, cents: i64) -> Result<i64, AccountError> {
-        match self.store.take(user, cents).await? {
-            Outcome::Taken { left } => Ok(left),
-            Outcome::NotEnough { balance } => Err(AccountError::NotEnoughMoney {
-                user,
-                balance,
-                cents,
-            }),
-            Outcome::UnknownUser => Err(AccountError::UnknownUser(user)),
-        }
+        self.store.take(user, cents).await?.taken(user, cents)
     }
 }
 

@@ -223,8 +223,8 @@ mod tests {
         };
         let three = own("postgres://h/a", "postgres://h/b", "postgres://h/c");
         let mismatch = [&["--database", "mariadb"][..], &three].concat();
-        let cases: [(&[&str], &str); 14] = [
-            (&["--mode", "nonsense"], "at, xa, tcc, 3pc"),
+        let cases: [(&[&str], &str); 15] = [
+            (&["--mode", "nonsense"], "at, xa, tcc, saga, 3pc, mixed"),
             (
                 &["--mode", "xa", "--database", "sqlite"],
                 "SQLite cannot prepare a transaction",
@@ -232,6 +232,10 @@ mod tests {
             (
                 &["--mode", "3pc", "--database", "sqlite"],
                 "its file belongs to one process",
+            ),
+            (
+                &["--mode", "mixed", "--database", "sqlite"],
+                "the mode mixed cannot be run on sqlite: orders are written down in XA",
             ),
             (&["--scenario", "nonsense"], "crossing-orders"),
             (&["--database", "oracle"], "postgres, mariadb, sqlite"),
@@ -267,8 +271,13 @@ mod tests {
         for (args, kind, has_own) in [
             (&["--keep", "--json"][..], DatabaseKind::Postgres, false),
             (
-                &["--database", "mariadb", "--mode", "tcc"],
+                &["--database", "mariadb", "--mode", "mixed"],
                 DatabaseKind::MariaDb,
+                false,
+            ),
+            (
+                &["--database", "sqlite", "--mode", "saga"],
+                DatabaseKind::Sqlite,
                 false,
             ),
             (&three, DatabaseKind::Postgres, true),

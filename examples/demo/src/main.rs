@@ -3,6 +3,7 @@
 mod args;
 mod books;
 mod clock;
+mod databases;
 mod keep;
 mod observer;
 mod operator;

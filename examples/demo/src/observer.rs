@@ -1,5 +1,6 @@
 //! Stops orders between two steps: the front tells this server about each step
-//! and goes on when it is told to.
+//! and goes on when it is told to. In a saga the steps are not the front's: there
+//! the coordinator tells, by a step of its own behind each.
 
 use std::{
     collections::HashMap,
@@ -8,10 +9,18 @@ use std::{
     time::Duration,
 };
 
+use accede_proto::v1::{
+    StepCall, StepResult,
+    saga_step_server::{SagaStep, SagaStepServer},
+    step_call::Direction,
+};
 use anyhow::{Context as _, Result, bail};
-use shop_api::v1::{
-    GoOn, Step,
-    observer_server::{Observer, ObserverServer},
+use shop_api::{
+    steps::Seen,
+    v1::{
+        GoOn, Step,
+        observer_server::{Observer, ObserverServer},
+    },
 };
 use tokio::{
     net::TcpListener,
@@ -44,6 +53,7 @@ pub(crate) struct Watch {
     steps: mpsc::Receiver<Held>,
 }
 
+#[derive(Clone)]
 struct Service {
     watched: Watched,
 }
@@ -60,7 +70,8 @@ impl Observers {
             let incoming = TcpListenerStream::new(listener);
             // It ends with the demo; the steps that then fail say so.
             let _ = Server::builder()
-                .add_service(ObserverServer::new(service))
+                .add_service(ObserverServer::new(service.clone()))
+                .add_service(SagaStepServer::new(service))
                 .serve_with_incoming(incoming)
                 .await;
         });
@@ -74,6 +85,11 @@ impl Observers {
     /// What an order names as its observer.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// What the coordinator must be allowed to call.
+    pub(crate) fn callback(&self) -> String {
+        format!("grpc://{}", self.address)
     }
 
     pub(crate) fn watch(&self, reference: &str) -> Watch {
@@ -93,6 +109,12 @@ impl Drop for Observers {
 }
 
 impl Watch {
+    /// Lets the order go on by itself from now on.
+    pub(crate) fn leave(&mut self) {
+        self.steps.close();
+        while self.steps.try_recv().is_ok() {}
+    }
+
     /// Lets the order go on until it has done its step `number`.
     pub(crate) async fn reach(&mut self, number: u32) -> Result<Held> {
         let mut reached = 0;
@@ -117,10 +139,9 @@ impl Watch {
     }
 }
 
-#[tonic::async_trait]
-impl Observer for Service {
-    async fn reached(&self, request: Request<Step>) -> Result<Response<GoOn>, Status> {
-        let step = request.into_inner();
+impl Service {
+    /// Returns when the order shall go on.
+    async fn hold(&self, step: Step) {
         let (go_on, told) = oneshot::channel::<()>();
         let watching = self
             .watched
@@ -138,6 +159,33 @@ impl Observer for Service {
             // Ends when the other side is dropped.
             let _ = told.await;
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Observer for Service {
+    async fn reached(&self, request: Request<Step>) -> Result<Response<GoOn>, Status> {
+        self.hold(request.into_inner()).await;
         Ok(Response::new(GoOn {}))
+    }
+}
+
+#[tonic::async_trait]
+impl SagaStep for Service {
+    async fn run(&self, request: Request<StepCall>) -> Result<Response<StepResult>, Status> {
+        let call = request.into_inner();
+        // There is nothing to take back.
+        if call.direction() == Direction::Run {
+            let seen: Seen = serde_json::from_slice(&call.input)
+                .map_err(|error| Status::failed_precondition(error.to_string()))?;
+            let step = Step {
+                reference: seen.reference,
+                xid: format!("{:016x}", call.xid),
+                name: seen.name,
+                number: seen.number,
+            };
+            self.hold(step).await;
+        }
+        Ok(Response::new(StepResult::default()))
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use accede_proto::v1::{
-    CoordinatorStatus, Decision, GetStatusRequest, GetTransactionRequest, ListTransactionsRequest,
-    Status as Stand, TransactionDetail, operator_client::OperatorClient,
+    BranchDetail, CoordinatorStatus, Decision, GetStatusRequest, GetTransactionRequest,
+    ListTransactionsRequest, Status as Stand, TransactionDetail, operator_client::OperatorClient,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use tonic::transport::{Channel, Endpoint};
@@ -15,6 +15,11 @@ use crate::wait::{InVain, until};
 /// time-out and the coordinator's grace period after a restart.
 const STAND_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether it is a step of a service that the coordinator calls by its URL.
+fn is_callback(branch: &BranchDetail) -> bool {
+    branch.resource.contains("://")
+}
 
 /// The coordinator's operator interface.
 #[derive(Clone)]
@@ -51,6 +56,7 @@ impl Operator {
     pub(crate) async fn nothing_open(&self) -> Result<()> {
         let statuses = [
             Stand::Active,
+            Stand::PreCommitted,
             Stand::Committing,
             Stand::RollingBack,
             Stand::Stuck,
@@ -81,9 +87,9 @@ impl Operator {
         Ok(())
     }
 
-    /// Waits until every branch that the transaction has now is known to be
-    /// locally committed.
-    pub(crate) async fn until_done(&self, xid: &str, branches: usize) -> Result<()> {
+    /// Waits until so many branches of the transaction are known to be done, no matter which steps
+    /// of a saga only tell an observer.
+    pub(crate) async fn until_done(&self, xid: &str, branches: u32) -> Result<()> {
         until(
             format_args!("{branches} branches of {xid} are done"),
             STAND_LIMIT,
@@ -92,9 +98,25 @@ impl Operator {
                 let done = detail
                     .branches
                     .iter()
-                    .filter(|branch| branch.status == "done");
+                    .filter(|branch| branch.status == "done" && !is_callback(branch));
                 let done = done.count();
-                ensure!(done == branches, "{done} are");
+                ensure!(done == branches as usize, "{done} are");
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Waits until the coordinator has ordered this step of a saga from a service.
+    pub(crate) async fn until_runs(&self, xid: &str, step: &str) -> Result<()> {
+        until(
+            format_args!("step {step} of {xid} is under way"),
+            STAND_LIMIT,
+            async || {
+                let detail = self.transaction(xid).await?;
+                let branch = detail.branches.iter().find(|branch| branch.step == step);
+                let is_ordered = branch.is_some_and(|branch| branch.attempt > 0);
+                ensure!(is_ordered, "it is not");
                 Ok(())
             },
         )

@@ -20,7 +20,7 @@ use tonic_health::pb::{
 
 use crate::{
     args::{Chosen, DatabaseUrls},
-    books::Databases,
+    databases::Databases,
     observer::Observers,
     operator::Operator,
     process::{Process, Start},
@@ -76,6 +76,8 @@ struct Plan {
     databases: DatabaseUrls,
     mode: ShopMode,
     ports: [u16; 5],
+    /// Where steps of orders are told, see [`Observers`].
+    observers: String,
     keep: bool,
 }
 
@@ -124,6 +126,7 @@ impl Shop {
                 (urls, server)
             }
         };
+        let observers = Observers::start().await?;
         let plan = Plan {
             home: home.path().to_owned(),
             programs,
@@ -136,9 +139,10 @@ impl Shop {
                 free_port()?,
                 free_port()?,
             ],
+            observers: observers.callback(),
             keep: choices.keep,
         };
-        let databases = Databases::connect(&plan.databases).await?;
+        let databases = Databases::connect(&plan.databases, plan.mode).await?;
         if choices.reset {
             databases.drop_tables().await?;
         } else {
@@ -148,7 +152,7 @@ impl Shop {
         let mut shop = Self {
             operator: Operator::new(plan.url(Part::Coordinator))?,
             front: FrontClient::new(endpoint.connect_lazy()),
-            observers: Observers::start().await?,
+            observers,
             processes: Part::ALL.iter().map(|_| None).collect(),
             kind: chosen.kind,
             mode: chosen.mode,
@@ -369,27 +373,32 @@ impl Plan {
         };
         let mut command = Command::new(self.programs.join(program));
         command.current_dir(&self.home);
+        // The shop's daemon has its defaults, whatever is set for one of the user's own.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"ACCEDE_") {
+                command.env_remove(name);
+            }
+        }
         if part == Part::Coordinator {
             command
-                .args(["serve", "--listen", &self.listen(part), "--data-dir"])
+                .args(["serve", "--listen", &self.listen(part)])
+                // Orders in the mode saga have steps that tell how far they are.
+                .args(["--saga-callbacks", &self.observers, "--data-dir"])
                 .arg(self.home.join("coordinator"));
         } else {
             command
                 .args(["--listen", &self.listen(part)])
-                .args(["--coordinator", &self.url(Part::Coordinator)]);
+                .args(["--coordinator", &self.url(Part::Coordinator)])
+                .env("SHOP_MODE", self.mode.name());
         }
         match part {
             Part::Coordinator => {}
             // A URL may hold a password: not where others can list it.
             Part::Stock => {
-                command
-                    .env("STOCK_DATABASE_URL", &self.databases.stock)
-                    .env("SHOP_MODE", self.mode.name());
+                command.env("STOCK_DATABASE_URL", &self.databases.stock);
             }
             Part::Account => {
-                command
-                    .env("ACCOUNT_DATABASE_URL", &self.databases.account)
-                    .env("SHOP_MODE", self.mode.name());
+                command.env("ACCOUNT_DATABASE_URL", &self.databases.account);
             }
             Part::Order => {
                 command.env("ORDER_DATABASE_URL", &self.databases.order);

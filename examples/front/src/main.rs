@@ -1,17 +1,22 @@
 //! The front of the shop: where customers order.
 //!
 //! It has no database. One attribute on `place_order` makes what the three
-//! services do for one order all or nothing.
+//! services do for one order all or nothing. What it does instead in a saga, and
+//! beside it in mixed modes, is in files of their own.
 
+mod mixed;
 mod observer;
+mod saga;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use accede_tm_client::{
-    SessionStatus, TransactionClient, current_xid, global_transaction, propagate::OutgoingXid,
+    SagaError, SessionStatus, TransactionClient, current_xid, global_transaction,
+    propagate::OutgoingXid,
 };
 use clap::Parser;
 use shop_api::{
+    mode::{self, ShopMode},
     service::{asked_to_stop, start_logging},
     v1::{
         CreateOrderRequest, DebitRequest, DeductRequest, PlaceOrderRequest, PlaceOrderResponse,
@@ -51,6 +56,9 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
+    /// How orders are made all or nothing: at, xa, tcc, saga, 3pc or mixed, as the services do.
+    #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
+    mode: ShopMode,
     /// Lets an order name an observer that is told about each step and may hold
     /// it up. For demonstrations.
     #[arg(long)]
@@ -63,6 +71,8 @@ enum ShopError {
     Service(#[from] Status),
     #[error(transparent)]
     Transaction(#[from] accede_tm_client::Error),
+    #[error(transparent)]
+    Saga(#[from] SagaError),
 }
 
 impl From<ShopError> for Status {
@@ -70,6 +80,7 @@ impl From<ShopError> for Status {
         match error {
             ShopError::Service(status) => Self::new(status.code(), status.message()),
             ShopError::Transaction(error) => error.into(),
+            ShopError::Saga(error) => saga::status(error),
         }
     }
 }
@@ -80,6 +91,7 @@ struct Shop {
     stock: StockClient<OutgoingXid<Channel>>,
     account: AccountClient<OutgoingXid<Channel>>,
     orders: OrdersClient<OutgoingXid<Channel>>,
+    mode: ShopMode,
     allow_observers: bool,
 }
 
@@ -93,6 +105,7 @@ impl Shop {
             stock: StockClient::new(channel(options.stock)),
             account: AccountClient::new(channel(options.account)),
             orders: OrdersClient::new(channel(options.orders)),
+            mode: options.mode,
             allow_observers: options.allow_observers,
         })
     }
@@ -103,7 +116,7 @@ impl Shop {
 async fn place_order(
     shop: &Shop,
     order: PlaceOrderRequest,
-    mut observer: Observer,
+    observer: &mut Observer,
 ) -> Result<PlaceOrderResponse, ShopError> {
     let mut price = 0_i64;
     for item in &order.items {
@@ -140,6 +153,27 @@ async fn place_order(
     })
 }
 
+/// How long an order may stay undecided, if it says nothing else.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Shop {
+    async fn place(&self, order: PlaceOrderRequest) -> Result<PlaceOrderResponse, ShopError> {
+        let patience = match order.patience_ms {
+            0 => PATIENCE,
+            millis => Duration::from_millis(millis.into()),
+        };
+        let mut observer = Observer::new(&order)?;
+        match self.mode {
+            ShopMode::Saga => saga::place(self, order, patience).await,
+            ShopMode::Mixed => mixed::place(self, order, patience, true, &mut observer).await,
+            _ if patience != PATIENCE => {
+                mixed::place(self, order, patience, false, &mut observer).await
+            }
+            _ => place_order(self, order, &mut observer).await,
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Front for Shop {
     async fn place_order(
@@ -152,9 +186,8 @@ impl Front for Shop {
                 "this front does not take observers; start it with --allow-observers",
             ));
         }
-        let observer = Observer::new(&order)?;
         let reference = order.reference.clone();
-        match place_order(self, order, observer).await {
+        match self.place(order).await {
             Ok(placed) => {
                 tracing::info!(xid = placed.xid, reference, "ordered");
                 Ok(Response::new(placed))

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 use accede_rm_agent::{RmAgent, propagate::IncomingXidLayer};
 use clap::Parser;
 use shop_api::{
+    mode::{self, ShopMode},
     service::{asked_to_stop, database_status, report_health, start_logging},
     v1::{
         CreateOrderRequest, CreateOrderResponse,
@@ -38,6 +39,9 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
+    /// How it takes part in transactions: at, xa, tcc, saga, 3pc or mixed.
+    #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
+    mode: ShopMode,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +119,7 @@ async fn main() -> anyhow::Result<()> {
     start_logging();
     let options = Options::parse();
     let agent = RmAgent::builder("order").coordinator(options.coordinator);
-    let (agent, store) = store::open(agent, &options.database_url).await?;
+    let (agent, store) = store::open(agent, &options.database_url, options.mode).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, agent.clone()));

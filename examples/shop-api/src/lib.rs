@@ -1,11 +1,14 @@
 //! What the services of the example shop share: their gRPC interfaces, the kinds of
-//! databases they can use, and with the feature `service` the few lines that every
-//! one of them needs to run.
+//! databases they can use, and with the feature `service` what every one of them
+//! does in the same way.
 
 pub mod database;
+#[cfg(feature = "service")]
+pub mod home;
 pub mod mode;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod steps;
 
 /// Version 1 of the interfaces, generated from `proto/shop/v1/shop.proto`.
 #[allow(

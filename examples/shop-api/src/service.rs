@@ -51,6 +51,34 @@ pub async fn report_health(reporter: HealthReporter, agent: RmAgent) {
     }
 }
 
+/// Why nothing was frozen or promised.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken<O> {
+    /// It cannot be, which is an answer.
+    #[error("it cannot be taken")]
+    No(O),
+    /// The library was in the way.
+    #[error(transparent)]
+    Accede(#[from] AgentError),
+    /// The database was.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl<O> NotTaken<O> {
+    /// What became of it, if that is an answer.
+    ///
+    /// # Errors
+    /// It is none: what was in the way.
+    pub fn outcome(self) -> sqlx::Result<O> {
+        match self {
+            Self::No(outcome) => Ok(outcome),
+            Self::Accede(error) => Err(error.into()),
+            Self::Database(error) => Err(error),
+        }
+    }
+}
+
 /// What a caller hears when the database or the coordinator was in the way:
 /// `ABORTED` when the whole transaction may succeed if it is run again.
 #[must_use]

@@ -1,6 +1,6 @@
 //! The stock service: which goods there are.
 //!
-//! Its SQL, in `store/`, is that of any service. What makes it take part in global
+//! Its SQL, in `store/sql/`, is that of any service. What makes it take part in global
 //! transactions is `AtPool` in the place of sqlx's pool, and `IncomingXidLayer` on
 //! the server.
 
@@ -20,7 +20,7 @@ use shop_api::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-use store::{Outcome, Store};
+use store::Store;
 
 /// The shop's stock service.
 #[derive(Parser)]
@@ -39,7 +39,7 @@ struct Options {
         default_value = "http://127.0.0.1:7700"
     )]
     coordinator: String,
-    /// How it takes part in transactions: at, xa, tcc or 3pc.
+    /// How it takes part in transactions: at, xa, tcc, saga, 3pc or mixed.
     #[arg(long, env = "SHOP_MODE", default_value = "at", value_parser = mode::parse)]
     mode: ShopMode,
 }
@@ -70,11 +70,9 @@ struct StockService {
 
 impl StockService {
     async fn take(&self, product: i64, count: i64) -> Result<DeductResponse, StockError> {
-        match self.store.take(product, count).await? {
-            Outcome::Taken { unit_price, left } => Ok(DeductResponse { unit_price, left }),
-            Outcome::SoldOut => Err(StockError::SoldOut(product)),
-            Outcome::UnknownProduct => Err(StockError::UnknownProduct(product)),
-        }
+        let outcome = self.store.take(product, count).await?;
+        let (unit_price, left) = outcome.taken(product)?;
+        Ok(DeductResponse { unit_price, left })
     }
 }
 

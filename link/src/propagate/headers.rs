@@ -58,11 +58,13 @@ pub enum InvalidHeader {
 }
 
 /// Adds the headers of `context`, replacing those that are there. Without a
-/// context nothing is touched.
+/// context, or in that of a saga's step, which nobody can join, nothing is touched.
 ///
 /// For clients that no layer of this module fits.
 pub fn write(headers: &mut HeaderMap, context: Option<TransactionContext>) {
-    let Some(context) = context else { return };
+    let Some(context) = context.filter(|context| !context.is_step()) else {
+        return;
+    };
     let xid = HeaderValue::try_from(context.xid().to_string())
         .expect("an XID is shown as hex digits, all legal in a header");
     headers.insert(XID, xid);
@@ -169,6 +171,8 @@ mod tests {
 
         let mut untouched = headers(&[]);
         write(&mut untouched, None);
+        let step = TransactionContext::of_step(context.xid());
+        write(&mut untouched, Some(step));
         assert!(untouched.is_empty());
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn granted(branch: u32) -> Body {
     Body::Registered(Registered {
         branch,
         give_up_ms: 1000,
+        keep_open: false,
     })
 }
 

@@ -17,3 +17,7 @@ CREATE TABLE IF NOT EXISTS accede_fence (
     payload   MEDIUMBLOB,
     PRIMARY KEY (xid, branch_id)
 ) ENGINE = InnoDB;
+
+-- What participants of 3PC have promised and not ended: they look after it every few seconds,
+-- among all that was ended and is still here.
+CREATE INDEX IF NOT EXISTS accede_fence_open ON accede_fence (resource, status, created);

@@ -17,3 +17,8 @@ CREATE TABLE IF NOT EXISTS accede_fence (
     payload   BLOB,
     PRIMARY KEY (xid, branch_id)
 ) STRICT;
+
+-- What participants of 3PC have promised and not ended: they look after it every few seconds,
+-- among all that was ended and is still here.
+CREATE INDEX IF NOT EXISTS accede_fence_open ON accede_fence (resource, created)
+    WHERE payload IS NOT NULL AND status IN (0, 4);

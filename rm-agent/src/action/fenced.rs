@@ -70,7 +70,9 @@ impl<F: Fences> Fenced<F> {
                     return Ok(Ended::PreCommitted);
                 }
             }
-            Job::Run => return Err(no_step(work.action.resource())),
+            Job::Run | Job::Prepare | Job::CommitOnePhase => {
+                return Err(no_step(work.action.resource()));
+            }
             Job::RollBack { was_done, policy } => {
                 let accept = policy == UndoPolicy::AcceptCurrent;
                 self.undo(work, tx, status, Undo { was_done, accept })

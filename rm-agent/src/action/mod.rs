@@ -214,6 +214,7 @@ impl<A: Action> Call<'_, A> {
             escrow_locks: Vec::new(),
             payload: self.payload.clone(),
             wait_limit,
+            can_keep_open: false,
         }
     }
 }

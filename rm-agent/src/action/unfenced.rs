@@ -107,7 +107,9 @@ impl Engine<Unfenced> for Bare {
                 handled(action.undo(&mut unfenced, arguments), failed).await?;
             }
             Job::PreCommit => return Err(needs_database()),
-            Job::Run => return Err(super::no_step(action.resource())),
+            Job::Run | Job::Prepare | Job::CommitOnePhase => {
+                return Err(super::no_step(action.resource()));
+            }
         }
         Ok(Ended::Finished)
     }

@@ -12,7 +12,10 @@ use accede_core::alone::{Knows, May, Phase, may};
 use accede_link::session::{BranchFrames, Call, Session};
 use accede_proto::{
     Xid,
-    v1::{AskStanding, branch_event::Body as Answer, branch_request::Body as Ask, standing::State},
+    v1::{
+        AskStanding, PromisesSeen, branch_event::Body as Answer, branch_request::Body as Ask,
+        standing::State,
+    },
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -39,6 +42,16 @@ pub(super) struct Alone {
     reported: BTreeSet<BranchKey>,
     /// How long the last look took to read the database.
     read_took: Duration,
+    told: Told,
+}
+
+/// What the coordinator knows for its metrics.
+#[derive(Default)]
+struct Told {
+    /// It believes that promises wait.
+    that_some_wait: bool,
+    /// Steps done alone of which it has not heard.
+    not_of: u32,
 }
 
 /// What the coordinator said of a transaction.
@@ -63,6 +76,7 @@ impl Alone {
             limits,
             reported: BTreeSet::new(),
             read_took: Duration::ZERO,
+            told: Told::default(),
         }
     }
 
@@ -105,7 +119,10 @@ impl Alone {
             let silence = News::Knows(Knows::Silence);
             let news = news.get(&promise.key.xid).copied().unwrap_or(silence);
             match self.go_on(promise, news).await {
-                Went::On => add(&self.resource.counters.alone, 1),
+                Went::On => {
+                    self.told.not_of = self.told.not_of.saturating_add(1);
+                    add(&self.resource.counters.alone, 1);
+                }
                 Went::Nowhere => {
                     waiting += 1;
                     oldest = oldest.max(promise.age);
@@ -127,7 +144,38 @@ impl Alone {
         let count = impossible.len() as u64;
         counters.impossible_promises.store(count, Ordering::Relaxed);
         self.reported = impossible;
+        self.tell(waiting, oldest, count).await;
         Ok(())
+    }
+
+    /// Tells the coordinator what was seen, if that is news.
+    async fn tell(&mut self, waiting: u64, oldest_ms: u64, impossible: u64) {
+        if waiting == 0 && !self.told.that_some_wait && self.told.not_of == 0 {
+            return;
+        }
+        let session = self.session.borrow().clone();
+        let Some(session) = session else {
+            // It forgets what an agent said that is gone.
+            self.told.that_some_wait = false;
+            return;
+        };
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let seen = Ask::PromisesSeen(PromisesSeen {
+            resource: self.resource.name.as_ref().to_owned(),
+            waiting: narrow(waiting),
+            oldest_ms,
+            impossible: narrow(impossible),
+            alone: self.told.not_of,
+        });
+        match session.send(seen).await {
+            Ok(()) => {
+                self.told = Told {
+                    that_some_wait: waiting > 0,
+                    not_of: 0,
+                };
+            }
+            Err(error) => tracing::debug!(%error, "the coordinator does not hear of promises"),
+        }
     }
 
     /// Does what the table says about one promise.

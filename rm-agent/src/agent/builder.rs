@@ -226,6 +226,7 @@ impl RmAgentBuilder {
                 Described::Postgres(builder) => {
                     let pool = builder.resource(&name).build(registrar)?;
                     let connections = pool.phase_two().options().get_max_connections();
+                    pool.keep_open(self.limits.kept_open);
                     pools.postgres.insert(name, pool.clone());
                     (Arc::new(Postgres::new(pool)), connections)
                 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::orders::Ended;
+
 pub(super) use crate::store::finish::{
     BranchKey, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError, PreparedOnes, UndoPolicy,
 };
@@ -73,6 +75,26 @@ pub(super) trait Database: Send + Sync + 'static {
         no_xa()
     }
 
+    /// Prepares an XA branch that was kept open, or bars it where it is gone. Durable, as a refusal
+    /// is.
+    fn prepare_open<'a>(
+        &'a self,
+        _: BranchKey,
+        _payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        none_open()
+    }
+
+    /// Commits an XA branch that was kept open in one phase, or bars it where it is gone. Durable,
+    /// as a refusal is.
+    fn commit_open<'a>(
+        &'a self,
+        _: BranchKey,
+        _payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        none_open()
+    }
+
     /// What there is of prepared transactions: at most `limit` of ours that are older than
     /// `older_than`.
     fn prepared(
@@ -82,6 +104,15 @@ pub(super) trait Database: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<PreparedOnes, PhaseTwoError>> {
         Box::pin(async { Ok(PreparedOnes::default()) })
     }
+}
+
+fn none_open<'a>() -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+    Box::pin(async {
+        Err(PhaseTwoError::Failed {
+            reason: "this agent keeps no branches open in this kind of database; update the agent"
+                .to_owned(),
+        })
+    })
 }
 
 fn no_xa<'a>() -> BoxFuture<'a, Result<(), PhaseTwoError>> {

@@ -14,6 +14,15 @@ pub struct AgentLimits {
     /// the same time. Below the number of phase-two connections, so that rollbacks
     /// which wait for local locks leave one for commits.
     pub rollbacks: usize,
+    /// Prepared transactions of one database that are committed at the same time. They wait for
+    /// no lock. When these are fewer than applications prepare meanwhile, prepared transactions
+    /// pile up until the database takes no more.
+    pub commits: usize,
+    /// First branches of XA whose local transactions one database's pool keeps open until it is
+    /// known whether they are the only ones; each keeps its connection, and at most
+    /// [`XA_OPEN_PERCENT`](crate::limits::XA_OPEN_PERCENT) of the pool's are kept. 0: none, each is
+    /// prepared at once.
+    pub kept_open: usize,
     /// Steps of sagas that are done at the same time by one action; each takes a connection.
     pub steps: usize,
     /// Orders of one resource that may be in hand; further ones are answered
@@ -52,6 +61,8 @@ impl Default for AgentLimits {
             commit_batch: 500,
             commit_gather: Duration::from_millis(10),
             rollbacks: 3,
+            commits: 7,
+            kept_open: 64,
             steps: 8,
             orders: 65_536,
             phase_two: Duration::from_secs(45),

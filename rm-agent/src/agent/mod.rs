@@ -159,6 +159,11 @@ impl RmAgent {
     /// [`AgentLimits::shutdown`], and closes the session. The pools go on
     /// serving work outside of global transactions.
     pub async fn shutdown(&self) {
+        for pool in self.inner.pools.postgres.values() {
+            // They may wait for orders that do not come any more.
+            let ended = crate::store::postgres::end_open(pool);
+            let _ = tokio::time::timeout(self.inner.running.patience(), ended).await;
+        }
         self.inner.running.shutdown().await;
     }
 }

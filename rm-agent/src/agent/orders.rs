@@ -36,6 +36,10 @@ pub(crate) enum Job {
     RollBack { was_done: bool, policy: UndoPolicy },
     /// Do a step of a saga.
     Run,
+    /// Prepare what is kept open: XA only.
+    Prepare,
+    /// Commit what is kept open in one phase: XA only.
+    CommitOnePhase,
 }
 
 /// What came of work that did not fail.
@@ -47,8 +51,10 @@ pub(crate) enum Ended {
     PreCommitted,
     /// The step is done and returned this.
     Ran(Bytes),
-    /// The step cannot be done, and did nothing.
+    /// The step cannot be done, and did nothing; what was kept open is rolled back.
     Refused(String),
+    /// What was kept open is prepared.
+    Prepared,
 }
 
 /// The numbers that an answer must echo.
@@ -310,9 +316,12 @@ impl Orders {
     fn count(&self, job: Job, result: &Result<Ended, PhaseTwoError>) {
         let counters = &self.resource.counters;
         let counter = match (result, job) {
-            (Ok(Ended::PreCommitted), _) => return,
+            (Ok(Ended::PreCommitted | Ended::Prepared), _) => return,
             (Ok(Ended::Refused(_)), _) => &counters.failed,
-            (Ok(_), Job::Commit | Job::PreCommit | Job::Run) => &counters.committed,
+            (
+                Ok(_),
+                Job::Commit | Job::PreCommit | Job::Run | Job::Prepare | Job::CommitOnePhase,
+            ) => &counters.committed,
             (Ok(_), Job::RollBack { .. }) => &counters.rolled_back,
             (Err(PhaseTwoError::Unavailable { .. }), _) => &counters.unavailable,
             (Err(PhaseTwoError::Stuck { .. }), _) => &counters.stuck,
@@ -342,7 +351,7 @@ impl Task {
                 tracing::debug!(%xid, branch = number, %resource, "branch pre-committed");
             }
             Ok(Ended::Refused(reason)) => {
-                tracing::info!(%xid, branch = number, %resource, reason, "a step was refused");
+                tracing::info!(%xid, branch = number, %resource, ?job, reason, "refused");
             }
             Ok(_) => tracing::debug!(%xid, branch = number, %resource, ?job, "branch finished"),
             Err(error) => {
@@ -372,11 +381,13 @@ fn job(order: &Order) -> Result<Job, &'static str> {
         Action::Commit => return Ok(Job::Commit),
         Action::Run if order.mode() == Mode::Saga && order.step.is_some() => return Ok(Job::Run),
         Action::Run => return Err("the order is to run what is no step of a saga"),
+        Action::Prepare if order.mode() == Mode::Xa => return Ok(Job::Prepare),
+        Action::CommitOnePhase if order.mode() == Mode::Xa => return Ok(Job::CommitOnePhase),
         Action::RollBack => UndoPolicy::Check,
         Action::RollBackForced => UndoPolicy::Forced,
         Action::Accept => UndoPolicy::AcceptCurrent,
         Action::PreCommit if order.mode() == Mode::ThreePhase => return Ok(Job::PreCommit),
-        Action::Unspecified | Action::PreCommit => {
+        Action::Unspecified | Action::PreCommit | Action::Prepare | Action::CommitOnePhase => {
             return Err("the order names no action that this agent knows in that mode");
         }
     };
@@ -397,6 +408,7 @@ fn wire(result: Result<Ended, PhaseTwoError>) -> End {
     match result {
         Ok(Ended::Finished) => End::Finished(Empty {}),
         Ok(Ended::PreCommitted) => End::PreCommitted(Empty {}),
+        Ok(Ended::Prepared) => End::Prepared(Empty {}),
         Ok(Ended::Ran(result)) => End::Ran(StepRan { result }),
         Ok(Ended::Refused(reason)) => End::Refused(PhaseTwoFailure {
             reason,

@@ -36,7 +36,9 @@ pub(super) fn start(
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
     let room = Arc::clone(room);
     // They wait for no lock, nor for those that do.
-    let commit_room = Arc::new(Semaphore::new(limits.rollbacks.max(1)));
+    let commit_room = Arc::new(Semaphore::new(limits.commits.max(1)));
+    // Mostly on the connections that the branches have, and somebody waits for the answer.
+    let open_room = Arc::new(Semaphore::new(limits.kept_open.max(1)));
     let step_room = Arc::new(Semaphore::new(limits.steps.max(1)));
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
@@ -56,7 +58,14 @@ pub(super) fn start(
                         Some(AtOnce::End(Arc::clone(database)))
                     }
                     // Only actions are pre-committed.
-                    (Participant::Database(_), Job::Commit | Job::PreCommit | Job::Run) => None,
+                    (
+                        Participant::Database(_),
+                        Job::Commit
+                        | Job::PreCommit
+                        | Job::Run
+                        | Job::Prepare
+                        | Job::CommitOnePhase,
+                    ) => None,
                     (Participant::Database(database), Job::RollBack { was_done, policy }) => {
                         Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
                     }
@@ -74,6 +83,7 @@ pub(super) fn start(
                 };
                 let room = match (&at_once, task.work.job) {
                     (AtOnce::End(_), Job::Commit) => Arc::clone(&commit_room),
+                    (AtOnce::End(_), Job::Prepare | Job::CommitOnePhase) => Arc::clone(&open_room),
                     // It may take long, and whoever rolls back must not wait for it.
                     (AtOnce::Step(..), Job::Run) => Arc::clone(&step_room),
                     _ => Arc::clone(&room),
@@ -112,16 +122,21 @@ impl AtOnce {
             }
             Self::End(database) => {
                 let payload = &task.work.payload;
-                let end = match task.work.job {
+                match task.work.job {
                     // No step has a database as its resource, and only actions are pre-committed.
                     Job::Commit | Job::PreCommit | Job::Run => {
-                        database.commit_prepared(branch, payload)
+                        let end = database.commit_prepared(branch, payload);
+                        within(limit, end).await.map(|()| Ended::Finished)
                     }
                     Job::RollBack { policy, .. } => {
-                        database.roll_back_prepared(branch, payload, policy)
+                        let end = database.roll_back_prepared(branch, payload, policy);
+                        within(limit, end).await.map(|()| Ended::Finished)
                     }
-                };
-                within(limit, end).await.map(|()| Ended::Finished)
+                    Job::Prepare => within(limit, database.prepare_open(branch, payload)).await,
+                    Job::CommitOnePhase => {
+                        within(limit, database.commit_open(branch, payload)).await
+                    }
+                }
             }
             Self::Finish(finish) => {
                 let work = finish.finish(branch, task.work.job, &task.work.payload);
@@ -137,7 +152,9 @@ impl AtOnce {
                         handled_within(limit, work).await.map(|()| Ended::Finished)
                     }
                     // A commit leaves nothing to do.
-                    Job::Commit | Job::PreCommit => Ok(Ended::Finished),
+                    Job::Commit | Job::PreCommit | Job::Prepare | Job::CommitOnePhase => {
+                        Ok(Ended::Finished)
+                    }
                     Job::Run => {
                         let limit = Duration::from_millis(order.attempt_timeout_ms.into());
                         handled_within(limit, step.run(branch, input, &order)).await

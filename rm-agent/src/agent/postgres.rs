@@ -5,9 +5,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use super::database::{
-    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
-    UndoPolicy, sort,
+use super::{
+    database::{
+        BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
+        UndoPolicy, sort,
+    },
+    orders::Ended,
 };
 use crate::store::postgres::{AtPool, phase_two};
 
@@ -106,6 +109,22 @@ impl Database for Postgres {
         policy: UndoPolicy,
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         Box::pin(phase_two::roll_back_prepared(&self.0, branch, policy))
+    }
+
+    fn prepare_open<'a>(
+        &'a self,
+        branch: BranchKey,
+        _: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        Box::pin(phase_two::prepare_open(&self.0, branch))
+    }
+
+    fn commit_open<'a>(
+        &'a self,
+        branch: BranchKey,
+        _: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        Box::pin(phase_two::commit_open(&self.0, branch))
     }
 
     fn prepared(

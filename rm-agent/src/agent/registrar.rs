@@ -36,6 +36,7 @@ use crate::{
     clock,
     registrar::{
         EscrowLock, LockKey, RefusalCode, Refused, Registered, Registrar, Registration, RowCheck,
+        may_join,
     },
 };
 
@@ -246,6 +247,7 @@ impl SessionRegistrar {
 
     async fn register_branch(&self, registration: Registration) -> Result<Registered, Refused> {
         let (xid, resource) = (registration.xid, &registration.resource);
+        may_join(xid, resource)?;
         let (answer, withdrawal) = self
             .ask(
                 Some(xid),
@@ -263,6 +265,7 @@ impl SessionRegistrar {
                         wait_limit_ms,
                         holds_local_locks: matches!(registration.mode, Mode::At | Mode::Xa),
                         agent: self.agent,
+                        can_keep_open: registration.can_keep_open,
                         ..Default::default()
                     })
                 },
@@ -284,6 +287,7 @@ impl SessionRegistrar {
         Ok(Registered {
             branch: registered.branch,
             give_up: Duration::from_millis(registered.give_up_ms.into()),
+            keep_open: registered.keep_open,
         })
     }
 
@@ -368,6 +372,11 @@ impl Registrar for SessionRegistrar {
                 tracing::debug!(%xid, %error, "cannot tell the coordinator of a blocked transaction");
             }
         }
+    }
+
+    fn over(&self, xid: Xid, branch: u32) {
+        // Its slot is free again.
+        drop(self.take(xid, branch));
     }
 
     fn doomed(&self, xid: Xid, branch: u32, mut detail: String) {

@@ -178,6 +178,11 @@ impl Running {
         Arc::clone(&self.registrar) as _
     }
 
+    /// How long each part of a shutdown may take.
+    pub(super) fn patience(&self) -> std::time::Duration {
+        self.hub.limits.shutdown
+    }
+
     fn session(&self) -> Option<Session<BranchFrames>> {
         self.hub.session.borrow().clone()
     }

@@ -18,6 +18,22 @@ pub use error::{RefusalCode, Refused};
 /// different keys share them. Opaque to the coordinator.
 pub type LockKey = Arc<[u8]>;
 
+/// Refuses branches of a transaction whose step of a saga the running task does.
+pub(crate) fn may_join(xid: Xid, resource: &str) -> Result<(), Refused> {
+    match accede_link::context::current() {
+        Some(context) if context.is_step() && context.xid() == xid => Err(Refused::new(
+            RefusalCode::Invalid,
+            format!(
+                "a step of a saga is under way, and {resource:?} cannot join its transaction {xid} \
+                 from there: an attempt at the step may be repeated, and what joined would be \
+                 there twice. Do it in the step's own local transaction, make it a step of its \
+                 own, or begin another transaction for it"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A branch that wants to join its transaction. In AT its local locks are taken, its
 /// statements have run, its local transaction is still open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +53,8 @@ pub struct Registration {
     pub payload: Bytes,
     /// How long the request may wait for other transactions' row locks.
     pub wait_limit: Duration,
+    /// Of XA: its local transaction can be kept open until an order says how it ends.
+    pub can_keep_open: bool,
 }
 
 /// A local transaction that wants to know whether global ones may still undo rows which it holds
@@ -87,6 +105,9 @@ pub struct Registered {
     /// The local commit must happen within this time, counted from when the
     /// registration was sent, or not at all.
     pub give_up: Duration,
+    /// The local transaction shall be kept open until an order comes. It may be prepared before
+    /// that, which [`Registrar::done`] tells.
+    pub keep_open: bool,
 }
 
 /// Asks the coordinator on behalf of branches in phase one.
@@ -115,6 +136,11 @@ pub trait Registrar: Send + Sync + 'static {
     /// transaction, and lets go when the coordinator hears this. Never blocks; said
     /// again while it lasts, so what gets lost does no harm.
     fn blocked(&self, xid: Xid);
+
+    /// How the branch ended is told by the answer to its order; there is nothing to send.
+    fn over(&self, xid: Xid, branch: u32) {
+        let _ = (xid, branch);
+    }
 
     /// Whether the local commit happened is unknown: the transaction must roll back.
     fn doomed(&self, xid: Xid, branch: u32, detail: String);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accede_link::context::{TransactionContext, scope};
 use accede_proto::v1::StepOrder;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,6 +16,7 @@ use crate::{
     store::{
         fence::{Fences, Kept, Status},
         finish::{BranchKey, PhaseTwoError, UndoPolicy},
+        watch::Watch,
     },
 };
 
@@ -30,7 +32,10 @@ impl<S: SagaStep> DoStep for Bound<S> {
         Box::pin(async move {
             let fences = self.fences()?;
             let patience = Duration::from_millis(step.attempt_timeout_ms.into());
-            let begun = fences.begin(patience.min(limits::LOCK_WAIT)).await;
+            // Whoever waits for this transaction at the coordinator may hold what it waits for.
+            let watch = Watch::new(fences, Some(branch.xid), None);
+            let begun = watch.over(fences.begin(patience.min(limits::LOCK_WAIT)));
+            let begun = begun.await;
             let mut tx = begun.map_err(of_library::<FencesOf<S>>)?;
             let ran = self.run_in(fences, &mut tx, branch, input, step).await;
             // What is done is committed; whatever else it was, nothing of it shall stay.
@@ -100,7 +105,10 @@ impl<S: SagaStep> Bound<S> {
                 return refused(format!("the input of {resource:?} cannot be read: {error}"));
             }
         };
-        let output = match unpanicked(self.step.run(tx, input)).await {
+        let backend = <FencesOf<S> as Fences>::backend(tx);
+        let watch = Watch::new(fences, Some(branch.xid), backend);
+        let work = within(branch, self.step.run(tx, input));
+        let output = match watch.over(unpanicked(work)).await {
             Ok(output) => output,
             Err(HandlerError::Definite(reason)) => return refused(reason),
             Err(other) => return Err(other.into_problem(<FencesOf<S> as Fences>::failure)),
@@ -139,7 +147,8 @@ impl<S: SagaStep> Bound<S> {
                         ))
                     })?;
                     let failure = <FencesOf<S> as Fences>::failure;
-                    handled(self.step.compensate(tx, input), failure).await?;
+                    let work = within(branch, self.step.compensate(tx, input));
+                    handled(work, failure).await?;
                 }
                 fences
                     .close(tx, branch, Some(Status::Cancelled), None)
@@ -153,6 +162,11 @@ impl<S: SagaStep> Bound<S> {
             }
         }
     }
+}
+
+/// A handler knows for which transaction it works, and cannot join it.
+fn within<F: Future>(branch: BranchKey, handler: F) -> impl Future<Output = F::Output> {
+    scope(Some(TransactionContext::of_step(branch.xid)), handler)
 }
 
 /// What cannot be if everybody kept to the protocol.

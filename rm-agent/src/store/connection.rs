@@ -102,6 +102,11 @@ impl<DB: Lendable> Lender<DB> {
         Ok(held)
     }
 
+    /// A transaction waits for a connection of the pool.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.shelf.lock().waiting > 0
+    }
+
     /// Why there was none in time. The pool itself only says that time is up.
     pub(super) async fn why_none(&self, resource: &Arc<str>) -> Error {
         let most = self.pool.options().get_max_connections();

@@ -23,8 +23,6 @@ mod savepoint;
 pub(crate) mod sqlite;
 mod state;
 #[cfg(test)]
-mod test_polled;
-#[cfg(test)]
 mod test_proxy;
 #[cfg(test)]
 mod test_random;

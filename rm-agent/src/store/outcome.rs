@@ -17,6 +17,15 @@ pub(crate) struct Outcome {
     told: bool,
 }
 
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outcome")
+            .field("xid", &self.xid)
+            .field("branch", &self.branch)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Outcome {
     pub(crate) fn new(registrar: Arc<dyn Registrar>, xid: Xid, branch: u32) -> Self {
         Self {
@@ -40,6 +49,12 @@ impl Outcome {
     pub(crate) fn withdrawn(mut self) {
         self.told = true;
         self.registrar.withdrawn(self.xid, self.branch);
+    }
+
+    /// An order's answer tells it.
+    pub(crate) fn told_by_order(mut self) {
+        self.told = true;
+        self.registrar.over(self.xid, self.branch);
     }
 
     pub(crate) fn doomed(mut self, detail: String) {

@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Done(Xid, u32),
     Withdrawn(Xid, u32),
     Doomed(Xid, u32),
+    /// An order's answer tells how it ended.
+    Over(Xid, u32),
     Dropped(Xid),
     /// The check of a local transaction outside of any was given up.
     DroppedOutside,
@@ -50,6 +52,8 @@ pub(crate) struct TestRegistrar {
     last: Mutex<Option<Registration>>,
     last_check: Mutex<Option<RowCheck>>,
     payloads: Mutex<HashMap<(Xid, u32), Bytes>>,
+    /// Whether the first branch of a transaction is told to stay open.
+    pub(crate) keeps_open: Mutex<bool>,
     pub(crate) waiting: Notify,
 }
 
@@ -114,6 +118,7 @@ impl TestRegistrar {
             | Event::Done(of, _)
             | Event::Withdrawn(of, _)
             | Event::Doomed(of, _)
+            | Event::Over(of, _)
             | Event::Dropped(of)
             | Event::Blocked(of) => Some(*of),
         };
@@ -186,6 +191,7 @@ impl Registrar for TestRegistrar {
         Box::pin(async move {
             let xid = registration.xid;
             *self.last.lock() = Some(registration.clone());
+            crate::registrar::may_join(xid, &registration.resource)?;
             let give_up = self.refusal(Some(xid)).await?;
             let mut locks = self.locks.lock();
             if self.decided.lock().contains(&xid) {
@@ -216,7 +222,12 @@ impl Registrar for TestRegistrar {
             drop(locks);
             let payload = registration.payload.clone();
             self.payloads.lock().insert((xid, branch), payload);
-            Ok(Registered { branch, give_up })
+            let keep_open = registration.can_keep_open && branch == 1 && *self.keeps_open.lock();
+            Ok(Registered {
+                branch,
+                give_up,
+                keep_open,
+            })
         })
     }
 
@@ -254,6 +265,10 @@ impl Registrar for TestRegistrar {
     fn blocked(&self, xid: Xid) {
         self.push(Event::Blocked(xid));
         self.waiting.notify_one();
+    }
+
+    fn over(&self, xid: Xid, branch: u32) {
+        self.push(Event::Over(xid, branch));
     }
 
     fn doomed(&self, xid: Xid, branch: u32, _: String) {

@@ -1,8 +1,11 @@
 //! What steps of sagas promise, on whatever database: the same stories for each of them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use accede_proto::{
@@ -13,6 +16,7 @@ use serde::Deserialize;
 
 use super::{
     finish::{BranchKey, PhaseTwoError, UndoPolicy},
+    test_registrar::{Event, TestRegistrar},
     test_tcc::Ground,
 };
 use crate::{
@@ -55,6 +59,7 @@ where
         step: StepInput<Take>,
     ) -> Result<serde_json::Value, HandlerError> {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        knows_and_cannot_join(step.xid());
         let account = step.input.account;
         G::run(
             tx,
@@ -77,6 +82,7 @@ where
         tx: &mut G::Transaction,
         step: StepInput<Take>,
     ) -> Result<(), HandlerError> {
+        knows_and_cannot_join(step.xid());
         if step.input.trouble.as_deref() == Some("no way back") {
             return Err(HandlerError::definite("the money is spent"));
         }
@@ -88,6 +94,11 @@ where
         G::run(tx, sql).await?;
         Ok(())
     }
+}
+
+fn knows_and_cannot_join(xid: Xid) {
+    use accede_link::context::{current_xid, joinable};
+    assert_eq!((current_xid(), joinable()), (Some(xid), None));
 }
 
 /// A step that is served, and who orders it.
@@ -169,7 +180,7 @@ fn ran(result: &'static str) -> Result<Ended, PhaseTwoError> {
 }
 
 /// All of them, on accounts of their own.
-pub(super) async fn all_stories<G: Ground>(ground: &G)
+pub(super) async fn all_stories<G: Ground>(ground: &G, registrar: &TestRegistrar)
 where
     G::Transaction: StepTransaction,
 {
@@ -177,6 +188,7 @@ where
     barred(ground).await;
     trouble(ground).await;
     at_once(ground).await;
+    stands_still(ground, registrar).await;
 }
 
 /// A step takes effect once and returns the same each time, and so does its compensation.
@@ -294,4 +306,26 @@ where
             .expect("compensated");
         assert_eq!(f.free(4).await, 95, "{ran:?}");
     }
+}
+
+/// A step that waits for a row says so: who holds it may wait for this transaction.
+async fn stands_still<G: Ground>(ground: &G, registrar: &TestRegistrar)
+where
+    G::Transaction: StepTransaction,
+{
+    let f = Fixture::new(ground);
+    let _ = registrar.take_all_events();
+    // What was told before does not count.
+    let _ = tokio::time::timeout(Duration::ZERO, registrar.waiting.notified()).await;
+    let mut holder = ground.begin(limits::LOCK_WAIT).await.expect("begins");
+    let hold = "UPDATE account SET frozen = frozen WHERE id = 2".to_owned();
+    G::run(&mut holder, hold).await.expect("locks");
+    let told = async {
+        registrar.waiting.notified().await;
+        G::roll_back(&mut holder).await;
+    };
+    let (ended, ()) = tokio::join!(f.run(61, r#"{"account":2}"#), told);
+    assert_eq!(ended, ran("41"));
+    let blocked = Event::Blocked(key(61).xid);
+    assert!(registrar.take_all_events().contains(&blocked));
 }

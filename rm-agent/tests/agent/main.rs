@@ -92,6 +92,7 @@ async fn serve_phase_one(connection: &mut Connection, count: usize) {
                 let granted = Registered {
                     branch: 1,
                     give_up_ms: 20_000,
+                    keep_open: false,
                 };
                 connection
                     .answer(request.tag, Answer::Registered(granted))

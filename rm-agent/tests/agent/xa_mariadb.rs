@@ -73,6 +73,7 @@ fn granted() -> Answer {
     Answer::Registered(Registered {
         branch: 1,
         give_up_ms: 20_000,
+        keep_open: false,
     })
 }
 

@@ -47,6 +47,7 @@ fn look_at(state: &State) {
     let counts = state.counts();
     let known: u64 = [
         counts.active,
+        counts.delegated,
         counts.pre_committed,
         counts.committing,
         counts.committed,

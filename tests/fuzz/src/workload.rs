@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use accede_core::{
     Action, Attempt, Begin, BindResource, Blocked, BranchDone, BranchId, CheckLocks, ColumnDelta,
     Command, Commit, DoomBranch, Effect, Entry, FinishBranch, LeaseWorker, LockKey, LockMode, Mode,
-    NameAction, Order, Outcome, Payload, Problem, ProcessId, RegisterBranch, Repair, RepairVerb,
-    Reply, RequestId, RollBack, RowLock, State, TakeOffice, Timestamp, WallTime, WithdrawBranch,
-    Xid,
+    NameAction, OnTrouble, Order, Outcome, Payload, Problem, ProcessId, RegisterBranch, Repair,
+    RepairVerb, Reply, RequestId, RollBack, RowLock, StartSaga, State, StepPlan, TakeOffice,
+    Timestamp, WallTime, WithdrawBranch, Xid,
 };
 
 use crate::Random;
@@ -95,7 +95,7 @@ impl Workload {
 
     fn command(&mut self) -> Command {
         let process = 1 + self.random.number() % PROCESSES;
-        match self.random.below(24) {
+        match self.random.below(26) {
             0 => Command::Expire,
             1..4 => self.lease(process),
             4..9 => self.begin(process),
@@ -109,6 +109,7 @@ impl Workload {
             18 => Command::Commit(Commit { xid: self.xid() }),
             19 => self.ending(),
             20 => self.repair(),
+            21 => self.saga(process),
             _ => self.finish(),
         }
     }
@@ -211,6 +212,7 @@ impl Workload {
             payload: Payload::default(),
             wait_limit_ms: 500,
             holds_local_locks: self.random.below(2) == 0,
+            can_keep_open: false,
         })
     }
 
@@ -236,7 +238,41 @@ impl Workload {
             payload: Payload::from(payload),
             wait_limit_ms: 0,
             holds_local_locks: false,
+            can_keep_open: mode == Mode::Xa,
         })
+    }
+
+    fn saga(&mut self, process: u64) -> Command {
+        let count = 1 + self.random.below(3);
+        Command::StartSaga(StartSaga {
+            xid: self.xid(),
+            request: self.request(process),
+            steps: (0..count).map(|at| self.step_of_saga(at)).collect(),
+            commit_when_done: self.random.below(3) > 0,
+        })
+    }
+
+    fn step_of_saga(&mut self, at: usize) -> StepPlan {
+        let callback = self.random.below(4) == 0;
+        let place = match callback {
+            true => "http://parcels.example/steps/book",
+            false => ACTIONS[self.random.below(ACTIONS.len())],
+        };
+        let after = (0..at).filter(|_| self.random.below(2) == 0);
+        StepPlan {
+            name: format!("step-{at}").into(),
+            resource: place.into(),
+            callback,
+            input: Payload::from(&b"{\"seats\":2}"[..]),
+            after: after.map(|earlier| earlier as u16).collect(),
+            attempt_timeout_ms: 1 + self.random.below(20_000) as u32,
+            on_trouble: match self.random.below(3) {
+                0 => OnTrouble::Forward,
+                attempts => OnTrouble::Backward {
+                    attempts: attempts as u32,
+                },
+            },
+        }
     }
 
     fn check(&mut self, process: u64) -> Command {
@@ -308,11 +344,52 @@ impl Workload {
             epoch: order.epoch,
             outcome: match self.random.below(6) {
                 3 | 4 if order.action == Action::PreCommit => Outcome::PreCommitted,
+                2 if order.action == Action::Run && order.attempt.0 > 1 => {
+                    Outcome::Refused(problem)
+                }
+                2 if order.action == Action::Run => Outcome::Later(problem, 500),
+                3.. if order.action == Action::Run => Outcome::Ran(Payload::from(&b"571"[..])),
+                3..=5 if order.action == Action::Prepare => Outcome::Prepared,
+                2 if order.action == Action::CommitOnePhase => Outcome::Refused(problem),
                 0 => Outcome::Failed(problem),
                 1 => Outcome::Unavailable(problem),
                 2 => Outcome::Stuck(problem),
                 _ => Outcome::Finished,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use accede_core::{BranchStatus, Decision};
+
+    use super::*;
+
+    #[test]
+    fn sagas_are_done_and_compensated() {
+        let (mut done, mut under_way, mut compensated) = (0, 0, 0);
+        for seed in 0..12 {
+            let mut work = Workload::new(seed);
+            (0..120).for_each(|_| drop(work.step()));
+            for transaction in work.state.transactions_after(None) {
+                let Some(saga) = transaction.saga() else {
+                    continue;
+                };
+                let branches = transaction.branches().iter();
+                let over = branches.filter(|branch| {
+                    branch.mode() == Mode::Saga && branch.status() == BranchStatus::Finished
+                });
+                match transaction.decision() {
+                    _ if saga.is_done() => done += 1,
+                    Some(Decision::RollBack) => compensated += over.count(),
+                    _ => under_way += 1,
+                }
+            }
+        }
+        assert!(
+            done > 0 && under_way > 0 && compensated > 0,
+            "{done} done, {under_way} under way, {compensated} steps compensated"
+        );
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use accede_core::codec::encode_batch;
 use accede_fuzz_replay::{Random, directory, wire::MESSAGES, workload::Workload};
-use accede_proto::v1::{self, branch_finished, branch_request, transaction_request};
+use accede_proto::v1::{
+    self, branch_finished, branch_request, saga_step_plan, transaction_request,
+};
 use prost::Message as _;
 
 fn folder(target: &str) -> PathBuf {
@@ -177,6 +179,17 @@ fn roll_back(xid: u64) -> v1::RollBackRequest {
     }
 }
 
+fn step(name: &str, after: &[u32]) -> v1::SagaStepPlan {
+    v1::SagaStepPlan {
+        name: name.into(),
+        participant: Some(saga_step_plan::Participant::Action("ship".into())),
+        input: b"{\"seats\":2}"[..].into(),
+        after: after.to_vec(),
+        attempt_timeout_ms: 10_000,
+        on_trouble: Some(saga_step_plan::OnTrouble::BackwardAttempts(3)),
+    }
+}
+
 fn branch_bodies(xid: u64) -> Vec<branch_request::Body> {
     use branch_request::Body;
     let resource = v1::Resource {
@@ -216,6 +229,16 @@ fn branch_bodies(xid: u64) -> Vec<branch_request::Body> {
             resource: "stock".into(),
             xids: vec![xid, xid + 1, xid + (1 << 22)],
         }),
+        finished(branch_finished::Result::Ran(v1::StepRan {
+            result: b"571"[..].into(),
+        })),
+        Body::PromisesSeen(v1::PromisesSeen {
+            resource: "pay".into(),
+            waiting: 3,
+            oldest_ms: 12_500,
+            impossible: 1,
+            alone: 2,
+        }),
     ]
 }
 
@@ -240,6 +263,12 @@ fn transaction_bodies(xid: u64) -> Vec<transaction_request::Body> {
         Body::Renew(v1::RenewLease { worker: 3 }),
         Body::GetOutcome(v1::GetOutcomeRequest { xid }),
         Body::Close(v1::CloseTransactionSession {}),
+        Body::StartSaga(v1::StartSagaRequest {
+            xid,
+            request: request_id(),
+            steps: vec![step("flight", &[]), step("hotel", &[0])],
+            commit_when_done: true,
+        }),
     ]
 }
 

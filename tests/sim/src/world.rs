@@ -284,6 +284,7 @@ impl World {
     fn open(&self) -> Option<String> {
         let counts = self.out.oracle.facts.witness.counts();
         let open = counts.active
+            + counts.delegated
             + counts.pre_committed
             + counts.committing
             + counts.rolling_back

@@ -30,8 +30,8 @@ impl Step {
     }
 
     /// A step that a service in any language does, which the coordinator calls at `url`:
-    /// `http://…` and `https://…` by JSON, `grpc://host:port` as `accede.v1.SagaStep`. The URL
-    /// must be below a prefix in the coordinator's setting `saga_callbacks`.
+    /// `http://…` by JSON, `grpc://host:port` as `accede.v1.SagaStep`. The URL must be below a
+    /// prefix in the coordinator's setting `saga_callbacks`.
     pub fn callback(name: impl Into<String>, url: impl Into<String>) -> Self {
         let url = saga_step_plan::Participant::Callback(url.into());
         Self::of(name.into(), url)
@@ -125,6 +125,13 @@ impl Saga {
             options: Options::new(name),
             steps: Vec::new(),
         }
+    }
+
+    /// The steps as the coordinator gets them. For `accede-testkit`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn plan(&self) -> &[SagaStepPlan] {
+        &self.steps
     }
 }
 

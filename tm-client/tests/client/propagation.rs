@@ -3,7 +3,7 @@
 use accede_proto::v1::{Begin, Decision, transaction_request::Body as Ask};
 use accede_tm_client::{
     CommitError, Error, Propagation, TransactionClient, Xid,
-    context::suspend,
+    context::{TransactionContext, scope, suspend},
     current_xid,
     propagate::{IncomingXidLayer, OutgoingXidLayer},
     spawn_in_transaction,
@@ -119,6 +119,33 @@ async fn within_a_transaction() {
         "joining decides nothing"
     );
     outer.commit().await.unwrap();
+    assert_eq!(begun(&fake).len(), 2);
+}
+
+/// A step may be done again: nothing joins its saga's transaction, which counts as suspended.
+#[tokio::test]
+async fn within_a_step_of_a_saga() {
+    let fake = Fake::start().await;
+    let client = client(&fake).await;
+    let saga = Xid::from_u64(0x0000_2627_ba40_0001).expect("an id");
+    let step = TransactionContext::of_step(saga);
+    scope(Some(step), async {
+        for begins in [Propagation::Required, Propagation::RequiresNew] {
+            let new = see(&client, begins).await.unwrap().expect("its own");
+            assert_ne!(new, saga);
+            let begin = begun(&fake).pop().unwrap();
+            assert_eq!((begin.xid, begin.parent), (new.as_u64(), saga.as_u64()));
+        }
+        for runs in [Propagation::Supports, Propagation::Never] {
+            assert_eq!(see(&client, runs).await.unwrap(), Some(saga));
+        }
+        let none = see(&client, Propagation::Mandatory).await.unwrap_err();
+        assert!(matches!(
+            none,
+            WorkError::Transaction(Error::Required { .. })
+        ));
+    })
+    .await;
     assert_eq!(begun(&fake).len(), 2);
 }
 

@@ -50,6 +50,8 @@ const HOLDS_LOCAL_LOCKS: u8 = 2;
 const HAS_MODES: u8 = 4;
 /// The payload comes last.
 const HAS_PAYLOAD: u8 = 8;
+/// The caller can keep its local transaction open.
+const CAN_KEEP_OPEN: u8 = 16;
 
 /// A check's caller holds local locks.
 const CHECK_HOLDS_LOCAL_LOCKS: u8 = 1;
@@ -253,6 +255,7 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
         payload,
         wait_limit_ms,
         holds_local_locks,
+        can_keep_open,
     } = register;
     let agent_asks = *agent == request.process;
     w.u8(tag::REGISTER_BRANCH);
@@ -264,6 +267,7 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
         (*holds_local_locks, HOLDS_LOCAL_LOCKS),
         (has_modes, HAS_MODES),
         (!payload.is_empty(), HAS_PAYLOAD),
+        (*can_keep_open, CAN_KEEP_OPEN),
     ]));
     if !agent_asks {
         w.fixed(agent.0);
@@ -283,7 +287,7 @@ fn put_register_branch(w: &mut Writer, register: &RegisterBranch) {
 fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     let xid = get_xid(r)?;
     let request = get_request(r)?;
-    let known = AGENT_ASKS | HOLDS_LOCAL_LOCKS | HAS_MODES | HAS_PAYLOAD;
+    let known = AGENT_ASKS | HOLDS_LOCAL_LOCKS | HAS_MODES | HAS_PAYLOAD | CAN_KEEP_OPEN;
     let flags = get_flags(r, "set of register flags", known)?;
     let agent = if flags & AGENT_ASKS != 0 {
         request.process
@@ -313,6 +317,7 @@ fn get_register_branch(r: &mut Reader<'_>) -> Result<Command, DecodeError> {
         payload,
         wait_limit_ms,
         holds_local_locks: flags & HOLDS_LOCAL_LOCKS != 0,
+        can_keep_open: flags & CAN_KEEP_OPEN != 0,
     }))
 }
 
@@ -401,6 +406,7 @@ fn put_outcome(w: &mut Writer, outcome: &Outcome) {
         Outcome::Unavailable(problem) => (3, problem),
         Outcome::Stuck(problem) => (4, problem),
         Outcome::PreCommitted => return w.u8(8),
+        Outcome::Prepared => return w.u8(9),
         Outcome::Ran(result) => {
             w.u8(5);
             return w.bytes(result);
@@ -423,6 +429,7 @@ fn get_outcome(r: &mut Reader<'_>) -> Result<Outcome, DecodeError> {
         3 => Outcome::Unavailable(get_problem(r)?),
         4 => Outcome::Stuck(get_problem(r)?),
         8 => Outcome::PreCommitted,
+        9 => Outcome::Prepared,
         5 => Outcome::Ran(Payload::from(r.bytes()?)),
         6 => Outcome::Refused(get_problem(r)?),
         7 => Outcome::Later(get_problem(r)?, r.small("time in milliseconds")?),

@@ -79,6 +79,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         problem().prop_map(Outcome::Unavailable),
         problem().prop_map(Outcome::Stuck),
         Just(Outcome::PreCommitted),
+        Just(Outcome::Prepared),
         payload().prop_map(Outcome::Ran),
         problem().prop_map(Outcome::Refused),
         (problem(), any::<u32>()).prop_map(|(problem, ms)| Outcome::Later(problem, ms)),
@@ -150,7 +151,7 @@ fn lock_commands() -> impl Strategy<Value = Command> {
         any::<Option<u64>>(),
         text(),
         (prop::sample::select(&Mode::ALL[..]), locks(), payload()),
-        any::<(u32, bool)>(),
+        any::<(u32, bool, bool)>(),
     );
     let check = (
         asker(),
@@ -161,7 +162,14 @@ fn lock_commands() -> impl Strategy<Value = Command> {
     );
     prop_oneof![
         register.prop_map(
-            |(xid, request, agent, resource, (mode, locks, payload), (wait_limit_ms, local))| {
+            |(
+                xid,
+                request,
+                agent,
+                resource,
+                (mode, locks, payload),
+                (wait_limit_ms, local, open),
+            )| {
                 Command::RegisterBranch(RegisterBranch {
                     xid,
                     request,
@@ -172,6 +180,7 @@ fn lock_commands() -> impl Strategy<Value = Command> {
                     payload,
                     wait_limit_ms,
                     holds_local_locks: local,
+                    can_keep_open: open,
                 })
             }
         ),
@@ -417,10 +426,10 @@ fn each_kind_of_damage_has_its_name() {
     );
     let register = |rest: &[u8]| after_xid(6, &[&[7, 0, 0, 0, 0, 0, 0, 0, 3], rest].concat());
     assert_eq!(
-        refused(&register(&[16])),
+        refused(&register(&[32])),
         UnknownTag {
             what: "set of register flags",
-            tag: 16
+            tag: 32
         }
     );
     assert_eq!(
@@ -484,6 +493,7 @@ fn a_register_with_one_lock_is_small() {
         payload: Payload::default(),
         wait_limit_ms: 3_000,
         holds_local_locks: true,
+        can_keep_open: false,
     });
     let alone = encode_batch(Timestamp(0), WallTime(0), &[]).len();
     let with_it = encode_batch(Timestamp(0), WallTime(0), &[register]).len();

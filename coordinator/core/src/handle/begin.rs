@@ -70,6 +70,7 @@ impl Context<'_> {
     fn open_transactions(&self) -> u64 {
         let counts = self.state.counts();
         counts.active
+            + counts.delegated
             + counts.pre_committed
             + counts.committing
             + counts.rolling_back

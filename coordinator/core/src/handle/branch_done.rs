@@ -36,6 +36,11 @@ impl Context<'_> {
             .branch_mut(command.branch)
             .ok_or(Rejection::BranchUnknown)?;
         match branch.status {
+            // It was prepared without an order: it would not wait any longer.
+            BranchStatus::KeptOpen => {
+                self.branch_is_prepared(command.xid, command.branch);
+                Ok(())
+            }
             BranchStatus::Registered => {
                 branch.was_done = true;
                 branch.turn(BranchEvent::Done);

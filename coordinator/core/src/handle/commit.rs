@@ -42,9 +42,12 @@ impl Context<'_> {
         if self.is_complete(xid) {
             return self.decide_commit(xid);
         }
+        if let Some(branch) = self.may_decide_alone(xid) {
+            return self.delegate(xid, branch);
+        }
         let now = self.now();
         let transaction = self.indexed(xid);
-        let until = match transaction.plan_is_done() {
+        let until = match transaction.plan_is_done() && !transaction.awaits_vote() {
             // "Done" travels on another stream than this: give it time to arrive.
             true => now.plus(DONE_WAIT_MS),
             false => transaction.deadline,
@@ -82,6 +85,8 @@ impl Context<'_> {
         let asked = transaction.is_some_and(|t| t.decision().is_none() && wanted(t));
         if asked && self.is_complete(xid) {
             self.decide_commit(xid);
+        } else if asked && let Some(branch) = self.may_decide_alone(xid) {
+            self.delegate(xid, branch);
         }
     }
 

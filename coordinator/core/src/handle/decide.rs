@@ -11,7 +11,7 @@ use crate::{
     id::{BranchId, Xid},
     reply::{Decision, Rejection, Reply, RollBackReason, Waiter},
     row_lock::TicketId,
-    status::{BranchEvent, BranchStatus, Event},
+    status::{BranchEvent, BranchStatus, Event, Status},
     transaction::Branch,
 };
 
@@ -74,19 +74,36 @@ impl Context<'_> {
         reply
     }
 
-    fn decided(&mut self, xid: Xid, event: Event, decision: Decision, reply: &Reply) {
+    pub(super) fn decided(&mut self, xid: Xid, event: Event, decision: Decision, reply: &Reply) {
+        let transaction = self.indexed(xid);
+        let asked = transaction.commit_asked();
+        let active = transaction.status == Status::Active;
+        #[cfg(feature = "planted-bugs")]
+        let active = active || planted::is(Bug::DelegatedTimesOut);
+        if active {
+            self.leave_active(xid);
+        }
         self.turn(xid, event);
+        if asked {
+            let waiter = Waiter::Commit(xid);
+            self.effects.push(Effect::Answer {
+                waiter,
+                reply: reply.clone(),
+            });
+        }
+        self.effects.push(Effect::Decided { xid, decision });
+        self.end_plan(xid, reply);
+        self.stop_preparing(xid);
+    }
+
+    /// From now on neither its deadline nor its worker's lease ends the transaction.
+    pub(super) fn leave_active(&mut self, xid: Xid) {
         let transaction = self.indexed(xid);
         let (deadline, parent) = (transaction.deadline, transaction.parent);
         let commit_until = transaction.commit_until.take();
         self.state.deadlines.disarm(deadline, Timer::Deadline(xid));
         if let Some(until) = commit_until {
             self.state.deadlines.disarm(until, Timer::CommitWait(xid));
-            let waiter = Waiter::Commit(xid);
-            self.effects.push(Effect::Answer {
-                waiter,
-                reply: reply.clone(),
-            });
         }
         if let Some(worker) = self.state.workers.get_mut(&xid.worker()) {
             worker.undecided.remove(&xid);
@@ -99,8 +116,6 @@ impl Context<'_> {
                 self.state.nested.remove(&parent);
             }
         }
-        self.effects.push(Effect::Decided { xid, decision });
-        self.end_plan(xid, reply);
     }
 
     /// The timer of a transaction's deadline went off: put it back, the decision disarms it.

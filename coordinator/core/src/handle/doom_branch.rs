@@ -6,6 +6,7 @@ use crate::{
     command::DoomBranch,
     handle::Context,
     reply::{Decision, Rejection, Reply, RollBackReason, Whereabouts},
+    status::{BranchStatus, Status},
 };
 
 impl Context<'_> {
@@ -26,9 +27,14 @@ impl Context<'_> {
                 Reply::Refused(Rejection::AlreadyDecided(Decision::Commit))
             }
             Some(_) => Reply::Ok,
+            // Its order's answer, from whoever gets it, tells.
+            None if transaction.status == Status::Delegated => Reply::Ok,
             None => {
                 let detail = size::text(&command.detail);
-                let reason = RollBackReason::LocalCommitUnknown(command.branch, detail);
+                let reason = match branch.status {
+                    BranchStatus::KeptOpen => RollBackReason::BranchFailed(command.branch, detail),
+                    _ => RollBackReason::LocalCommitUnknown(command.branch, detail),
+                };
                 self.decide_roll_back(command.xid, reason);
                 Reply::Ok
             }

@@ -34,6 +34,9 @@ impl Context<'_> {
         if branch.status.is_over() {
             return Ok(());
         }
+        if let Some(news) = self.news_of_kept_open(command) {
+            return news;
+        }
         if let Some(news) = self.news_of_step(command) {
             return news;
         }
@@ -65,6 +68,8 @@ impl Context<'_> {
             | Outcome::Stuck(_)
             // Of steps that are not done any more.
             | Outcome::Ran(_)
+            // Of a branch that shall be finished by now.
+            | Outcome::Prepared
             | Outcome::Refused(_) => {}
         }
         Ok(())
@@ -74,9 +79,7 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
-        branch.failures += 1;
-        branch.outages = 0;
-        let failures = branch.failures;
+        let failures = branch.count_failure();
         if failures >= RETRY_BUDGET {
             self.branch_is_stuck(xid, id, problem);
         } else {

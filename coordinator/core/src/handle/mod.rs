@@ -22,6 +22,7 @@ mod withdraw_branch;
 // What several verbs share.
 mod decide;
 mod known;
+mod one_phase;
 mod phase_two;
 mod pre_commit;
 mod request;

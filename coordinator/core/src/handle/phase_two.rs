@@ -65,7 +65,8 @@ impl Context<'_> {
         let Some(branch) = self.indexed(xid).branch_mut(id) else {
             return;
         };
-        if branch.status != BranchStatus::Finishing && action != Action::Run {
+        let before_decision = matches!(action, Action::Run | Action::Prepare);
+        if branch.status != BranchStatus::Finishing && !before_decision {
             branch.turn(BranchEvent::Order);
         }
         branch.action = action;
@@ -109,7 +110,10 @@ impl Context<'_> {
             };
             for branch in last_first {
                 let first_in_line = Line::of(branch).is_none_or(|line| seen.insert(line));
-                let waits = matches!(branch.status, BranchStatus::Registered | BranchStatus::Done);
+                let waits = matches!(
+                    branch.status,
+                    BranchStatus::Registered | BranchStatus::KeptOpen | BranchStatus::Done
+                );
                 #[cfg(feature = "planted-bugs")]
                 if waits && !branch.was_done && planted::forgets(branch.mode) {
                     forgotten.push(branch.id);

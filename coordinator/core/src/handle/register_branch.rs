@@ -5,6 +5,7 @@ use crate::{
     command::RegisterBranch,
     handle::Context,
     limits::MAX_PAYLOAD_BYTES,
+    mode::Mode,
     reply::{Rejection, Reply},
     row_lock::Wanted,
 };
@@ -31,6 +32,9 @@ fn check(command: &RegisterBranch) -> Result<(), Rejection> {
     }
     if !command.payload.is_empty() && !command.mode.takes_payload() {
         return Err(Rejection::Malformed("branches of AT carry no payload"));
+    }
+    if command.can_keep_open && command.mode != Mode::Xa {
+        return Err(Rejection::Malformed("only branches of XA are kept open"));
     }
     Ok(())
 }

@@ -98,7 +98,14 @@ impl Context<'_> {
             RepairVerb::Apply => Action::RollBackForced,
             RepairVerb::Accept => Action::Accept,
             RepairVerb::Retry
-                if matches!(decided, Action::Commit | Action::PreCommit | Action::Run) =>
+                if matches!(
+                    decided,
+                    Action::Commit
+                        | Action::PreCommit
+                        | Action::Run
+                        | Action::Prepare
+                        | Action::CommitOnePhase
+                ) =>
             {
                 decided
             }

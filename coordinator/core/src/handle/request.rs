@@ -124,9 +124,14 @@ impl Context<'_> {
     fn reply_for(&self, xid: Xid, request: RequestId, answer: &Answer) -> Reply {
         match answer {
             Answer::Waiting(_) => Reply::Waiting(Waiter::Request(xid, request)),
-            Answer::Registered { branch, give_up_ms } => Reply::Registered {
+            Answer::Registered {
+                branch,
+                give_up_ms,
+                keep_open,
+            } => Reply::Registered {
                 branch: *branch,
                 give_up_ms: *give_up_ms,
+                keep_open: *keep_open,
             },
             Answer::LocksFree => Reply::LocksFree,
             Answer::Refused(rejection) => Reply::Refused(rejection.clone()),
@@ -226,7 +231,8 @@ impl Context<'_> {
         }
         let undoing = |xid: &Xid| {
             let transaction = self.state.transactions.get(*xid);
-            transaction.is_some_and(|t| t.status != Status::Active)
+            // One that is delegated has all the local locks that it needs.
+            transaction.is_some_and(|t| !matches!(t.status, Status::Active | Status::Delegated))
         };
         let holder = self.state.locks.writers(wanted).find(undoing)?;
         Some(Rejection::HolderRollingBack { holder })
@@ -289,6 +295,7 @@ impl Context<'_> {
         let left = transaction.deadline.since(now);
         let give_up_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let id = BranchId(transaction.branches.len() as u32 + 1);
+        let keep_open = register.can_keep_open && transaction.can_begin_open();
         let new_waits = if self.state.locks.hold(xid, id, &resource, &locks) {
             self.state.locks.new_waits(xid, &resource, &locks)
         } else {
@@ -312,9 +319,15 @@ impl Context<'_> {
             next_attempt_at: None,
             problem: None,
         });
+        if keep_open {
+            self.keep_open(xid, id);
+        } else {
+            self.prepare_what_is_open(xid);
+        }
         let answer = Answer::Registered {
             branch: id,
             give_up_ms,
+            keep_open,
         };
         (answer, new_waits)
     }
@@ -549,6 +562,9 @@ fn digest_end(hash: &mut Folded, register: &RegisterBranch) {
         Mode::ThreePhase => 4,
     });
     hash.write(&register.payload);
+    if register.can_keep_open {
+        hash.write_u64(1);
+    }
 }
 
 /// An exclusive lock adds nothing: it is what keys are locked by unless told otherwise.

@@ -4,7 +4,8 @@ use super::size;
 use crate::{
     command::RollBack,
     handle::Context,
-    reply::{Reply, RollBackReason},
+    reply::{Reply, RollBackReason, Waiter},
+    status::Status,
 };
 
 impl Context<'_> {
@@ -15,6 +16,10 @@ impl Context<'_> {
         };
         if let Some(decision) = transaction.decision() {
             return Reply::Decided(decision, transaction.reason.clone());
+        }
+        if transaction.status == Status::Delegated {
+            // It ends by itself, and is told like a commit that was asked for.
+            return Reply::Waiting(Waiter::Commit(command.xid));
         }
         let reason = RollBackReason::Requested(size::text(&command.detail));
         self.decide_roll_back(command.xid, reason)

@@ -65,6 +65,7 @@ impl Context<'_> {
             problem: None,
         });
         self.order_as(xid, id, Action::Run);
+        self.prepare_what_is_open(xid);
     }
 
     /// The order for an attempt goes out.
@@ -109,7 +110,7 @@ impl Context<'_> {
         match &command.outcome {
             // A success of any attempt counts.
             Outcome::Ran(result) => self.step_ran(xid, id, result),
-            Outcome::Finished | Outcome::PreCommitted => {
+            Outcome::Finished | Outcome::PreCommitted | Outcome::Prepared => {
                 return Some(Err(Rejection::BranchState(
                     "it is a step under way, which ends with what it returned",
                 )));
@@ -232,9 +233,7 @@ impl Context<'_> {
         let Some(branch) = transaction.branch_mut(id) else {
             return;
         };
-        branch.failures = branch.failures.saturating_add(1);
-        branch.outages = 0;
-        let failures = branch.failures;
+        let failures = branch.count_failure();
         match policy {
             Some(OnTrouble::Backward { attempts }) if failures >= attempts => {
                 self.give_up(xid, id, problem);

@@ -7,7 +7,7 @@ use crate::{
     id::BranchId,
     limits::MAX_REQUESTS,
     reply::{Rejection, Reply, Whereabouts},
-    status::{BranchEvent, BranchStatus},
+    status::{BranchEvent, BranchStatus, Status},
     transaction::{Answer, Request},
 };
 
@@ -69,12 +69,17 @@ impl Context<'_> {
     fn withdraw_registered(&mut self, command: &WithdrawBranch, id: BranchId) -> Reply {
         let xid = command.xid;
         let transaction = self.indexed(xid);
+        let delegated = transaction.status == Status::Delegated;
         let Some(branch) = transaction.branch_mut(id) else {
             return Reply::Refused(Rejection::BranchUnknown);
         };
         match branch.status {
-            BranchStatus::Registered => {
-                branch.turn(BranchEvent::Withdraw);
+            BranchStatus::Registered | BranchStatus::KeptOpen => {
+                self.expect_no_vote(xid, id);
+                let transaction = self.indexed(xid);
+                if let Some(branch) = transaction.branch_mut(id) {
+                    branch.turn(BranchEvent::Withdraw);
+                }
                 if let Some(record) = transaction.request_mut(command.request) {
                     record.answer = Answer::Withdrawn;
                 }
@@ -83,6 +88,12 @@ impl Context<'_> {
                 self.refuse_cycles_of(xid);
                 self.commit_if_complete(xid);
                 self.go_on(xid);
+                Reply::Ok
+            }
+            // The commit overtook this message: its answer is that nothing was committed.
+            BranchStatus::Finishing if delegated => {
+                let why = "it was withdrawn by its agent";
+                self.delegate_refused(xid, id, why);
                 Reply::Ok
             }
             // The rollback overtook this message: nothing was committed, so nothing is to undo.

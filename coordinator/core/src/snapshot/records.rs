@@ -160,6 +160,7 @@ fn status_tag(status: Status) -> u8 {
         Status::Stuck(Decision::Commit) => 6,
         Status::Stuck(Decision::RollBack) => 7,
         Status::PreCommitted => 8,
+        Status::Delegated => 9,
     }
 }
 
@@ -173,6 +174,7 @@ fn get_status(r: &mut Reader<'_>) -> Get<Status> {
         6 => Status::Stuck(Decision::Commit),
         7 => Status::Stuck(Decision::RollBack),
         8 => Status::PreCommitted,
+        9 => Status::Delegated,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "status",
@@ -216,6 +218,11 @@ fn put_reason(w: &mut Writer, reason: &RollBackReason) {
             w.varint(branch.0.into());
             w.str(detail);
         }
+        RollBackReason::BranchFailed(branch, detail) => {
+            w.u8(7);
+            w.varint(branch.0.into());
+            w.str(detail);
+        }
     }
 }
 
@@ -227,6 +234,7 @@ fn get_reason(r: &mut Reader<'_>) -> Get<RollBackReason> {
         4 => RollBackReason::LeaseEnded,
         5 => RollBackReason::LocalCommitUnknown(get_branch_id(r)?, r.string()?),
         6 => RollBackReason::StepFailed(get_branch_id(r)?, r.string()?),
+        7 => RollBackReason::BranchFailed(get_branch_id(r)?, r.string()?),
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "reason",
@@ -251,6 +259,7 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         BranchStatus::Accepted => 7,
         BranchStatus::Skipped => 8,
         BranchStatus::PreCommitted => 9,
+        BranchStatus::KeptOpen => 10,
     });
     w.bool(b.was_done);
     w.list(&b.locks, put_row_lock);
@@ -262,6 +271,8 @@ fn put_branch(w: &mut Writer, b: &Branch) {
         Action::Accept => 4,
         Action::PreCommit => 6,
         Action::Run => 5,
+        Action::Prepare => 7,
+        Action::CommitOnePhase => 8,
     });
     w.varint(b.attempt.0.into());
     w.varint(b.failures.into());
@@ -293,6 +304,8 @@ fn get_branch(r: &mut Reader<'_>, version: u8) -> Get<Branch> {
             4 => Action::Accept,
             6 => Action::PreCommit,
             5 => Action::Run,
+            7 => Action::Prepare,
+            8 => Action::CommitOnePhase,
             tag => {
                 return Err(DecodeError::UnknownTag {
                     what: "action",
@@ -319,6 +332,7 @@ fn get_branch_status(r: &mut Reader<'_>) -> Get<BranchStatus> {
         7 => BranchStatus::Accepted,
         8 => BranchStatus::Skipped,
         9 => BranchStatus::PreCommitted,
+        10 => BranchStatus::KeptOpen,
         tag => {
             return Err(DecodeError::UnknownTag {
                 what: "branch status",
@@ -336,8 +350,12 @@ fn put_request_record(w: &mut Writer, request: &Request) {
             w.u8(1);
             w.varint(ticket.0);
         }
-        Answer::Registered { branch, give_up_ms } => {
-            w.u8(2);
+        Answer::Registered {
+            branch,
+            give_up_ms,
+            keep_open,
+        } => {
+            w.u8(if *keep_open { 6 } else { 2 });
             w.varint(branch.0.into());
             w.varint((*give_up_ms).into());
         }
@@ -356,9 +374,10 @@ fn get_request_record(r: &mut Reader<'_>) -> Get<Request> {
         content: r.fixed()?,
         answer: match r.u8()? {
             1 => Answer::Waiting(TicketId(r.varint()?)),
-            2 => Answer::Registered {
+            tag @ (2 | 6) => Answer::Registered {
                 branch: get_branch_id(r)?,
                 give_up_ms: r.small("time in milliseconds")?,
+                keep_open: tag == 6,
             },
             3 => Answer::LocksFree,
             4 => Answer::Withdrawn,

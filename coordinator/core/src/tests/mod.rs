@@ -7,6 +7,7 @@ mod blocked;
 mod commit;
 mod locks;
 mod modes;
+mod one_phase;
 mod outside;
 mod phase_two;
 mod random;
@@ -195,6 +196,7 @@ impl World {
             payload: Payload::default(),
             wait_limit_ms: 1_000,
             holds_local_locks: true,
+            can_keep_open: false,
         }
     }
 
@@ -381,6 +383,7 @@ pub(super) fn check_always(state: &State) {
             .any(|b| b.status() == BranchStatus::Stuck);
         assert_eq!(matches!(transaction.status(), Status::Stuck(_)), stuck);
         three_phases_in_order(transaction);
+        kept_open_before_decisions(transaction);
     }
     assert_eq!(state.counts().payload_bytes, payloads);
     let mut held = state.locks.holds();
@@ -425,6 +428,30 @@ fn three_phases_in_order(transaction: &Transaction) {
         hears |= told && branch.status() == BranchStatus::Finishing;
     }
     assert_eq!(early, hears, "nobody waits for nothing");
+}
+
+/// At most one branch is kept open, before any decision; one that decides does so alone.
+fn kept_open_before_decisions(transaction: &Transaction) {
+    let branches = transaction.branches();
+    let open: Vec<_> = branches
+        .iter()
+        .filter(|b| b.status() == BranchStatus::KeptOpen)
+        .collect();
+    assert!(open.len() <= 1 && open.iter().all(|b| b.mode() == Mode::Xa));
+    let live: Vec<_> = branches.iter().filter(|b| !b.status().is_over()).collect();
+    if let [one] = open[..] {
+        assert_eq!(transaction.status(), Status::Active);
+        assert_eq!(live.len() > 1, one.is_preparing() || live.len() > 1);
+    }
+    if transaction.status() == Status::Delegated {
+        let [one] = live[..] else {
+            panic!("one branch decides, not {}", live.len());
+        };
+        assert_eq!(
+            (one.status(), one.action()),
+            (BranchStatus::Finishing, Action::CommitOnePhase)
+        );
+    }
 }
 
 fn holds_are_compatible(held: &[(Resource, LockKey, Xid, LockMode)]) {

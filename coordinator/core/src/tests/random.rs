@@ -93,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => of.clone().prop_map(|of| Step::Blocked { of }),
         4 => of.clone().prop_map(|of| Step::Commit { of }),
         3 => of.clone().prop_map(|of| Step::RollBack { of }),
-        8 => (of.clone(), 1..5_u32, 0..13_u8, any::<bool>()).prop_map(
+        8 => (of.clone(), 1..5_u32, 0..14_u8, any::<bool>()).prop_map(
             |(of, branch, outcome, stale)| Step::Finish { of, branch, outcome, stale }),
         1 => (of, 0..4_u8).prop_map(|(of, verb)| Step::Repair { of, verb }),
         4 => (1..1_500_u64).prop_map(|ms| Step::Pass { ms }),
@@ -165,7 +165,8 @@ impl Run {
                     true => self.pick(of),
                     false => self.world.next_xid(),
                 };
-                let registration = self.world.action(xid, mode, action);
+                let mut registration = self.world.action(xid, mode, action);
+                registration.can_keep_open = mode == Mode::Xa && of < 4;
                 self.world.apply(Command::RegisterBranch(registration));
             }
             Step::Saga {
@@ -318,6 +319,7 @@ impl Run {
             4 => Outcome::Later(problem("later"), 700),
             5..=7 => Outcome::Ran(Payload::from(&b"result"[..])),
             8 => Outcome::PreCommitted,
+            9 => Outcome::Prepared,
             _ => Outcome::Finished,
         };
         let epoch = Epoch(self.world.state.epoch().0 - u64::from(stale));
@@ -356,6 +358,7 @@ proptest! {
                 let outcome = match action {
                     Action::PreCommit => Outcome::PreCommitted,
                     Action::Run => Outcome::Ran(Payload::default()),
+                    Action::Prepare => Outcome::Prepared,
                     _ => Outcome::Finished,
                 };
                 run.world.finish(xid, BranchId(branch), outcome);
@@ -369,7 +372,7 @@ proptest! {
             }
         }
         let counts = run.world.state.counts();
-        let open = counts.active + counts.pre_committed + counts.committing + counts.rolling_back + counts.stuck;
+        let open = counts.active + counts.delegated + counts.pre_committed + counts.committing + counts.rolling_back + counts.stuck;
         prop_assert_eq!((open, counts.row_locks, counts.waiting), (0, 0, 0));
     }
 

@@ -6,14 +6,25 @@ pub(crate) struct Plot {
     pub(crate) parts: [Part; 2],
     /// One order is answered with a failure.
     pub(crate) fails: bool,
+    /// One step of a saga cannot be done.
+    pub(crate) refuses: bool,
     /// How often time passes until something is due.
     pub(crate) passes: u8,
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Plot {
+    pub(crate) fn has_saga(&self) -> bool {
+        let mut branches = self.parts.iter().flat_map(|part| part.branches);
+        branches.any(|branch| branch.starts_with(SAGA))
+    }
 }
 
 /// What a transaction's client and its two agents do.
 pub(crate) struct Part {
     pub(crate) timeout: &'static str,
-    /// Resource and rows of each branch, and how it wants them.
+    /// Resource and rows of each branch, and how it wants them; or [`SAGA`] and its plan; or
+    /// nothing.
     pub(crate) branches: [&'static str; 2],
     /// The second agent is called when the first has registered, else both at once.
     pub(crate) in_turn: bool,
@@ -28,7 +39,12 @@ pub(crate) enum Ends {
     Commits,
     /// At any point after its begin.
     RollsBack,
+    /// It leaves it to its saga.
+    Leaves,
 }
+
+/// How the line of a saga begins, whose plan follows.
+pub(crate) const SAGA: &str = "saga ";
 
 /// What one of the two agents does instead of committing its branch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,12 +118,44 @@ const PROMISES_TOO: Part = Part {
     ..COMMITS
 };
 
+/// One step after the other.
+const LINE: Part = Part {
+    branches: [
+        "saga commits: flight on ship, hotel on ship after flight",
+        "",
+    ],
+    ends: Ends::Leaves,
+    ..COMMITS
+};
+/// Two side by side, and one when both are done.
+const SIDE_BY_SIDE: Part = Part {
+    branches: [
+        "saga commits: flight on ship, hotel on ship, car on ship after flight after hotel",
+        "",
+    ],
+    ..LINE
+};
+/// A saga beside a branch of AT, in a transaction that its client ends.
+const BESIDE: Part = Part {
+    branches: [
+        "stock: apple wait 8s local",
+        "saga : flight on ship attempts 1",
+    ],
+    ..COMMITS
+};
+/// Nothing to wait for.
+const ALONE: Part = Part {
+    branches: ["stock: pear wait 8s local", ""],
+    ..COMMITS
+};
+
 const fn plot(name: &'static str, parts: [Part; 2]) -> Plot {
-    let (fails, passes) = (false, 0);
+    let (fails, refuses, passes) = (false, false, 0);
     Plot {
         name,
         parts,
         fails,
+        refuses,
         passes,
     }
 }
@@ -215,5 +263,56 @@ pub(crate) const PLOTS: &[Plot] = &[
                 COMMITS,
             ],
         )
+    },
+    plot(
+        "two sagas, one rolled back at any point",
+        [
+            Part {
+                ends: Ends::RollsBack,
+                ..LINE
+            },
+            LINE,
+        ],
+    ),
+    Plot {
+        refuses: true,
+        ..plot(
+            "steps side by side, one cannot be done",
+            [SIDE_BY_SIDE, ALONE],
+        )
+    },
+    plot(
+        "steps side by side, rolled back at any point",
+        [
+            Part {
+                ends: Ends::RollsBack,
+                ..SIDE_BY_SIDE
+            },
+            ALONE,
+        ],
+    ),
+    Plot {
+        fails: true,
+        ..plot(
+            "a step or its compensation fails, beside a branch of AT",
+            [BESIDE, ALONE],
+        )
+    },
+    Plot {
+        fails: true,
+        ..plot(
+            "a saga is rolled back, and an order fails",
+            [
+                Part {
+                    ends: Ends::RollsBack,
+                    ..LINE
+                },
+                ALONE,
+            ],
+        )
+    },
+    Plot {
+        passes: 2,
+        ..plot("time passes for steps", [LINE, ALONE])
     },
 ];

@@ -110,7 +110,9 @@ fn look(world: &mut World, stage: &Stage, bytes: &[u8]) -> Told<()> {
         .state
         .transactions_after(None)
         .flat_map(Transaction::branches);
-    let out = |b: &&Branch| b.status() == BranchStatus::Finishing && b.next_attempt_at().is_none();
+    let runs = |b: &Branch| b.status() == BranchStatus::Registered && b.action() == Action::Run;
+    let asked = |b: &Branch| b.status() == BranchStatus::Finishing || runs(b);
+    let out = |b: &&Branch| asked(b) && b.next_attempt_at().is_none();
     if branches.filter(out).count() != orders {
         return Err("a new leader would forget an order".into());
     }
@@ -133,7 +135,9 @@ fn nothing_comes_of_repeats(world: &World, bytes: &[u8]) -> Told<()> {
         (repeat.index, repeat.at) = (state.epoch().0, state.now());
         let reply = state.apply(repeat, &mut effects);
         let withdrawn = reply == Reply::Refused(Rejection::Withdrawn);
-        if reply != *answer && !withdrawn {
+        // Whoever asks again for a saga's end hears how far it is now.
+        let asked_again = matches!(entry.command, Command::StartSaga(_));
+        if reply != *answer && !withdrawn && !asked_again {
             return Err(format!(
                 "{:?} repeated: {reply:?} after {answer:?}",
                 entry.command
@@ -155,6 +159,7 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
     let open = |world: &World| {
         let counts = world.state.counts();
         counts.active
+            + counts.delegated
             + counts.pre_committed
             + counts.committing
             + counts.rolling_back
@@ -164,16 +169,11 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
         if open(&world) == 0 {
             break;
         }
-        let mut lines = vec![Stage::line(plot, Move::Pass)];
-        lines.extend(
-            stage
-                .answer_all()
-                .into_iter()
-                .map(|step| Stage::line(plot, step)),
-        );
-        for line in lines {
-            let news = world.tell(&line)?;
-            stage.take(Move::Begin(0), &news, &mut world);
+        let mut moves = vec![Move::Pass];
+        moves.extend(stage.answer_all());
+        for step in moves {
+            let news = world.tell(&Stage::line(plot, step))?;
+            stage.take(step, &news, &mut world);
         }
     }
     let counts = world.state.counts();
@@ -190,6 +190,7 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
             ));
         }
     }
+    steps_are_compensated(&stage, &mut world)?;
     for line in ["kill front", "kill back", "pass 10min"] {
         world.tell(line)?;
     }
@@ -197,6 +198,19 @@ fn everything_ends(plot: &Plot, node: &Node) -> Told<()> {
         None => Ok(()),
         Some(left) => Err(format!("{} is never forgotten", left.xid())),
     }
+}
+
+/// Whatever a step's agent did or still does, its compensation finds out.
+fn steps_are_compensated(stage: &Stage, world: &mut World) -> Told<()> {
+    let back = |t: &&Transaction| t.decision() == Some(Decision::RollBack);
+    let ended = world.state.transactions_after(None).filter(back);
+    let ended: Vec<Xid> = ended.map(Transaction::xid).collect();
+    for xid in ended {
+        if let Some(branch) = stage.left_done(xid, world) {
+            return Err(format!("step {branch} of {xid} is never compensated"));
+        }
+    }
+    Ok(())
 }
 
 /// The story up to a move, as a scenario would tell it.

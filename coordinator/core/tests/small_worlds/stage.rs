@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use accede_core::*;
 
 use crate::{
-    plot::{Ends, Exception, Plot},
+    plot::{Ends, Exception, Plot, SAGA},
     story::{News, World},
 };
 
@@ -24,6 +24,7 @@ pub(crate) enum Move {
     RollBack(usize),
     Finished(Delivery),
     Failed(Delivery),
+    Refused(Delivery),
     Restart,
     Pass,
 }
@@ -35,8 +36,17 @@ pub(crate) struct Delivery {
     branch: u32,
     attempt: u32,
     epoch: u64,
-    /// Asks to pre-commit.
-    early: bool,
+    asks: Ask,
+}
+
+/// What an order asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Ask {
+    End,
+    /// To pre-commit.
+    Early,
+    /// To do a step.
+    Run,
 }
 
 impl Delivery {
@@ -63,8 +73,13 @@ pub(crate) struct Stage {
     parts: [Part; 2],
     /// Orders that their agents have not answered yet.
     orders: BTreeSet<Delivery>,
+    /// Steps of sagas that were ordered, by their transactions and branches.
+    steps: BTreeSet<(usize, u32)>,
+    /// Those among them whose compensation was answered.
+    compensated: BTreeSet<(usize, u32)>,
     restarted: bool,
     failed: bool,
+    refused: bool,
     passed: u8,
 }
 
@@ -109,15 +124,21 @@ impl Stage {
     pub(crate) fn new() -> (World, Self) {
         let mut world = World::new();
         world.tell("lease back").expect("there are ids for two");
-        world.tell("name action pay").expect("a new name");
+        for action in ["pay", "ship"] {
+            let line = format!("name action {action}");
+            world.tell(&line).expect("a new name");
+        }
         for (name, client) in PARTS {
             world.xid(name, client).expect("it has a lease");
         }
         let stage = Self {
             parts: Default::default(),
             orders: BTreeSet::new(),
+            steps: BTreeSet::new(),
+            compensated: BTreeSet::new(),
             restarted: false,
             failed: false,
+            refused: false,
             passed: 0,
         };
         (world, stage)
@@ -143,6 +164,9 @@ impl Stage {
                 moves.push(Move::Failed(now));
                 moves.extend(late.map(|_| Move::Failed(*order)));
             }
+            if plot.refuses && !self.refused && order.asks == Ask::Run {
+                moves.push(Move::Refused(now));
+            }
         }
         if moves.is_empty() {
             return moves;
@@ -166,6 +190,7 @@ impl Stage {
         for (i, phase) in part.branches.iter().enumerate() {
             let exception = plan.exception;
             let called = i == 0 || !plan.in_turn || part.branches[0].is_registered();
+            let called = called && !plan.branches[i].is_empty();
             match phase {
                 Phase::Working if called => moves.push(Move::Register(p, i)),
                 Phase::Registered(branch) if exception == Exception::Doubts(i) => {
@@ -188,12 +213,15 @@ impl Stage {
             let (phase, withdrawn) = (part.branches[i], part.withdrawn[i]);
             phase == Phase::Doomed || phase == Phase::RolledBack && !withdrawn
         };
-        let answered = |phase: &Phase| !matches!(phase, Phase::Working | Phase::Asked);
+        let answered = |i: usize| {
+            plan.branches[i].is_empty()
+                || !matches!(part.branches[i], Phase::Working | Phase::Asked)
+        };
         match plan.ends {
             Ends::RollsBack => moves.push(Move::RollBack(p)),
             Ends::Commits if failed(0) || failed(1) => moves.push(Move::RollBack(p)),
-            Ends::Commits if part.branches.iter().all(answered) => moves.push(Move::Commit(p)),
-            Ends::Commits => {}
+            Ends::Commits if answered(0) && answered(1) => moves.push(Move::Commit(p)),
+            Ends::Commits | Ends::Leaves => {}
         }
     }
 
@@ -211,7 +239,14 @@ impl Stage {
             }
             Move::Register(p, i) => {
                 let wanted = plot.parts[p].branches[i];
-                format!("register {} {wanted} as {}", name(p), request(p, i))
+                let (name, request) = (name(p), request(p, i));
+                match wanted
+                    .strip_prefix(SAGA)
+                    .and_then(|plan| plan.split_once(':'))
+                {
+                    Some((how, steps)) => format!("saga {name} {how} as {request}:{steps}"),
+                    None => format!("register {name} {wanted} as {request}"),
+                }
             }
             Move::Done(p, branch) => format!("done {} {branch}", name(p)),
             Move::Withdraw(p, i) => format!("withdraw {} {}", name(p), request(p, i)),
@@ -219,12 +254,18 @@ impl Stage {
             Move::Commit(p) => format!("commit {}", name(p)),
             Move::RollBack(p) => format!("roll back {}", name(p)),
             Move::Finished(order) => {
-                let verb = if order.early {
-                    "pre-committed"
-                } else {
-                    "finished"
+                let verb = match order.asks {
+                    Ask::End => "finished",
+                    Ask::Early => "pre-committed",
+                    Ask::Run => "ran",
                 };
                 format!("{verb} {order}")
+            }
+            Move::Refused(order) => {
+                let order = order
+                    .to_string()
+                    .replacen(" attempt", " \"full\" attempt", 1);
+                format!("refused {order}")
             }
             Move::Failed(order) => {
                 let order = order
@@ -255,7 +296,17 @@ impl Stage {
                 }
             }
             Move::Commit(p) | Move::RollBack(p) => self.parts[p].ended = true,
-            Move::Finished(order) => self.orders.retain(|o| !o.is_same(&order)),
+            Move::Finished(order) => {
+                self.orders.retain(|o| !o.is_same(&order));
+                let step = (order.part, order.branch);
+                if order.asks == Ask::End && self.steps.contains(&step) {
+                    self.compensated.insert(step);
+                }
+            }
+            Move::Refused(order) => {
+                self.refused = true;
+                self.orders.retain(|o| !o.is_same(&order));
+            }
             Move::Failed(order) => {
                 self.failed = true;
                 self.orders.retain(|o| !o.is_same(&order));
@@ -280,6 +331,9 @@ impl Stage {
         match effect {
             Effect::Order(order) => {
                 let order = delivery(order, world);
+                if order.asks == Ask::Run {
+                    self.steps.insert((order.part, order.branch));
+                }
                 if !self.orders.iter().any(|o| o.is_same(&order)) {
                     self.orders.insert(order);
                 }
@@ -301,7 +355,8 @@ impl Stage {
         match reply {
             _ if *phase != Phase::Asked => {}
             Some(Reply::Registered { branch, .. }) => *phase = Phase::Registered(branch.0),
-            Some(Reply::Refused(_)) => *phase = Phase::RolledBack,
+            Some(Reply::SagaDone(..)) => *phase = Phase::Done,
+            Some(Reply::Refused(_) | Reply::Decided(..)) => *phase = Phase::RolledBack,
             _ => {}
         }
     }
@@ -310,6 +365,13 @@ impl Stage {
     pub(crate) fn has(&self, order: &Order, world: &mut World) -> bool {
         let order = delivery(order, world);
         self.orders.iter().any(|o| o.is_same(&order))
+    }
+
+    /// A step that was ordered and not compensated, of the transaction of this name.
+    pub(crate) fn left_done(&self, xid: Xid, world: &mut World) -> Option<u32> {
+        let part = part_of(world, xid);
+        let mut steps = self.steps.difference(&self.compensated);
+        steps.find_map(|(of, branch)| (*of == part).then_some(*branch))
     }
 
     /// Every order is answered with success.
@@ -325,7 +387,11 @@ fn delivery(order: &Order, world: &mut World) -> Delivery {
         branch: order.branch.0,
         attempt: order.attempt.0,
         epoch: order.epoch.0,
-        early: order.action == Action::PreCommit,
+        asks: match order.action {
+            Action::Run => Ask::Run,
+            Action::PreCommit => Ask::Early,
+            _ => Ask::End,
+        },
     }
 }
 

@@ -348,6 +348,7 @@ impl Ledger {
         }
         let asks = match order.action {
             Action::Run => return self.run_is_sound(state, order),
+            Action::Prepare | Action::CommitOnePhase => return self.open_is_sound(state, order),
             Action::Commit | Action::PreCommit => Decision::Commit,
             Action::RollBack | Action::RollBackForced | Action::Accept => Decision::RollBack,
         };
@@ -387,6 +388,27 @@ impl Ledger {
                 "{xid} {branch} is ordered to commit before the others have heard of it"
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// A branch that is kept open is told to prepare because of another one, or to commit because
+    /// there is none; before any decision.
+    fn open_is_sound(&self, state: &State, order: &Order) -> Told<()> {
+        let (xid, branch) = (order.xid, order.branch.0);
+        let transaction = state.transaction(xid);
+        let status = transaction.map(Transaction::status);
+        let others = transaction.into_iter().flat_map(Transaction::branches);
+        let alone = others
+            .filter(|b| b.id() != order.branch)
+            .all(|b| b.status().is_over());
+        let wanted = match order.action {
+            Action::CommitOnePhase if alone => Status::Delegated,
+            Action::CommitOnePhase => return Err(format!("{xid} {branch} decides for others")),
+            _ => Status::Active,
+        };
+        match order.mode == Mode::Xa && status == Some(wanted) {
+            true => Ok(()),
+            false => Err(format!("{xid} {branch} is ordered to {:?}", order.action)),
         }
     }
 

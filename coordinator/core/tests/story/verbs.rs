@@ -88,8 +88,8 @@ impl World {
                 let detail = words.text().unwrap_or_default().to_owned();
                 Ok(Command::RollBack(RollBack { xid, detail }))
             }
-            verb @ ("finished" | "pre-committed" | "failed" | "unavailable" | "stuck" | "ran"
-            | "refused" | "later") => self.outcome(verb, words),
+            verb @ ("finished" | "pre-committed" | "prepared" | "failed" | "unavailable"
+            | "stuck" | "ran" | "refused" | "later") => self.outcome(verb, words),
             "repair" => self.repair(words),
             "expire" => Ok(Command::Expire),
             other => Err(format!("{other:?} is no verb")),
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// `register A stock: apple, pear shared, plum -3 to 7 wait 2s local as r1`, or
-    /// `register A freeze in TCC with "five"`
+    /// `register A freeze in TCC with "five"`, or `register A stock in XA open`
     fn register(&mut self, words: &mut Line<'_>) -> Told<Command> {
         let wish = self.wish(words)?;
         Ok(Command::RegisterBranch(RegisterBranch {
@@ -164,6 +164,7 @@ impl World {
             payload: wish.payload,
             wait_limit_ms: wish.wait_limit_ms,
             holds_local_locks: wish.holds_local_locks,
+            can_keep_open: wish.can_keep_open,
         }))
     }
 
@@ -221,7 +222,7 @@ impl World {
         } else {
             Vec::new()
         };
-        let (mut wait_limit_ms, mut local, mut name) = (0, false, None);
+        let (mut wait_limit_ms, mut local, mut open, mut name) = (0, false, false, None);
         let (mut mode, mut payload) = (Mode::At, Payload::default());
         loop {
             if words.eat("wait") {
@@ -234,6 +235,8 @@ impl World {
                 payload = Payload::from(words.text().ok_or("the payload is missing")?.as_bytes());
             } else if words.eat("local") {
                 local = true;
+            } else if words.eat("open") {
+                open = true;
             } else if words.eat("as") {
                 name = Some(words.word("a request")?.to_owned());
             } else {
@@ -254,6 +257,7 @@ impl World {
             payload,
             wait_limit_ms,
             holds_local_locks: local,
+            can_keep_open: open,
         })
     }
 
@@ -290,6 +294,7 @@ impl World {
             "unavailable" => Outcome::Unavailable(problem),
             "stuck" => Outcome::Stuck(problem),
             "pre-committed" => Outcome::PreCommitted,
+            "prepared" => Outcome::Prepared,
             _ => Outcome::Finished,
         };
         Ok(Command::FinishBranch(FinishBranch {

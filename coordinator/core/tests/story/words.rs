@@ -123,6 +123,7 @@ fn status(transaction: &Transaction) -> String {
         Status::Active if transaction.commit_asked() => "active, its commit waits".into(),
         Status::Active => "active".into(),
         Status::PreCommitted => "pre-committed".into(),
+        Status::Delegated => "delegated".into(),
         Status::Committing => "committing".into(),
         Status::Committed => "committed".into(),
         Status::RollingBack => "rolling back".into(),
@@ -169,9 +170,18 @@ fn reply(reply: &Reply) -> String {
             lease.ceiling_ms,
             duration(lease.ttl_ms.into())
         ),
-        Reply::Registered { branch, give_up_ms } => format!(
-            "registered as branch {}, to commit within {}",
+        Reply::Registered {
+            branch,
+            give_up_ms,
+            keep_open,
+        } => format!(
+            "registered as branch {}, to {} within {}",
             branch.0,
+            if *keep_open {
+                "be kept open, and prepared"
+            } else {
+                "commit"
+            },
             duration((*give_up_ms).into())
         ),
         Reply::LocksFree => "the rows are free".into(),
@@ -249,6 +259,9 @@ fn reason(reason: &RollBackReason) -> String {
         RollBackReason::StepFailed(branch, detail) => {
             format!("branch {} could not be done, {detail:?}", branch.0)
         }
+        RollBackReason::BranchFailed(branch, detail) => {
+            format!("branch {} was kept open and failed, {detail:?}", branch.0)
+        }
     }
 }
 
@@ -262,6 +275,8 @@ fn effect(effect: &Effect) -> String {
                 Action::Accept => "keep the rows",
                 Action::PreCommit => "pre-commit",
                 Action::Run => "run",
+                Action::Prepare => "prepare",
+                Action::CommitOnePhase => "commit in one phase",
             };
             format!(
                 "order to {}: {action} {} {}, attempt {}, epoch {}{}{}",
@@ -270,7 +285,12 @@ fn effect(effect: &Effect) -> String {
                 order.branch.0,
                 order.attempt.0,
                 order.epoch.0,
-                if order.was_done || order.action == Action::Run {
+                if order.was_done
+                    || matches!(
+                        order.action,
+                        Action::Run | Action::Prepare | Action::CommitOnePhase
+                    )
+                {
                     ""
                 } else {
                     ", not known to be done"

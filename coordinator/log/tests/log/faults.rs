@@ -89,10 +89,10 @@ async fn life(config: LogConfig, ledger: &mut Ledger, bursts: u32) {
     }
 }
 
-/// Seeds of the crash test: `ACCEDE_LOG_SEEDS=from..to` for a longer run. A seed fixes the faults,
+/// Seeds of the crash test: `ACCEDE_TEST_LOG_SEEDS=from..to` for a longer run. A seed fixes the faults,
 /// not how threads interleave.
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(range) = std::env::var("ACCEDE_LOG_SEEDS") else {
+    let Ok(range) = std::env::var("ACCEDE_TEST_LOG_SEEDS") else {
         return 0..12;
     };
     let (from, to) = range.split_once("..").unwrap();

@@ -125,6 +125,7 @@ fn reason(reason: &RollBackReason) -> Reason {
         RollBackReason::LeaseEnded => "lease_ended",
         RollBackReason::LocalCommitUnknown(..) => "local_commit_unknown",
         RollBackReason::StepFailed(..) => "step_failed",
+        RollBackReason::BranchFailed(..) => "branch_failed",
     };
     Reason {
         code,
@@ -162,6 +163,7 @@ fn status(status: BranchStatus) -> &'static str {
         BranchStatus::Accepted => "accepted",
         BranchStatus::Skipped => "skipped",
         BranchStatus::PreCommitted => "pre-committed",
+        BranchStatus::KeptOpen => "kept open",
     }
 }
 

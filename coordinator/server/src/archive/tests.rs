@@ -137,6 +137,7 @@ fn a_line_says_all_that_is_known() {
         payload: Payload::default(),
         wait_limit_ms: 0,
         holds_local_locks: true,
+        can_keep_open: false,
     }));
     let Reply::Registered { branch, .. } = registered else {
         panic!("{registered:?}");
@@ -220,6 +221,16 @@ async fn a_crash_loses_nothing_that_is_still_known() {
     archive.catch_up();
     archive.close(SOON).await;
     assert_eq!(lines(folder.path()).len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_closed_archive_can_be_opened_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::new();
+    for _ in 0..300 {
+        let (archive, _) = world.start(folder.path());
+        archive.close(SOON).await;
+    }
 }
 
 #[tokio::test]

@@ -1,35 +1,19 @@
 //! A step by HTTP: a POST of JSON.
 
 use accede_core::{Outcome, Payload, StepResult, limits as core_limits};
+use accede_proto::callback::{self, Verdict, json};
 use reqwest::{
-    Response, StatusCode,
+    Response,
     header::{CONTENT_TYPE, RETRY_AFTER},
     redirect::Policy,
 };
-use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 use super::{Call, problem};
 use crate::{
     Error,
     limits::{CALLBACK_CONNECT, CALLBACK_IDLE_PER_HOST},
 };
-
-/// What is posted.
-#[derive(Serialize)]
-struct Body<'a> {
-    xid: String,
-    branch: u32,
-    step: &'a str,
-    attempt: u32,
-    direction: &'static str,
-    input: Value,
-    results: BTreeMap<&'a str, Value>,
-    /// To compensate: what the step returned, if that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<Value>,
-}
 
 pub(super) fn client() -> Result<reqwest::Client, Error> {
     // What a service redirects to is below no prefix.
@@ -71,30 +55,21 @@ fn silence(call: &Call<'_>, error: &reqwest::Error) -> String {
 
 fn body(call: &Call<'_>) -> Vec<u8> {
     let results = call.step.results.iter();
-    let named = |r: &'_ StepResult| json(&r.result);
-    let body = Body {
+    let named = |r: &StepResult| ((*r.step).to_owned(), json(&r.result));
+    let body = callback::Call {
         xid: call.order.xid.to_string(),
         branch: call.order.branch.0,
-        step: &call.step.name,
+        step: (*call.step.name).to_owned(),
         attempt: call.order.attempt.0,
         direction: call.direction(),
         input: json(&call.order.payload),
-        results: results.map(|r| (&*r.step, named(r))).collect(),
+        results: results.map(named).collect(),
         result: match call.runs() {
             true => None,
             false => call.step.result.as_deref().map(json),
         },
     };
     serde_json::to_vec(&body).unwrap_or_default()
-}
-
-/// Bytes of a plan or of a result, which are JSON unless an agent is of another kind.
-fn json(bytes: &[u8]) -> Value {
-    match bytes {
-        [] => Value::Null,
-        bytes => serde_json::from_slice(bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned())),
-    }
 }
 
 async fn read(call: &Call<'_>, mut response: Response) -> Outcome {
@@ -119,20 +94,20 @@ async fn read(call: &Call<'_>, mut response: Response) -> Outcome {
         "" => format!("{url} answered {status}"),
         said => format!("{url} answered {status}: {said}"),
     };
-    match status {
-        status if status.is_success() && !call.runs() => Outcome::Finished,
-        status if status.is_success() => {
+    match Verdict::of_status(status.as_u16()) {
+        Verdict::Done if !call.runs() => Outcome::Finished,
+        Verdict::Done => {
             let is_json = text.is_empty() || serde_json::from_slice::<Value>(&text).is_ok();
             match is_json {
                 true => Outcome::Ran(Payload::from(&text[..])),
                 false => call.silent(format!("{url} answered {status} with what is no JSON")),
             }
         }
-        StatusCode::CONFLICT => {
+        Verdict::CannotBe => {
             let reason = String::from_utf8_lossy(&text).trim().to_owned();
             call.definitely_not(if reason.is_empty() { said() } else { reason })
         }
-        _ => match wished {
+        Verdict::Later => match wished {
             Some(ms) => Outcome::Later(problem(said()), ms),
             None => Outcome::Failed(problem(said())),
         },

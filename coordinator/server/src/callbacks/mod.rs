@@ -17,6 +17,7 @@ use accede_core::{
     Action, Attempt, BranchId, Command, Epoch, FinishBranch, Order, Outcome, Problem, StepOrder,
     Xid,
 };
+use accede_proto::callback::{self, Direction};
 use parking_lot::Mutex;
 use reqwest::Url;
 use tokio::{sync::Semaphore, task::AbortHandle, time::sleep};
@@ -69,14 +70,16 @@ impl Call<'_> {
         self.order.action == Action::Run
     }
 
-    fn direction(&self) -> &'static str {
-        if self.runs() { "run" } else { "compensate" }
+    fn direction(&self) -> Direction {
+        match self.runs() {
+            true => Direction::Run,
+            false => Direction::Compensate,
+        }
     }
 
     /// The same for all attempts in one direction.
     fn idempotency_key(&self) -> String {
-        let (xid, branch) = (self.order.xid, self.order.branch.0);
-        format!("{xid}-{branch}-{}", self.direction())
+        callback::idempotency_key(self.order.xid, self.order.branch.0, self.direction())
     }
 
     /// It cannot be done.

@@ -63,7 +63,11 @@ impl Branches for BranchesDoor {
         let agent = convert::process(wire.agent).map_err(refused)?;
         let join = convert::register(&wire, agent, resource).map_err(refused)?;
         let take = |reply| match reply {
-            Reply::Registered { branch, give_up_ms } => Ok(convert::registered(branch, give_up_ms)),
+            Reply::Registered {
+                branch,
+                give_up_ms,
+                keep_open,
+            } => Ok(convert::registered(branch, give_up_ms, keep_open)),
             other => Err(other),
         };
         let about = (Some(join.xid), Some(wire.resource.as_str()));

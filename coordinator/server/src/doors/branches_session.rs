@@ -17,6 +17,7 @@ use crate::{
     hub::Hub,
     intake::Job,
     limits::{ASK_ENDED, RESOURCES_PER_AGENT},
+    orders::Promises,
     output::Output,
     refusal,
     reply_to::ReplyTo,
@@ -233,7 +234,7 @@ impl Reader {
                 tag,
                 ask,
             };
-            Ok(Some(Job::Command(command, ReplyTo::Branches(call))))
+            Ok(Some(hub.job(command, ReplyTo::Branches(call))))
         };
         match request.body {
             Some(Body::Register(wire)) => {
@@ -304,6 +305,18 @@ impl Reader {
                     branch_event::Body::Standing(convert::standing(state, xids))
                 };
                 self.ask_about(tag, &wire.xids, standing).map(Some)
+            }
+            Some(Body::PromisesSeen(wire)) => {
+                let resource = self.resource(&wire.resource)?;
+                let seen = Promises {
+                    waiting: wire.waiting.into(),
+                    oldest_ms: wire.oldest_ms,
+                    impossible: wire.impossible.into(),
+                };
+                let agent = self.session.agent;
+                self.session.orders.promises_seen(agent, &resource, seen);
+                self.session.metrics.went_alone(wire.alone.into());
+                Ok(None)
             }
             Some(Body::Open(_)) => Err(Box::new(refusal::invalid(
                 "the session is open already; open another stream to show other resources",

@@ -179,7 +179,7 @@ fn job(hub: &Hub, session: &Arc<TransactionSession>, request: TransactionRequest
             return match convert::begin(begin, session.process) {
                 Ok(begin) => {
                     let ask = call(TransactionAsk::Begin(begin.xid));
-                    Some(Job::Command(Command::Begin(begin), ask))
+                    Some(hub.job(Command::Begin(begin), ask))
                 }
                 Err(refusal) => {
                     session.refuse_begin(bits, *refusal);

@@ -297,7 +297,10 @@ impl Driver {
     /// Hands a reply to its caller, or has the caller wait.
     fn settle(&mut self, reply: Reply, to: ReplyTo) {
         match reply {
-            Reply::Waiting(waiter) => self.waiters.park(waiter, to),
+            Reply::Waiting(waiter) => {
+                self.waiters.park(waiter, to);
+                self.hub.intake.hurry();
+            }
             reply => to.answer(Ok(reply)),
         }
     }

@@ -190,6 +190,30 @@ pub(super) const UNATTACHED: Metric = gauge(
     "orders",
     "Orders that wait because no agent of their resource is attached.",
 );
+pub(super) const PROMISES: Metric = gauge(
+    "accede_promises",
+    "",
+    "promises",
+    "Promises of 3PC without news for longer than their time-out, as attached agents last saw them.",
+);
+pub(super) const PROMISES_OLDEST: Metric = gauge(
+    "accede_promises_oldest_seconds",
+    "",
+    "seconds",
+    "Age of the oldest of them.",
+);
+pub(super) const PROMISES_IMPOSSIBLE: Metric = gauge(
+    "accede_impossible_promises",
+    "",
+    "promises",
+    "Those among them that no fault of the protocol leads to; they need a person.",
+);
+pub(super) const PROMISES_ALONE: Metric = counter(
+    "accede_promises_alone_total",
+    "",
+    "steps",
+    "Steps that participants of 3PC did by themselves, without an order.",
+);
 pub(super) const QUEUE: Metric = gauge(
     "accede_queued_commands",
     "",
@@ -251,6 +275,10 @@ pub const TABLE: &[Metric] = &[
     SESSIONS,
     OPEN_ORDERS,
     UNATTACHED,
+    PROMISES,
+    PROMISES_OLDEST,
+    PROMISES_IMPOSSIBLE,
+    PROMISES_ALONE,
     QUEUE,
     ARCHIVED,
     ARCHIVE_DROPPED,

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod modes;
+mod one_phase;
 mod orders;
 mod plain;
 mod row_locks;

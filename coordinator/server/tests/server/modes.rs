@@ -211,3 +211,59 @@ async fn branches_of_3pc_hear_of_the_commit_before_their_order() {
     assert_eq!(standing(&mut rm, vec![back]).await, [State::RollingBack]);
     daemon.server.shutdown().await.expect("it ends");
 }
+
+/// Two agents of an action look at the same database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_that_wait_are_in_the_metrics_as_long_as_their_agents_are_attached() {
+    let daemon = Daemon::start().await;
+    let mut one = attach(&daemon, vec![action("pay"), action("ship")]).await;
+    let mut other = attach(&daemon, vec![action("pay")]).await;
+    let seen = |resource: &str, waiting, oldest_ms, alone| {
+        RmBody::PromisesSeen(v1::PromisesSeen {
+            resource: resource.into(),
+            waiting,
+            oldest_ms,
+            impossible: 1,
+            alone,
+        })
+    };
+    one.send(0, seen("pay", 3, 12_500, 1)).await;
+    one.send(0, seen("ship", 4, 11_000, 0)).await;
+    // Of an action that it does not serve.
+    other.send(0, seen("ship", 99, 1, 0)).await;
+    other.send(0, seen("pay", 2, 12_000, 1)).await;
+    let page = |expected: [&'static str; 4]| {
+        let daemon = &daemon;
+        async move {
+            let all = async {
+                loop {
+                    let page = daemon.page("/metrics").await;
+                    if expected
+                        .iter()
+                        .all(|line| page.lines().any(|have| have == *line))
+                    {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            crate::support::soon(all).await;
+        }
+    };
+    page([
+        "accede_promises 7",
+        "accede_promises_oldest_seconds 12.5",
+        "accede_impossible_promises 2",
+        "accede_promises_alone_total 2",
+    ])
+    .await;
+    drop(one);
+    page([
+        "accede_promises 2",
+        "accede_promises_oldest_seconds 12",
+        "accede_impossible_promises 1",
+        "accede_promises_alone_total 2",
+    ])
+    .await;
+    daemon.server.shutdown().await.expect("it ends");
+}

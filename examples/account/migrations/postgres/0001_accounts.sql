@@ -5,6 +5,6 @@ CREATE TABLE IF NOT EXISTS accounts (
     user_id bigint PRIMARY KEY,
     -- In cents.
     balance bigint NOT NULL CHECK (balance >= 0),
-    -- Taken out of balance by orders that are not decided yet; in TCC only.
+    -- Taken out of balance by orders that are not decided yet; where it is frozen.
     frozen  bigint NOT NULL DEFAULT 0 CHECK (frozen >= 0)
 );

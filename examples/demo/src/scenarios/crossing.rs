@@ -27,13 +27,16 @@ pub(super) async fn run(shop: &mut Shop) -> Result<String> {
     let mut second = Placing::start(shop, "crossing-back", 5, &back);
     let first_held = first.watch.reach(1).await?;
     let second_held = second.watch.reach(1).await?;
-    if matches!(shop.mode, ShopMode::Tcc | ShopMode::ThreePhase) {
-        // Nothing is locked until the end: what one froze, the other does not want.
+    if matches!(
+        shop.mode,
+        ShopMode::Tcc | ShopMode::ThreePhase | ShopMode::Saga
+    ) {
+        // Nothing is locked until the end: what one took, the other does not want.
         drop((first_held, second_held));
         tokio::try_join!(first.ordered(), second.ordered())?;
         let both = before.with("crossing-there", 4, &there);
         settled_as(shop, both.with("crossing-back", 5, &back)).await?;
-        return Ok("both were placed: frozen goods are in nobody's way".to_owned());
+        return Ok("both were placed: goods that one took are in nobody's way".to_owned());
     }
     let first_xid = first_held.step.xid.clone();
     let second_xid = second_held.step.xid.clone();

@@ -58,6 +58,7 @@ async fn buy(shop: &Shop, user: i64, items: &[Item]) -> Result<Customer> {
             user,
             items: items.to_vec(),
             observer: String::new(),
+            patience_ms: 0,
         };
         let got_it = match shop.front.clone().place_order(order).await {
             Ok(_) => true,

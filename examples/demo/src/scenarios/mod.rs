@@ -9,7 +9,10 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use accede_proto::v1::Status as Stand;
 use anyhow::{Context as _, Result, bail, ensure};
-use shop_api::v1::{Item, PlaceOrderRequest, PlaceOrderResponse};
+use shop_api::{
+    mode::ShopMode,
+    v1::{Item, PlaceOrderRequest, PlaceOrderResponse},
+};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
@@ -81,12 +84,24 @@ struct Placing {
 
 impl Placing {
     fn start(shop: &Shop, reference: &str, user: i64, items: &[Item]) -> Self {
+        Self::start_within(shop, reference, user, items, 0)
+    }
+
+    /// The customer does not wait for longer than that, in milliseconds.
+    fn start_within(
+        shop: &Shop,
+        reference: &str,
+        user: i64,
+        items: &[Item],
+        patience_ms: u32,
+    ) -> Self {
         let watch = shop.observers.watch(reference);
         let order = PlaceOrderRequest {
             reference: reference.to_owned(),
             user,
             items: items.to_vec(),
             observer: shop.observers.url(),
+            patience_ms,
         };
         let mut front = shop.front.clone();
         let answer = tokio::spawn(async move {
@@ -128,6 +143,17 @@ impl Placing {
             }
         }
     }
+}
+
+/// The number of an order's step that writes it down: goods and seats are taken by then.
+fn written_down(items: &[Item]) -> u32 {
+    items.len() as u32 + 1
+}
+
+/// The number of an order's last step.
+fn last_step(shop: &Shop, items: &[Item]) -> u32 {
+    // The money, and perhaps a parcel.
+    written_down(items) + 1 + u32::from(shop.mode == ShopMode::Mixed)
 }
 
 fn item(product: Product, count: i64) -> Item {

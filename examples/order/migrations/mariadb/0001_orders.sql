@@ -14,3 +14,9 @@ CREATE TABLE IF NOT EXISTS order_items (
     count    BIGINT NOT NULL CHECK (count > 0),
     PRIMARY KEY (order_id, position)
 ) ENGINE = InnoDB;
+
+-- What was packed for an order; in the mode mixed only.
+CREATE TABLE IF NOT EXISTS parcels (
+    reference VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY,
+    pieces    BIGINT       NOT NULL CHECK (pieces > 0)
+) ENGINE = InnoDB;

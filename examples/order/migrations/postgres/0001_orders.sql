@@ -17,3 +17,9 @@ CREATE TABLE IF NOT EXISTS order_items (
     count    bigint NOT NULL CHECK (count > 0),
     PRIMARY KEY (order_id, position)
 );
+
+-- What was packed for an order; in the mode mixed only.
+CREATE TABLE IF NOT EXISTS parcels (
+    reference text   PRIMARY KEY,
+    pieces    bigint NOT NULL CHECK (pieces > 0)
+);

@@ -15,3 +15,9 @@ CREATE TABLE IF NOT EXISTS order_items (
     count    INTEGER NOT NULL CHECK (count > 0),
     PRIMARY KEY (order_id, position)
 ) STRICT;
+
+-- What was packed for an order; in the mode mixed only.
+CREATE TABLE IF NOT EXISTS parcels (
+    reference TEXT    PRIMARY KEY,
+    pieces    INTEGER NOT NULL CHECK (pieces > 0)
+) STRICT;

@@ -7,6 +7,8 @@ CREATE TABLE IF NOT EXISTS stock (
     -- Price of one piece in cents.
     unit_price bigint NOT NULL CHECK (unit_price >= 0),
     count      bigint NOT NULL CHECK (count >= 0),
-    -- Taken out of count by orders that are not decided yet; in TCC only.
-    frozen     bigint NOT NULL DEFAULT 0 CHECK (frozen >= 0)
+    -- Taken out of count by orders that are not decided yet; where they are frozen.
+    frozen     bigint NOT NULL DEFAULT 0 CHECK (frozen >= 0),
+    -- In the mode mixed: to be promised in 3PC, as seats are.
+    promised   boolean NOT NULL DEFAULT false
 );

@@ -1,7 +1,7 @@
 //! Promises of which nobody speaks: what is asked, and what is done about the answer.
 
 use accede_core::alone::{Knows, May, Phase, may};
-use accede_proto::v1::{AskStanding, Standing, standing::State};
+use accede_proto::v1::{AskStanding, PromisesSeen, Standing, standing::State};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -31,7 +31,9 @@ impl Finish for Keeper {
     ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
         let ended = match job {
             Job::PreCommit => Ended::PreCommitted,
-            Job::Commit | Job::RollBack { .. } | Job::Run => Ended::Finished,
+            Job::Commit | Job::RollBack { .. } | Job::Run | Job::Prepare | Job::CommitOnePhase => {
+                Ended::Finished
+            }
         };
         Box::pin(std::future::ready(Ok(ended)))
     }
@@ -120,10 +122,28 @@ fn promise(number: u64, is_pre_committed: bool) -> Promise {
 impl Served {
     /// The next question.
     async fn question(&mut self) -> (u64, AskStanding) {
-        let request = self.connection.next().await;
-        match request.body {
-            Some(Ask::AskStanding(asked)) => (request.tag, asked),
-            other => panic!("expected a question, got {other:?}"),
+        loop {
+            let request = self.connection.next().await;
+            match request.body {
+                Some(Ask::AskStanding(asked)) => return (request.tag, asked),
+                Some(Ask::PromisesSeen(_)) => {}
+                other => panic!("expected a question, got {other:?}"),
+            }
+        }
+    }
+
+    /// What the agent says next that it has seen; its questions stay without an answer.
+    async fn seen(&mut self) -> PromisesSeen {
+        loop {
+            let request = self.connection.next().await;
+            match request.body {
+                Some(Ask::AskStanding(_)) => {}
+                Some(Ask::PromisesSeen(seen)) => {
+                    assert_eq!((request.tag, &*seen.resource), (0, "account.pay"));
+                    return seen;
+                }
+                other => panic!("expected figures, got {other:?}"),
+            }
         }
     }
 
@@ -232,6 +252,30 @@ async fn without_a_coordinator_the_one_commits_and_the_other_waits_visibly() {
     let status = f.agent.running.status().resources[0].clone();
     assert_eq!((status.alone, status.impossible_promises), (1, 0));
     assert_eq!(status.promises_oldest, Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_coordinator_hears_what_waits_until_nothing_does() {
+    let mut f = served().await;
+    f.keeper.promises.lock().push(promise(1, false));
+    let seen = f.seen().await;
+    assert_eq!((seen.waiting, seen.impossible, seen.alone), (1, 0, 0));
+    assert_eq!(seen.oldest_ms, 60_000);
+    // One more comes, and goes on by itself as nobody answers.
+    f.keeper.promises.lock().push(promise(2, true));
+    let mut alone = 0;
+    while alone == 0 {
+        let seen = f.seen().await;
+        assert_eq!(seen.waiting, 1);
+        alone = seen.alone;
+    }
+    assert_eq!(alone, 1);
+    f.keeper.promises.lock().clear();
+    let mut last = f.seen().await;
+    while last.waiting > 0 {
+        last = f.seen().await;
+    }
+    assert_eq!((last.oldest_ms, last.alone), (0, 0));
 }
 
 #[tokio::test]

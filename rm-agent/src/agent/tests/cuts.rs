@@ -32,6 +32,7 @@ impl Heard {
                 Some(Answer::Registered(Registered {
                     branch: 1,
                     give_up_ms: 1000,
+                    keep_open: false,
                 }))
             }
             Ask::Done(done) => {
@@ -57,6 +58,7 @@ async fn branch(registrar: Arc<SessionRegistrar>, number: u64) {
         escrow_locks: Vec::new(),
         payload: Default::default(),
         wait_limit: SOON,
+        can_keep_open: false,
     };
     let registering = registrar.register(registration);
     if number.is_multiple_of(5) {

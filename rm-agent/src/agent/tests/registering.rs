@@ -17,6 +17,7 @@ fn registration(number: u64, wait_limit: Duration) -> Registration {
         escrow_locks: Vec::new(),
         payload: Default::default(),
         wait_limit,
+        can_keep_open: false,
     }
 }
 
@@ -56,6 +57,7 @@ async fn grant(connection: &Connection, tag: u64, branch: u32) {
     let granted = Registered {
         branch,
         give_up_ms: 9000,
+        keep_open: false,
     };
     connection.answer(tag, Answer::Registered(granted)).await;
 }
@@ -366,4 +368,26 @@ async fn news_of_a_blocked_transaction_goes_out_now_or_not_at_all() {
     connection.open().await;
     // What was said meanwhile is old: the next frame is a registration.
     registered(&agent, &mut connection, 7).await;
+}
+
+#[tokio::test]
+async fn nothing_joins_from_within_a_step() {
+    use accede_link::context::{TransactionContext, scope};
+
+    let (agent, mut connection, _) = attached(quick(), session_limits()).await;
+    let step = Some(TransactionContext::of_step(xid(7)));
+    let joined = scope(step, agent.registrar.register(registration(7, SOON))).await;
+    let refused = joined.expect_err("it would be there twice");
+    assert_eq!(refused.code, RefusalCode::Invalid);
+    let text = refused.to_string();
+    assert!(text.contains("make it a step of its own"), "{text}");
+    // Another transaction is its own affair.
+    let registrar = Arc::clone(&agent.registrar);
+    let registering = tokio::spawn(scope(step, async move {
+        registrar.register(registration(8, SOON)).await
+    }));
+    let (tag, asked) = asked(&mut connection).await;
+    assert_eq!(asked.xid, xid(8).as_u64());
+    grant(&connection, tag, 1).await;
+    soon(registering).await.expect("ran").expect("granted");
 }

@@ -45,6 +45,16 @@ fenced_transaction!(
     "MariaDB"
 );
 
+/// What is promised or pre-committed. In the words of the index `accede_fence_open`, so that the
+/// database finds it there.
+pub(super) const PROMISES: &str = "SELECT xid, branch_id, status,
+            CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) DIV 1000) AS SIGNED),
+            payload
+     FROM accede_fence
+     WHERE resource = ? AND status IN (0, 4) AND payload IS NOT NULL
+       AND TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) > ?
+     ORDER BY created LIMIT ?";
+
 impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
@@ -226,24 +236,13 @@ impl Fences for AtPool {
         limit: usize,
     ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
         Box::pin(async move {
-            let rows = sqlx::query_as(
-                "SELECT xid, branch_id, status,
-                        CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) DIV 1000)
-                             AS SIGNED),
-                        payload
-                 FROM accede_fence
-                 WHERE resource = ? AND status IN (?, ?)
-                   AND TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) > ?
-                 ORDER BY created LIMIT ?",
-            )
-            .bind(resource)
-            .bind(Status::Tried.column())
-            .bind(Status::PreCommitted.column())
-            .bind(i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX / 2))
-            .bind(limit as u64)
-            .fetch_all(self.phase_two())
-            .await
-            .map_err(|error| failure(&error))?;
+            let rows = sqlx::query_as(PROMISES)
+                .bind(resource)
+                .bind(i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX / 2))
+                .bind(limit as u64)
+                .fetch_all(self.phase_two())
+                .await
+                .map_err(|error| failure(&error))?;
             Ok(rows.into_iter().filter_map(Promise::read).collect())
         })
     }

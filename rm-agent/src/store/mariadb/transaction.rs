@@ -200,6 +200,7 @@ impl AtTransaction {
             escrow_locks,
             payload: Bytes::new(),
             wait_limit: branch.wait_limit(),
+            can_keep_open: false,
         };
         let registrar = Arc::clone(self.pool.registrar());
         let sent = clock::now();

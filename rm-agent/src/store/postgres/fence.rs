@@ -43,6 +43,16 @@ fenced_transaction!(
     "PostgreSQL"
 );
 
+/// What is promised or pre-committed. In the words of the index `accede_fence_open`, so that the
+/// database finds it there.
+pub(super) const PROMISES: &str = "SELECT xid, branch_id, status,
+            greatest(0, extract(epoch FROM clock_timestamp() - created) * 1000)::bigint,
+            payload
+     FROM accede_fence
+     WHERE resource = $1 AND payload IS NOT NULL AND status IN (0, 4)
+       AND created < clock_timestamp() - $2 * interval '1 millisecond'
+     ORDER BY created LIMIT $3";
+
 impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
@@ -208,22 +218,12 @@ impl Fences for AtPool {
         limit: usize,
     ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
         Box::pin(async move {
-            let rows = sqlx::query_as(
-                "SELECT xid, branch_id, status,
-                        greatest(0, extract(epoch FROM clock_timestamp() - created) * 1000)::bigint,
-                        payload
-                 FROM accede_fence
-                 WHERE resource = $1 AND status IN ($2, $3)
-                   AND created < clock_timestamp() - $4 * interval '1 millisecond'
-                 ORDER BY created LIMIT $5",
-            )
-            .bind(resource)
-            .bind(Status::Tried.column())
-            .bind(Status::PreCommitted.column())
-            .bind(older_than.as_millis() as f64)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(self.phase_two())
-            .await?;
+            let rows = sqlx::query_as(PROMISES)
+                .bind(resource)
+                .bind(older_than.as_millis() as f64)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(self.phase_two())
+                .await?;
             Ok(rows.into_iter().filter_map(Promise::read).collect())
         })
     }

@@ -28,15 +28,17 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
-    xa::{Known, XaPool},
+    xa::{Known, Open, XaPool},
 };
 use crate::{
     context::Kind,
     error::Error,
+    limits,
     registrar::Registrar,
     store::{
         retry::{Retry, repeat},
         watch::{Watch, Watched},
+        xa::kept_open::KeptOpen,
     },
 };
 
@@ -72,6 +74,7 @@ struct Inner {
     /// Lends the same connections to what finishes branches.
     finisher: Arc<Lender>,
     xa: Known,
+    kept_open: KeptOpen<Open>,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
@@ -113,6 +116,7 @@ impl AtPool {
             lender,
             phase_two,
             xa: Known::default(),
+            kept_open: KeptOpen::default(),
             planner,
             registrar,
             lock_wait,
@@ -156,6 +160,24 @@ impl AtPool {
 
     pub(super) fn xa_known(&self) -> &Known {
         &self.inner.xa
+    }
+
+    /// Branches whose local transactions are kept open.
+    pub(super) fn kept_open(&self) -> &KeptOpen<Open> {
+        &self.inner.kept_open
+    }
+
+    /// Keeps so many branches open from now on; fewer, where the pool has too few connections for
+    /// that and other work.
+    pub(crate) fn keep_open(&self, most: usize) {
+        let connections = self.plain().options().get_max_connections() as usize;
+        let share = connections * limits::XA_OPEN_PERCENT / 100;
+        self.inner.kept_open.allow(most.min(share));
+    }
+
+    /// A transaction waits for a connection.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.inner.lender.is_waited_for()
     }
 
     pub(super) fn planner(&self) -> &Planner {

@@ -43,6 +43,17 @@ fenced_transaction!(
     "SQLite"
 );
 
+/// What is promised or pre-committed. In the words of the index `accede_fence_open`, so that the
+/// database finds it there.
+pub(super) fn promises() -> String {
+    format!(
+        "SELECT xid, branch_id, status, MAX(0, {NOW} - created), payload \
+         FROM main.accede_fence \
+         WHERE resource = ? AND payload IS NOT NULL AND status IN (0, 4) \
+         AND {NOW} - created > ? ORDER BY created LIMIT ?"
+    )
+}
+
 impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
@@ -212,17 +223,9 @@ impl Fences for AtPool {
         older_than: Duration,
         limit: usize,
     ) -> BoxFuture<'t, Result<Vec<Promise>, PhaseTwoError>> {
-        let select = format!(
-            "SELECT xid, branch_id, status, MAX(0, {NOW} - created), payload \
-             FROM main.accede_fence \
-             WHERE resource = ? AND status IN (?, ?) AND {NOW} - created > ? \
-             ORDER BY created LIMIT ?"
-        );
         Box::pin(async move {
-            let rows = sqlx::query_as(AssertSqlSafe(select))
+            let rows = sqlx::query_as(AssertSqlSafe(promises()))
                 .bind(resource)
-                .bind(Status::Tried.column())
-                .bind(Status::PreCommitted.column())
                 .bind(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX / 2))
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .fetch_all(self.phase_two())

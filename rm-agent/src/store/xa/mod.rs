@@ -6,6 +6,7 @@ mod pool;
 #[macro_use]
 mod transaction;
 pub(super) mod judge;
+pub(super) mod kept_open;
 pub(super) mod name;
 pub(super) mod statement;
 

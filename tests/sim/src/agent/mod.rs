@@ -4,6 +4,7 @@
 
 mod connection;
 mod job;
+mod kept_open;
 mod phase_one;
 mod phase_two;
 mod promises;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 
 use accede_core::{Attempt, BranchId, Command, Epoch, ProcessId, Reply, RequestId};
 
-use self::{job::Job, phase_two::InHand, promises::Asked};
+use self::{job::Job, kept_open::Open, phase_two::InHand, promises::Asked};
 use crate::{
     database::{BranchKey, LocalId, NotCommitted},
     message::{Address, Answer, Ask, Message, Peer},
@@ -54,6 +55,8 @@ pub(crate) enum AgentEvent {
     Alone,
     /// Nobody has answered that question in time.
     NoAnswer(u64),
+    /// A branch that is kept open has waited long enough.
+    OpenTooLong(BranchKey),
 }
 
 /// The numbers that an answer to an order must echo.
@@ -80,6 +83,8 @@ pub(crate) struct Agent {
     /// Ends of phase one that the coordinator has not acknowledged.
     deliveries: BTreeMap<u64, Command>,
     in_hand: BTreeMap<BranchKey, InHand>,
+    /// Open local transactions of XA.
+    kept_open: BTreeMap<BranchKey, Open>,
     /// The newest question of the sweeper, with the database it is about.
     sweep: Option<(u64, usize)>,
     sweeps: usize,
@@ -102,6 +107,7 @@ impl Agent {
             jobs: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             in_hand: BTreeMap::new(),
+            kept_open: BTreeMap::new(),
             sweep: None,
             sweeps: 0,
             asked: None,
@@ -129,6 +135,7 @@ impl Agent {
                 Some("the end of a branch is not acknowledged")
             }
             Self { in_hand, .. } if !in_hand.is_empty() => Some("an order is in hand"),
+            Self { kept_open, .. } if !kept_open.is_empty() => Some("a branch is kept open"),
             Self { .. } => None,
         }
     }
@@ -160,6 +167,7 @@ impl Agent {
             AgentEvent::Sweep => self.sweep(out),
             AgentEvent::Alone => self.look_for_promises(out),
             AgentEvent::NoAnswer(tag) => self.silence(out, tag),
+            AgentEvent::OpenTooLong(key) => self.open_too_long(out, key),
         }
     }
 
@@ -239,6 +247,7 @@ impl Agent {
         self.jobs.clear();
         self.deliveries.clear();
         self.in_hand.clear();
+        self.kept_open.clear();
         self.sweep = None;
         self.asked = None;
         for database in 0..out.databases.len() {
@@ -252,6 +261,7 @@ impl Agent {
 
     /// A database has stopped: all its local transactions ended.
     pub(crate) fn database_stopped(&mut self, out: &mut Outside, database: usize) {
+        self.open_lost(database);
         let lost: Vec<u64> = self
             .jobs
             .iter()

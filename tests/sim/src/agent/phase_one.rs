@@ -178,6 +178,8 @@ impl Agent {
                     payload,
                     wait_limit_ms,
                     holds_local_locks: false,
+                    // Now and then it has no room.
+                    can_keep_open: mode == Mode::Xa && !request.sequence.is_multiple_of(5),
                 })
             } else if work.only_reads {
                 Command::CheckLocks(CheckLocks {
@@ -204,6 +206,7 @@ impl Agent {
                     payload: Payload::default(),
                     wait_limit_ms,
                     holds_local_locks: !work.registers_first,
+                    can_keep_open: false,
                 })
             };
             out.ask(me, request.sequence, Ask::Command(command));
@@ -230,9 +233,11 @@ impl Agent {
             return;
         };
         match reply {
-            Reply::Registered { branch, give_up_ms } => {
-                self.registered(out, number, branch, give_up_ms);
-            }
+            Reply::Registered {
+                branch,
+                give_up_ms,
+                keep_open,
+            } => self.registered(out, number, (branch, give_up_ms, keep_open)),
             Reply::LocksFree => self.locks_free(out, number),
             Reply::Refused(rejection) => {
                 let passing = matches!(
@@ -248,7 +253,12 @@ impl Agent {
         }
     }
 
-    fn registered(&mut self, out: &mut Outside, number: u64, branch: BranchId, give_up_ms: u32) {
+    fn registered(
+        &mut self,
+        out: &mut Outside,
+        number: u64,
+        (branch, give_up_ms, keep_open): (BranchId, u32, bool),
+    ) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;
         };
@@ -259,6 +269,9 @@ impl Agent {
         if job.work.registers_first {
             job.granted = Some((request, branch, give_up_at));
             return self.open_local(out, number);
+        }
+        if keep_open {
+            return self.keep_open(out, number, (request, branch, give_up_at));
         }
         if job.work.promises.is_some() {
             return self.send_commit(out, number, (request, branch, give_up_at));
@@ -501,7 +514,7 @@ impl Agent {
     }
 
     /// The job is over: its local transaction ends, its client hears.
-    fn end(&mut self, out: &mut Outside, number: u64, result: Result<(), WorkError>) {
+    pub(super) fn end(&mut self, out: &mut Outside, number: u64, result: Result<(), WorkError>) {
         let me = self.me();
         let Some(job) = self.jobs.remove(&number) else {
             return;

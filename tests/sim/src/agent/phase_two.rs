@@ -26,6 +26,9 @@ pub(super) enum Job {
         cannot: bool,
     },
     Compensate,
+    /// What is kept open.
+    Prepare,
+    CommitOnePhase,
 }
 
 /// A branch that is being worked on.
@@ -63,6 +66,8 @@ impl Agent {
             _ if order.mode == Mode::Saga => Job::Compensate,
             Action::Commit => Job::Commit,
             Action::PreCommit => Job::PreCommit,
+            Action::Prepare => Job::Prepare,
+            Action::CommitOnePhase => Job::CommitOnePhase,
             Action::RollBack | Action::Accept => Job::RollBack {
                 was_done: order.was_done,
                 forced: false,
@@ -110,17 +115,29 @@ impl Agent {
             return;
         };
         let (place, job, promised) = (running.database, running.job, running.promised);
+        let of_open = matches!(job, Job::Prepare | Job::CommitOnePhase);
+        if of_open && self.may_open(place, key) {
+            return self.plan(out, key);
+        }
+        if matches!(job, Job::RollBack { .. }) {
+            // Rolled back with its session; it is barred below all the same.
+            self.kept_open.remove(&key);
+        }
         let outcome = if !out.databases[place].up {
             Outcome::Unavailable(problem("the database is down"))
         } else if out.goes_wrong(out.rates.failed_order) {
             Outcome::Failed(problem("the database refuses today"))
         } else if out.goes_wrong(out.rates.stuck_order) {
             Outcome::Stuck(problem("somebody must look at this"))
+        } else if of_open {
+            self.order_of_open(out, place, key, job)
         } else if let Some(mode) = promised {
             self.order_of_promise(out, place, (key, mode), job)
         } else {
             match job {
-                Job::PreCommit => Outcome::Stuck(problem("nothing was promised")),
+                Job::PreCommit | Job::Prepare | Job::CommitOnePhase => {
+                    Outcome::Stuck(problem("nothing was promised"))
+                }
                 Job::Commit => commit(out, self.me(), place, key),
                 Job::RollBack { was_done, forced } => {
                     roll_back(out, self.me(), place, key, (was_done, forced))

@@ -34,7 +34,7 @@ impl Agent {
             Job::Commit => Knows::Committing,
             Job::PreCommit => Knows::PreCommitted,
             Job::RollBack { .. } => Knows::RollingBack,
-            Job::Run { .. } | Job::Compensate => {
+            Job::Run { .. } | Job::Compensate | Job::Prepare | Job::CommitOnePhase => {
                 return Outcome::Stuck(problem("it is no step of a saga"));
             }
         };

@@ -341,6 +341,7 @@ impl Coordinator {
             limit,
         });
         let open = counts.active
+            + counts.delegated
             + counts.pre_committed
             + counts.committing
             + counts.rolling_back

@@ -26,7 +26,7 @@ impl Invariant for CommitNeedsDone {
             News::Promise {
                 xid,
                 branch,
-                to: Phase::Prepared,
+                to: Phase::Prepared | Phase::Committed,
                 ..
             } => {
                 self.committed_locally.insert((*xid, *branch));

@@ -1,7 +1,7 @@
 //! No transaction stays undecided, no commit and no request keeps waiting beyond its time, once
 //! the entry that expires them was applied and a new leader's grace is over.
 
-use accede_core::{Command, Reply, limits::GRACE_MS};
+use accede_core::{Command, Reply, Status, limits::GRACE_MS};
 
 use super::Invariant;
 use crate::oracle::{Facts, News};
@@ -21,7 +21,9 @@ impl Invariant for DeadlinesHold {
                 for transaction in state.transactions_after(None) {
                     // The grace of the newest leader is not over for longer than this.
                     let late = now.since(transaction.deadline()) > GRACE_MS;
-                    if transaction.decision().is_none() && late {
+                    // One that is delegated is decided by its branch alone.
+                    let open = transaction.status() == Status::Active;
+                    if open && late {
                         return Err(format!(
                             "{}: is undecided at {}, its deadline was {}",
                             transaction.xid(),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use accede_core::{Command, Outcome, Reply, Xid, codec};
+use accede_core::{Command, Mode, Outcome, Reply, Xid, codec};
 
 use super::Invariant;
 use crate::oracle::{Facts, News, Step};
@@ -41,14 +41,15 @@ fn is_stale(facts: &Facts, step: &Step<'_>) -> bool {
     let (Command::FinishBranch(finish), Some(before)) = (step.command, step.before) else {
         return false;
     };
-    let newest = before
-        .branches()
-        .get(finish.branch.0 as usize - 1)
-        .map(|b| b.attempt());
+    let branch = before.branches().get(finish.branch.0 as usize - 1);
+    let newest = branch.map(|b| b.attempt());
+    // What was kept open and is rolled back stays so.
+    let no = matches!(finish.outcome, Outcome::Refused(_))
+        && branch.is_some_and(|b| b.mode() == Mode::Xa);
     // What is durable at a participant is so whoever asked.
-    !matches!(
+    !no && !matches!(
         finish.outcome,
-        Outcome::Finished | Outcome::PreCommitted | Outcome::Ran(_)
+        Outcome::Finished | Outcome::PreCommitted | Outcome::Prepared | Outcome::Ran(_)
     ) && (newest != Some(finish.attempt) || finish.epoch != facts.witness.epoch())
 }
 

@@ -22,6 +22,8 @@ pub(super) struct PromisesKept {
     heard: BTreeSet<(Xid, BranchId)>,
     /// Their orders to commit went out before.
     ordered: BTreeSet<Xid>,
+    /// How branches ended in their databases.
+    ended: BTreeMap<(Xid, BranchId), Decision>,
 }
 
 impl Invariant for PromisesKept {
@@ -36,7 +38,10 @@ impl Invariant for PromisesKept {
                 branch,
                 from,
                 to,
-            } => went_on(facts, *xid, *branch, (*from, *to)),
+            } => {
+                self.ends_one_way(*xid, *branch, *to)?;
+                went_on(facts, *xid, *branch, (*from, *to))
+            }
             News::CannotBe {
                 xid,
                 branch,
@@ -55,6 +60,21 @@ impl Invariant for PromisesKept {
     }
 }
 
+/// A branch of XA that was kept open ends before anybody has decided: alone, by its own decision;
+/// or barred, when it shall prepare and is gone. One that was withdrawn meanwhile is barred whatever
+/// is decided about the others.
+fn decides_itself(facts: &Facts, xid: Xid, branch: BranchId, to: Phase) -> bool {
+    let Some(transaction) = facts.witness.transaction(xid) else {
+        return false;
+    };
+    let of_branch = transaction.branches().iter().find(|b| b.id() == branch);
+    let barred = of_branch.is_some_and(|b| {
+        let kept_or_withdrawn = [BranchStatus::KeptOpen, BranchStatus::Withdrawn];
+        b.mode() == Mode::Xa && kept_or_withdrawn.contains(&b.status())
+    });
+    transaction.status() == Status::Delegated || (barred && to == Phase::Aborted)
+}
+
 fn went_on(
     facts: &Facts,
     xid: Xid,
@@ -63,6 +83,7 @@ fn went_on(
 ) -> Result<(), String> {
     match to {
         Phase::Working | Phase::Prepared => return Ok(()),
+        Phase::Committed | Phase::Aborted if decides_itself(facts, xid, branch, to) => {}
         Phase::PreCommitted => must_be_decided(facts, xid, branch, Decision::Commit)?,
         Phase::Committed => {
             must_be_decided(facts, xid, branch, Decision::Commit)?;
@@ -106,6 +127,40 @@ fn must_be_decided(
 }
 
 impl PromisesKept {
+    fn ends_one_way(&mut self, xid: Xid, branch: BranchId, to: Phase) -> Result<(), String> {
+        let end = match to {
+            Phase::Committed => Decision::Commit,
+            Phase::Aborted => Decision::RollBack,
+            Phase::Working | Phase::Prepared | Phase::PreCommitted => return Ok(()),
+        };
+        match *self.ended.entry((xid, branch)).or_insert(end) {
+            first if first == end => Ok(()),
+            first => Err(format!(
+                "{xid}: branch {} ended with {first:?}, and now with {end:?}",
+                branch.0
+            )),
+        }
+    }
+
+    /// Whoever ended before the decision made it, or was the cause of it.
+    fn as_it_ended(&self, facts: &Facts, xid: Xid, decision: Decision) -> Result<(), String> {
+        let transaction = facts.witness.transaction(xid);
+        let branches = transaction.into_iter().flat_map(|t| t.branches());
+        for branch in branches.filter(|b| b.status() != BranchStatus::Withdrawn) {
+            if let Some(end) = self
+                .ended
+                .get(&(xid, branch.id()))
+                .filter(|e| **e != decision)
+            {
+                return Err(format!(
+                    "{xid}: decided is {decision:?}, but branch {} has ended with {end:?}",
+                    branch.id().0
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn applied(&mut self, facts: &Facts, step: &Step<'_>) -> Result<(), String> {
         let state = &facts.witness;
         if let Command::FinishBranch(finish) = step.command
@@ -114,6 +169,9 @@ impl PromisesKept {
             self.heard.insert((finish.xid, finish.branch));
         }
         for effect in step.effects {
+            if let Effect::Decided { xid, decision } = effect {
+                self.as_it_ended(facts, *xid, *decision)?;
+            }
             match effect {
                 Effect::Decided {
                     xid,

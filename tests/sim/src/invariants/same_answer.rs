@@ -25,7 +25,9 @@ pub(super) struct SameAnswer {
 
 fn told(reply: &Reply) -> Option<Told> {
     match reply {
-        Reply::Registered { branch, give_up_ms } => Some(Told::Registered(*branch, *give_up_ms)),
+        Reply::Registered {
+            branch, give_up_ms, ..
+        } => Some(Told::Registered(*branch, *give_up_ms)),
         Reply::LocksFree => Some(Told::LocksFree),
         // These say that nothing was decided about the request.
         Reply::Refused(

@@ -48,6 +48,7 @@ fn golden() -> Vec<(Command, &'static str)> {
             payload: Payload::default(),
             wait_limit_ms: 3_000,
             holds_local_locks: true,
+            can_keep_open: false,
         })
     };
     let in_mode = |mode, payload: &[u8]| {
@@ -61,6 +62,16 @@ fn golden() -> Vec<(Command, &'static str)> {
             payload: Payload::from(payload),
             wait_limit_ms: 0,
             holds_local_locks: false,
+            can_keep_open: false,
+        })
+    };
+    let kept_open = || {
+        let Command::RegisterBranch(register) = in_mode(Mode::Xa, b"") else {
+            unreachable!("it is a register");
+        };
+        Command::RegisterBranch(RegisterBranch {
+            can_keep_open: true,
+            ..register
         })
     };
     let exclusive = || vec![key(b"k1").into(), key(b"k22").into()];
@@ -282,6 +293,11 @@ fn golden() -> Vec<(Command, &'static str)> {
         (
             finish(Outcome::Later(problem(), 300)),
             "0defcdab89674523010203e80707017201640173ac02",
+        ),
+        (finish(Outcome::Prepared), "0defcdab89674523010203e80709"),
+        (
+            kept_open(),
+            "06efcdab89674523018877665544332211ac021106667265657a65020000",
         ),
         (
             saga(),

@@ -67,6 +67,7 @@ async fn an_agent_serves_mariadb() {
         let granted = Registered {
             branch: 1,
             give_up_ms: 20_000,
+            keep_open: false,
         };
         connection
             .answer(request.tag, Answer::Registered(granted))

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use sqlx::Row as _;
+
 use super::{
-    super::{AtPool, FencedTransaction},
+    super::{AtPool, FencedTransaction, fence::PROMISES},
     Fixture, phase_two, proxy,
 };
 use crate::store::{
@@ -80,5 +82,25 @@ async fn a_try_costs_two_trips_and_an_end_too() {
 #[tokio::test]
 async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
     let f = Fixture::new(test_tcc::SETUP).await;
-    test_saga::all_stories(&f.pool).await;
+    test_saga::all_stories(&f.pool, &f.registrar).await;
+}
+
+#[tokio::test]
+async fn open_promises_are_found_without_reading_what_has_ended() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    f.execute(
+        "INSERT INTO accede_fence (xid, branch_id, status, resource, created, payload)
+         SELECT 2000000 + seq, 1, 1, 'account.pay', SYSDATE(6), 'x' FROM seq_1_to_5000;
+         ANALYZE TABLE accede_fence",
+    )
+    .await;
+    let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN {PROMISES}")))
+        .bind("account.pay")
+        .bind(10_000_000_i64)
+        .bind(100_u64)
+        .fetch_one(f.pool.plain())
+        .await
+        .expect("a plan");
+    let index: Option<String> = plan.try_get("key").expect("a column");
+    assert_eq!(index.as_deref(), Some("accede_fence_open"));
 }

@@ -120,6 +120,7 @@ impl XaTransaction {
             escrow_locks: Vec::new(),
             payload: Bytes::copy_from_slice(&token),
             wait_limit: branch.wait_limit(),
+            can_keep_open: false,
         };
         let sent = clock::now();
         let registered = match at.registrar().register(registration).await {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What became of `COMMIT PREPARED` and its like.
-enum Ended {
+pub(super) enum Ended {
     /// It was ended by this.
     Now,
     /// There is none of this name.
@@ -35,7 +35,7 @@ enum Ended {
 }
 
 /// What became of barring a branch.
-enum Bar {
+pub(super) enum Bar {
     /// Its row in `accede_fence` is there, with this status.
     Row(i16),
     /// An agent prepares it at this moment, or has done so.
@@ -69,6 +69,12 @@ pub(crate) async fn roll_back_prepared(
     key: BranchKey,
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
+    if let Some(open) = pool.kept_open().take(key).await
+        && open.roll_back().await
+    {
+        // Nobody else has it, so nothing of it can come.
+        return Ok(());
+    }
     let name = name(pool, key).await?;
     let mut held = pool.lend_to_finish().await?;
     // Its row is invisible, and blocks ours, from before it is prepared until it has ended. So
@@ -160,12 +166,12 @@ async fn prefix(pool: &AtPool) -> Result<&str, PhaseTwoError> {
     })
 }
 
-async fn name(pool: &AtPool, key: BranchKey) -> Result<String, PhaseTwoError> {
+pub(super) async fn name(pool: &AtPool, key: BranchKey) -> Result<String, PhaseTwoError> {
     Ok(of_branch(prefix(pool).await?, key))
 }
 
 /// Ends a prepared transaction by `verb`.
-async fn end(
+pub(super) async fn end(
     held: &mut Held,
     pool: &AtPool,
     verb: &str,
@@ -223,7 +229,11 @@ async fn other_role(held: &mut Held, name: &str) -> Result<String, PhaseTwoError
 }
 
 /// Makes sure that a branch which is not prepared never will be.
-async fn bar(held: &mut Held, pool: &AtPool, key: BranchKey) -> Result<Bar, PhaseTwoError> {
+pub(super) async fn bar(
+    held: &mut Held,
+    pool: &AtPool,
+    key: BranchKey,
+) -> Result<Bar, PhaseTwoError> {
     // One that is there is left as it is; one whose transaction has not ended is waited for.
     let message = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; \

@@ -5,7 +5,7 @@ use super::{
     registrar::{Answer, Event},
     xid,
 };
-use crate::{Error, store::test_polled::polled};
+use crate::{Error, polled::polled};
 
 const STOCK: &str = "
 CREATE TABLE stock (product bigint PRIMARY KEY, count bigint NOT NULL);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{AtPool, FencedTransaction},
+    super::{AtPool, FencedTransaction, fence::PROMISES},
     Fixture, phase_two, proxy,
 };
 use crate::store::{
@@ -80,5 +80,48 @@ async fn a_try_costs_two_trips_and_an_end_too() {
 #[tokio::test]
 async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
     let f = Fixture::new(test_tcc::SETUP).await;
-    test_saga::all_stories(&f.pool).await;
+    test_saga::all_stories(&f.pool, &f.registrar).await;
+}
+
+#[tokio::test]
+async fn open_promises_are_found_without_reading_what_has_ended() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    f.execute(
+        "INSERT INTO accede_fence (xid, branch_id, status, resource, created, payload)
+         SELECT 2000000 + n, 1, 1, 'account.pay', now(), 'x' FROM generate_series(1, 5000) n;
+         ANALYZE accede_fence",
+    )
+    .await;
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("EXPLAIN {PROMISES}")))
+        .bind("account.pay")
+        .bind(10_000.0)
+        .bind(100_i64)
+        .fetch_all(f.pool.plain())
+        .await
+        .expect("a plan");
+    let plan = plan.join("\n");
+    assert!(plan.contains("using accede_fence_open"), "{plan}");
+}
+
+#[tokio::test]
+async fn what_a_step_writes_beside_its_transaction_is_refused() {
+    use accede_link::context::{TransactionContext, scope};
+
+    let f = Fixture::new(test_tcc::SETUP).await;
+    let xid = super::xid(77);
+    let step = Some(TransactionContext::of_step(xid));
+    let write = "UPDATE account SET free = free - 5 WHERE id = 1";
+    let written = scope(step, sqlx::query(write).execute(&f.pool)).await;
+    let text = written.expect_err("it would be there twice").to_string();
+    assert!(
+        text.contains("in the step's own local transaction"),
+        "{text}"
+    );
+    // What it does outside of any transaction is its own affair, and so is reading.
+    let read = sqlx::query_scalar("SELECT free FROM account WHERE id = 1");
+    let free: i32 = scope(step, read.fetch_one(&f.pool)).await.expect("read");
+    assert_eq!(free, 100);
+    let outside = accede_link::context::suspend(sqlx::query(write).execute(&f.pool));
+    scope(step, outside).await.expect("a plain one");
+    assert_eq!(f.dump("account").await[0], "(1,95,0)");
 }

@@ -1,6 +1,7 @@
 //! XA on PostgreSQL: a branch's local transaction is prepared by the database and committed or
 //! rolled back there, by whoever gets the order. Its statements run untouched.
 
+mod open;
 mod pool;
 mod prepare;
 mod statement;
@@ -12,6 +13,8 @@ use tokio::sync::OnceCell;
 pub use pool::XaPool;
 pub use transaction::XaTransaction;
 
+pub(crate) use open::end_all;
+pub(super) use open::{End, Open, Vote};
 pub(super) use prepare::{has_written, prepare};
 
 use super::{phase_two::read_meta, pool::AtPool, start_check};

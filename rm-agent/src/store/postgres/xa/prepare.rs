@@ -6,7 +6,10 @@ use accede_proto::{Xid, v1::Mode};
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::prepared_off;
+use super::{
+    open::{Open, keep},
+    prepared_off,
+};
 use crate::{
     clock,
     error::{Error, sql_state},
@@ -43,6 +46,11 @@ pub(in crate::store::postgres) async fn prepare(
     row_locks: Vec<LockKey>,
 ) -> Result<(), Error> {
     let resource = pool.resource();
+    // Whoever waits for a connection must not wait for this one.
+    let claim = match pool.is_waited_for() {
+        true => None,
+        false => pool.kept_open().claim(xid),
+    };
     let registration = Registration {
         xid,
         resource: resource.into(),
@@ -51,6 +59,7 @@ pub(in crate::store::postgres) async fn prepare(
         escrow_locks: Vec::new(),
         payload: Bytes::new(),
         wait_limit: branch.wait_limit(),
+        can_keep_open: claim.is_some(),
     };
     let sent = clock::now();
     let registered = match pool.registrar().register(registration).await {
@@ -69,9 +78,15 @@ pub(in crate::store::postgres) async fn prepare(
     let known = pool.xa_known();
     let fence = known.fence(pool).await?;
     let prefix = known.prefix(pool).await?;
+    let begun = branch.begun.expect("an open branch has begun");
+    if let Some(claim) = claim.filter(|_| registered.keep_open) {
+        let left = left(begun, sent, registered.give_up);
+        let open = Open::new(key, held.take(), outcome, (begun, branch.backend), left);
+        keep(pool, claim, open);
+        return Ok(());
+    }
     // What a failed message leaves in the session is asked for the next time.
     let session = std::mem::take(held.session());
-    let begun = branch.begun.expect("an open branch has begun");
     let message = format!(
         "{}; PREPARE TRANSACTION '{}'",
         write_fence(
@@ -113,7 +128,7 @@ pub(in crate::store::postgres) async fn prepare(
 }
 
 /// Writes the fence's row, by the session's own statement if it is known whether it has one.
-fn write_fence(
+pub(super) fn write_fence(
     table: &str,
     key: BranchKey,
     resource: &str,
@@ -140,7 +155,7 @@ fn write_fence(
 }
 
 /// What is known of a session that has written a fence.
-fn after(session: Session) -> Session {
+pub(super) fn after(session: Session) -> Session {
     let xa = match session.xa {
         XaSession::Unknown => XaSession::Unknown,
         XaSession::Known { backend, .. } => XaSession::Known {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{AtPool, FencedTransaction},
+    super::{AtPool, FencedTransaction, fence::promises},
     Fixture, phase_two,
 };
 use crate::store::{
@@ -60,5 +60,25 @@ async fn fences_of_ended_branches_are_purged_and_tries_stay() {
 #[tokio::test]
 async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
     let f = Fixture::new(test_tcc::SETUP).await;
-    test_saga::all_stories(&f.pool).await;
+    test_saga::all_stories(&f.pool, &f.registrar).await;
+}
+
+#[tokio::test]
+async fn open_promises_are_found_without_reading_what_has_ended() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    let plan = format!("EXPLAIN QUERY PLAN {}", promises());
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
+        .bind("account.pay")
+        .bind(10_000_i64)
+        .bind(100_i64)
+        .fetch_all(f.pool.phase_two())
+        .await
+        .expect("a plan");
+    let [(.., step)] = &plan[..] else {
+        panic!("one step, nothing is sorted: {plan:?}");
+    };
+    assert!(
+        step.contains("USING INDEX accede_fence_open (resource=?"),
+        "{step}"
+    );
 }

@@ -14,7 +14,7 @@ use super::{
     BEFORE, TAKE, commit, fences, fixture, fixture_with, name, own, prepare, prepared, roll_back,
     stock,
 };
-use crate::{Error, RefusalCode, is_retryable, store::test_polled::polled};
+use crate::{Error, RefusalCode, is_retryable, polled::polled};
 
 #[tokio::test]
 async fn a_late_prepare_fails() {

@@ -11,7 +11,7 @@ use super::{
     },
     TAKE, commit, fences, fixture, fixture_with, name, own, prepare, prepared, roll_back,
 };
-use crate::{Error, RefusalCode, store::test_polled::polled};
+use crate::{Error, RefusalCode, polled::polled};
 
 #[tokio::test]
 async fn a_late_prepare_fails() {

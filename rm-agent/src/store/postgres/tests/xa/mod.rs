@@ -2,6 +2,7 @@
 
 mod beside_at;
 mod interrupted;
+mod open;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
