@@ -37,7 +37,7 @@ pub(super) trait Database: Send + Sync + 'static {
     /// Checks that the database can keep fences.
     fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>>;
 
-    /// Rows of a ledger older than `older_than`, in the order of their keys,
+    /// Rows of a ledger at least `older_than` old, in the order of their keys,
     /// beginning after `after`, at most `limit`.
     fn leftovers(
         &self,

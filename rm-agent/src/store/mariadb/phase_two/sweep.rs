@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
+/// Rows at least `older_than` old, in key order from the key after `after`, at most
+/// `limit`.
 pub(crate) async fn leftovers(
     pool: &MySqlPool,
     ledger: Ledger,
@@ -34,7 +35,7 @@ pub(crate) async fn leftovers(
         "SELECT xid, branch_id, {status},
                 CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, {time}, SYSDATE(6)) DIV 1000) AS SIGNED)
          FROM {table}
-         WHERE TIMESTAMPDIFF(MICROSECOND, {time}, SYSDATE(6)) > ?
+         WHERE TIMESTAMPDIFF(MICROSECOND, {time}, SYSDATE(6)) >= ?
            AND (xid > ? OR (xid = ? AND branch_id > ?))
          ORDER BY xid, branch_id LIMIT ?"
     );

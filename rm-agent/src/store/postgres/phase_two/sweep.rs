@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
+/// Rows at least `older_than` old, in key order from the key after `after`, at most
+/// `limit`.
 pub(crate) async fn leftovers(
     pool: &PgPool,
     ledger: Ledger,
@@ -40,7 +41,7 @@ pub(crate) async fn leftovers(
         "SELECT xid, branch_id, {status},
                 greatest(0, extract(epoch FROM clock_timestamp() - {time}) * 1000)::bigint
          FROM {table}
-         WHERE {time} < clock_timestamp() - $1 * interval '1 millisecond'
+         WHERE {time} <= clock_timestamp() - $1 * interval '1 millisecond'
            AND (xid, branch_id) > ($2, $3)
          ORDER BY xid, branch_id LIMIT $4"
     );

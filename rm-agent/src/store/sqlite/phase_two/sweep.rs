@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// Rows older than `older_than`, in key order from the key after `after`, at most `limit`.
+/// Rows at least `older_than` old, in key order from the key after `after`, at most
+/// `limit`.
 pub(crate) async fn leftovers(
     pool: &SqlitePool,
     ledger: Ledger,
@@ -32,7 +33,7 @@ pub(crate) async fn leftovers(
     } = ledger;
     let sql = format!(
         "SELECT xid, branch_id, {status}, MAX(0, {NOW} - {time})
-         FROM {table} WHERE {NOW} - {time} > ? AND (xid, branch_id) > (?, ?)
+         FROM {table} WHERE {NOW} - {time} >= ? AND (xid, branch_id) > (?, ?)
          ORDER BY xid, branch_id LIMIT ?"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
