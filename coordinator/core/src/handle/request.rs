@@ -19,7 +19,7 @@ use crate::{
     lock_mode::{LockMode, RowLock},
     mode::Mode,
     reply::{Rejection, Reply, Waiter, Whereabouts},
-    row_lock::{Ticket, TicketId, Wanted},
+    row_lock::{Dequeued, Ticket, TicketId, Wanted},
     saga::Saga,
     state::Parked,
     status::{BranchStatus, Status},
@@ -347,12 +347,13 @@ impl Context<'_> {
                 let Some((id, cycle)) = self.waits_in_circle(xid) else {
                     continue;
                 };
-                let Some((wanted, next)) = self.leave_queues(id) else {
+                let Some(left) = self.leave_queues(id) else {
                     continue;
                 };
                 let refused = Answer::Refused(Rejection::Deadlock { cycle });
-                self.answer(xid, wanted.request(), refused);
-                candidates.extend(next);
+                self.answer(xid, left.ticket.wanted.request(), refused);
+                candidates.extend(left.next);
+                suspects.extend(left.suspects);
                 suspects.insert(xid);
             } else {
                 return;
@@ -370,12 +371,14 @@ impl Context<'_> {
         if !ticket.is_some_and(|ticket| self.state.locks.is_free(&ticket.wanted, Some(id))) {
             return;
         }
-        let Some((wanted, next)) = self.leave_queues(id) else {
+        let Some(left) = self.leave_queues(id) else {
             return;
         };
+        let wanted = left.ticket.wanted;
         let (xid, request) = (wanted.xid(), wanted.request());
         let (answer, new_waits) = self.grant(wanted);
-        candidates.extend(next);
+        candidates.extend(left.next);
+        suspects.extend(left.suspects);
         // As a holder the transaction overtakes those who queue for the same rows.
         candidates.extend(self.state.locks.tickets_of(xid));
         suspects.extend(new_waits);
@@ -394,12 +397,11 @@ impl Context<'_> {
         })
     }
 
-    fn leave_queues(&mut self, id: TicketId) -> Option<(Wanted, BTreeSet<TicketId>)> {
-        let (ticket, next) = self.state.locks.dequeue(id)?;
-        self.state
-            .deadlines
-            .disarm(ticket.until, Timer::LockWait(id));
-        Some((ticket.wanted, next))
+    fn leave_queues(&mut self, id: TicketId) -> Option<Dequeued> {
+        let left = self.state.locks.dequeue(id)?;
+        let timer = Timer::LockWait(id);
+        self.state.deadlines.disarm(left.ticket.until, timer);
+        Some(left)
     }
 
     fn answer(&mut self, xid: Xid, request: RequestId, answer: Answer) {
@@ -415,15 +417,22 @@ impl Context<'_> {
 
     /// Ends a request's wait with `answer`.
     fn end_wait(&mut self, id: TicketId, answer: Answer) {
-        if let Some((wanted, next)) = self.leave_queues(id) {
-            self.wait_ended(&wanted, answer, next);
+        if let Some(left) = self.leave_queues(id) {
+            self.wait_ended(left, answer);
         }
     }
 
     /// Answers a request that has left the queues, and serves those behind it.
-    fn wait_ended(&mut self, wanted: &Wanted, answer: Answer, next: BTreeSet<TicketId>) {
-        self.answer(wanted.xid(), wanted.request(), answer);
-        self.settle(next, BTreeSet::from([wanted.xid()]));
+    fn wait_ended(&mut self, left: Dequeued, answer: Answer) {
+        let Dequeued {
+            ticket,
+            next,
+            mut suspects,
+        } = left;
+        let xid = ticket.wanted.xid();
+        suspects.insert(xid);
+        self.answer(xid, ticket.wanted.request(), answer);
+        self.settle(next, suspects);
     }
 
     /// Refuses a waiting request.
@@ -449,8 +458,8 @@ impl Context<'_> {
             return;
         };
         let rejection = self.timed_out(&ticket.wanted, Some(id));
-        if let Some((ticket, next)) = self.state.locks.dequeue(id) {
-            self.wait_ended(&ticket.wanted, Answer::Refused(rejection), next);
+        if let Some(left) = self.state.locks.dequeue(id) {
+            self.wait_ended(left, Answer::Refused(rejection));
         }
     }
 

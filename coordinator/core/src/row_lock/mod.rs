@@ -22,6 +22,15 @@ use crate::{
     state::{LockHolder, LockWaiter, RowLockStatus},
 };
 
+/// What [`RowLocks::dequeue`] took out of the queues.
+pub(crate) struct Dequeued {
+    pub(crate) ticket: Ticket,
+    /// The requests that may now be granted.
+    pub(crate) next: BTreeSet<TicketId>,
+    /// The transactions that may now wait for others than before.
+    pub(crate) suspects: BTreeSet<Xid>,
+}
+
 /// All row locks and their queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowLocks {
@@ -235,8 +244,8 @@ impl RowLocks {
         self.tickets.insert(id, ticket);
     }
 
-    /// Takes a request out of all queues. Returns it and the requests that may now be granted.
-    pub(crate) fn dequeue(&mut self, id: TicketId) -> Option<(Ticket, BTreeSet<TicketId>)> {
+    /// Takes a request out of all queues.
+    pub(crate) fn dequeue(&mut self, id: TicketId) -> Option<Dequeued> {
         let ticket = self.tickets.remove(&id)?;
         let xid = ticket.wanted.xid();
         if let Some(mine) = self.waiting_of.get_mut(&xid) {
@@ -246,19 +255,28 @@ impl RowLocks {
             }
         }
         let mut next = BTreeSet::new();
+        let mut suspects = BTreeSet::new();
         if let Some(rows) = self.rows.get_mut(ticket.wanted.resource()) {
             for (key, _) in ticket.wanted.locks() {
                 let Some(row) = rows.get_mut(key) else {
                     continue;
                 };
-                row.leave(id);
+                if let Some(place) = row.leave(id) {
+                    suspects.extend(row.behind_the_gap(place).map(|queued| queued.xid));
+                }
                 next.extend(row.next());
                 if !row.is_held() && row.queue.is_empty() {
                     rows.remove(key);
                 }
             }
         }
-        Some((ticket, next))
+        // Only behind a request of its own does one care who passes that.
+        suspects.retain(|xid| self.waits_often(*xid));
+        Some(Dequeued {
+            ticket,
+            next,
+            suspects,
+        })
     }
 
     /// The requests in the queues of the rows that a branch changed.

@@ -177,12 +177,34 @@ impl Row {
         held
     }
 
-    /// Takes a request out of the queue. Most are at its head when they leave.
-    pub(super) fn leave(&mut self, ticket: TicketId) {
+    /// Takes a request out of the queue; returns the place it had. Most are at its head when they
+    /// leave.
+    pub(super) fn leave(&mut self, ticket: TicketId) -> Option<usize> {
         let mut queue = self.queue.iter();
-        if let Some(place) = queue.position(|queued| queued.ticket == ticket) {
-            self.queue.remove(place);
-        }
+        let place = queue.position(|queued| queued.ticket == ticket)?;
+        self.queue.remove(place);
+        Some(place)
+    }
+
+    /// The shared requests that stand together with the one at a place in the queue, if that is
+    /// shared: each of them may get the row before the others.
+    pub(super) fn readers_around(&self, place: usize) -> impl Iterator<Item = &Queued> {
+        let before = self.queue.iter().take(place + 1).rev();
+        let before = before.take_while(|queued| queued.shared);
+        let is_shared = self.queue.get(place).is_some_and(|queued| queued.shared);
+        let after = self.queue.iter().skip(place + 1);
+        before.chain(after.take_while(move |queued| is_shared && queued.shared))
+    }
+
+    /// Those in the queue behind shared requests that stand together since the one between them
+    /// left this place.
+    pub(super) fn behind_the_gap(&self, place: usize) -> impl Iterator<Item = &Queued> {
+        let shared = |at: Option<usize>| {
+            at.and_then(|at| self.queue.get(at))
+                .is_some_and(|q| q.shared)
+        };
+        let gap = shared(place.checked_sub(1)) && shared(Some(place));
+        self.queue.iter().skip(place + 1).filter(move |_| gap)
     }
 
     /// True if the queue lets a request pass that has `ticket` in it, or none yet: shared ones pass

@@ -77,26 +77,37 @@ impl RowLocks {
         ticket: Option<TicketId>,
         waits: &mut Vec<Xid>,
     ) {
-        // Behind the first register of its own it waits for nobody: its transaction will hold the
-        // row by then and overtake.
-        let place = row.queue.iter().position(|queued| {
-            Some(queued.ticket) == ticket || queued.xid == xid && self.will_hold(queued.ticket)
-        });
-        let earlier = row.queue.iter().take(place.unwrap_or(row.queue.len()));
-        for queued in earlier.rev() {
+        let place = row.queue.iter().position(|q| Some(q.ticket) == ticket);
+        let place = place.unwrap_or(row.queue.len());
+        let mut earlier = row.queue.iter().take(place);
+        // Behind a register of its own it will overtake: its transaction holds the row by then,
+        // with nobody beside it but those who may read when that one may.
+        if let Some(first) = earlier.position(|q| q.xid == xid && self.will_hold(q.ticket)) {
+            if !is_shared(mode) {
+                let beside = row.readers_around(first).map(|queued| queued.xid);
+                waits.extend(beside.filter(|reader| *reader != xid));
+            }
+            return;
+        }
+        for queued in row.queue.iter().take(place).rev() {
             if queued.shared && is_shared(mode) || queued.xid == xid {
                 continue;
             }
             waits.push(queued.xid);
             // These do not wait for all before them: shared ones, and those who overtake because
             // their transaction holds the row or will by an earlier request.
-            let overtakes = self.waiting_of[&queued.xid].len() > 1 || row.is_held_by(queued.xid);
+            let overtakes = self.waits_often(queued.xid) || row.is_held_by(queued.xid);
             #[cfg(feature = "planted-bugs")]
             let overtakes = overtakes && !planted::is(Bug::OvertakersMisjudged);
             if !queued.shared && !overtakes {
                 break;
             }
         }
+    }
+
+    /// Whether a transaction has more than one request in the queues.
+    pub(super) fn waits_often(&self, xid: Xid) -> bool {
+        self.waiting_of.get(&xid).is_some_and(|all| all.len() > 1)
     }
 
     fn will_hold(&self, ticket: TicketId) -> bool {

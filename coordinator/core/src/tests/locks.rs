@@ -597,3 +597,65 @@ fn who_holds_more_than_before_may_close_a_cycle() {
     let refused = Reply::Refused(Rejection::Deadlock { cycle });
     assert_eq!(w.answers(), [(waits, refused)]);
 }
+
+/// The first transaction holds row 3, and queues to read row 1 together with another row. Returns
+/// it, and one that holds nothing.
+fn a_reader_that_waits(w: &mut World) -> (Xid, Xid) {
+    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
+    take(w, t3, "1", &Exclusive);
+    take(w, t4, "2", &Exclusive);
+    take(w, t1, "3", &Exclusive);
+    let mut both = w.registration(t1, "a", &["1", "2"]);
+    both.locks[0].mode = Shared;
+    w.apply(Command::RegisterBranch(both));
+    (t1, t2)
+}
+
+#[test]
+fn a_reader_that_will_write_waits_for_those_who_may_read_before_it() {
+    let mut w = World::new();
+    let (t1, t2) = a_reader_that_waits(&mut w);
+    wait(&mut w, t2, "1", &Shared);
+    wait(&mut w, t1, "1", &Exclusive);
+    let cycle = alloc::vec![t2, t1];
+    assert_eq!(
+        w.try_register(t2, "a", &["3"]),
+        Reply::Refused(Rejection::Deadlock { cycle })
+    );
+}
+
+#[test]
+fn a_reader_that_will_write_waits_for_those_who_read_with_it() {
+    let mut w = World::new();
+    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
+    take(&mut w, t3, "1", &Exclusive);
+    take(&mut w, t4, "2", &Exclusive);
+    take(&mut w, t1, "3", &Exclusive);
+    wait(&mut w, t2, "1", &Shared);
+    wait(&mut w, t1, "1", &Shared);
+    wait(&mut w, t1, "1", &Exclusive);
+    let cycle = alloc::vec![t2, t1];
+    assert_eq!(
+        w.try_register(t2, "a", &["3"]),
+        Reply::Refused(Rejection::Deadlock { cycle })
+    );
+}
+
+#[test]
+fn who_may_read_first_since_a_writer_left_may_close_a_cycle() {
+    let mut w = World::new();
+    let (t1, t2) = a_reader_that_waits(&mut w);
+    let t5 = w.begin();
+    let between = w.queue(t5, "a", &["1"]);
+    wait(&mut w, t2, "1", &Shared);
+    let writer = wait(&mut w, t1, "1", &Exclusive);
+    // Behind the fifth, it comes after the first in any case.
+    wait(&mut w, t2, "3", &Exclusive);
+    w.apply(Command::WithdrawBranch(WithdrawBranch {
+        xid: t5,
+        request: between.request,
+    }));
+    let cycle = alloc::vec![t1, t2];
+    let refused = Reply::Refused(Rejection::Deadlock { cycle });
+    assert_eq!(w.answers()[1..], [(writer, refused)]);
+}

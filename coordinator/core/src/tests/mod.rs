@@ -494,8 +494,8 @@ fn nobody_waits_in_a_circle(state: &State) {
             free.map(|(id, _)| id)
         };
         while let Some(granted) = free(&locks) {
-            let (ticket, _) = locks.dequeue(granted).expect("it waits");
-            let Wanted::Register(register) = ticket.wanted else {
+            let left = locks.dequeue(granted).expect("it waits");
+            let Wanted::Register(register) = left.ticket.wanted else {
                 continue;
             };
             let of = holds.get_mut(&register.xid).expect("waiters are known");

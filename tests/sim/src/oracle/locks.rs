@@ -246,11 +246,20 @@ impl Locks {
             if holds().any(|((xid, _), _)| *xid == wish.xid) {
                 continue;
             }
-            // Behind an earlier request of its own it will overtake the others.
-            let same_row = self.waiting[..place]
+            let same_row: Vec<&Wish> = self.waiting[..place]
                 .iter()
-                .filter(|w| w.wants(&wish.resource, &lock.key));
-            let before = same_row.take_while(|w| w.xid != wish.xid || !w.takes);
+                .filter(|w| w.wants(&wish.resource, &lock.key))
+                .collect();
+            // Behind an earlier request of its own it will overtake the others, but for those who
+            // may read with that one.
+            let own = same_row.iter().position(|w| w.xid == wish.xid && w.takes);
+            let end = own.map_or(same_row.len(), |own| {
+                let later = same_row[own..].iter();
+                own + later
+                    .take_while(|w| w.reads(&wish.resource, &lock.key))
+                    .count()
+            });
+            let before = same_row[..end].iter();
             let before = before.filter(|w| w.is_before(&wish.resource, lock));
             blockers.extend(before.map(|w| w.xid));
         }
@@ -320,6 +329,12 @@ impl Locks {
 impl Wish {
     fn wants(&self, resource: &Resource, key: &LockKey) -> bool {
         self.resource == *resource && self.locks.iter().any(|lock| lock.key == *key)
+    }
+
+    /// Whether it wants no more of a row than to read it.
+    fn reads(&self, resource: &Resource, key: &LockKey) -> bool {
+        let mut own = self.locks.iter().filter(|own| own.key == *key);
+        self.resource == *resource && own.all(|own| own.mode == LockMode::Shared)
     }
 
     /// Whether whoever comes later and wants `lock` must wait for this one.
