@@ -100,6 +100,14 @@ pub(super) const ALONE_LOOK_LONGEST: Duration = Duration::from_secs(30);
 /// finished branches, reading is slow.
 pub(super) const ALONE_LOOK_SHARE: u32 = 10;
 
+/// New branches of XA wait while so many prepared transactions of their database are decided and not
+/// ended: else applications that prepare faster than the database ends it fill its
+/// `max_prepared_transactions`.
+pub(super) const XA_BEHIND: usize = 64;
+
+/// How long they wait at most. Who is behind for longer than that has another trouble.
+pub(super) const XA_BEHIND_LONGEST: Duration = Duration::from_secs(5);
+
 /// Orphans that the sweeper remembers for each resource, and names in the log.
 pub(super) const MAX_ORPHANS: usize = 10_000;
 

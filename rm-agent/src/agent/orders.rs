@@ -80,6 +80,21 @@ impl InHand {
         let outputs = self.step.iter().flat_map(|step| &step.results);
         self.payload.len() + outputs.map(|output| output.result.len()).sum::<usize>()
     }
+
+    fn work(&self, branch: BranchKey) -> Work {
+        Work {
+            branch,
+            mode: self.mode,
+            job: self.job,
+            payload: self.payload.clone(),
+            step: self.step.clone(),
+        }
+    }
+
+    /// Whether a prepared transaction of the database is to be ended.
+    fn ends_prepared(&self) -> bool {
+        self.mode == Mode::Xa && matches!(self.job, Job::Commit | Job::RollBack { .. })
+    }
 }
 
 /// A branch to work on.
@@ -95,8 +110,8 @@ pub(super) struct Work {
 }
 
 /// Branches in hand, and what their payloads take.
-#[derive(Default)]
 struct Table {
+    resource: Arc<Resource>,
     branches: HashMap<BranchKey, InHand>,
     payload_bytes: usize,
 }
@@ -104,12 +119,18 @@ struct Table {
 impl Table {
     fn insert(&mut self, branch: BranchKey, new: InHand) {
         self.payload_bytes += new.bytes();
+        if new.ends_prepared() {
+            self.resource.behind.send_modify(|behind| *behind += 1);
+        }
         self.branches.insert(branch, new);
     }
 
     fn remove(&mut self, branch: BranchKey) -> Option<InHand> {
         let removed = self.branches.remove(&branch)?;
         self.payload_bytes -= removed.bytes();
+        if removed.ends_prepared() {
+            self.resource.behind.send_modify(|behind| *behind -= 1);
+        }
         Some(removed)
     }
 }
@@ -141,11 +162,16 @@ impl Orders {
         session: watch::Receiver<Option<Session<BranchFrames>>>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Work>) {
         let (work, queue) = mpsc::unbounded_channel();
+        let in_hand = Table {
+            resource: Arc::clone(&resource),
+            branches: HashMap::new(),
+            payload_bytes: 0,
+        };
         let orders = Self {
             resource,
             participant,
             limit,
-            in_hand: Mutex::default(),
+            in_hand: Mutex::new(in_hand),
             work,
             session,
         };
@@ -215,13 +241,7 @@ impl Orders {
             };
             return self.answer_now(order, End::Unavailable(full));
         }
-        let work = Work {
-            branch,
-            mode,
-            job,
-            payload: new.payload.clone(),
-            step: new.step.clone(),
-        };
+        let work = new.work(branch);
         in_hand.insert(branch, new);
         drop(in_hand);
         if self.work.send(work).is_err() {
@@ -283,33 +303,20 @@ impl Orders {
     /// that belong to the result, if it is to be told.
     fn end(&self, branch: BranchKey, finished: bool) -> Option<Numbers> {
         let mut in_hand = self.in_hand.lock();
-        let running = in_hand.branches.get_mut(&branch)?;
+        let mut running = in_hand.remove(branch)?;
         match running.next.take() {
             // Success is final, whoever asked; that of a step or of a pre-commit is no end.
-            Some((_, numbers, _)) if finished => {
-                in_hand.remove(branch);
-                Some(numbers)
-            }
+            Some((_, numbers, _)) if finished => Some(numbers),
             Some((job, numbers, step)) => {
-                let before = running.bytes();
                 running.job = job;
                 running.numbers = numbers;
                 running.step = step;
-                let after = running.bytes();
-                let work = Work {
-                    branch,
-                    mode: running.mode,
-                    job,
-                    payload: running.payload.clone(),
-                    step: running.step.clone(),
-                };
-                in_hand.payload_bytes = in_hand.payload_bytes + after - before;
-                if self.work.send(work).is_err() {
-                    in_hand.remove(branch);
+                if self.work.send(running.work(branch)).is_ok() {
+                    in_hand.insert(branch, running);
                 }
                 None
             }
-            None => in_hand.remove(branch).map(|running| running.numbers),
+            None => Some(running.numbers),
         }
     }
 

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    limits::{ANSWER_MARGIN, MAX_DETAIL_BYTES},
+    limits::{ANSWER_MARGIN, MAX_DETAIL_BYTES, XA_BEHIND, XA_BEHIND_LONGEST},
     resource::{Resource, ResourceState},
 };
 use crate::{
@@ -136,6 +136,26 @@ impl SessionRegistrar {
         }
     }
 
+    fn resource(&self, name: &str) -> Option<&Resource> {
+        let known = self.resources.iter().find(|known| &*known.name == name);
+        known.map(AsRef::as_ref)
+    }
+
+    async fn until_caught_up(&self, name: &str) {
+        let Some(resource) = self.resource(name) else {
+            return;
+        };
+        let mut behind = resource.behind.subscribe();
+        let caught_up = behind.wait_for(|behind| *behind < XA_BEHIND);
+        if timeout(XA_BEHIND_LONGEST, caught_up).await.is_err() {
+            tracing::warn!(
+                resource = name,
+                "{XA_BEHIND} prepared transactions and more wait to be ended since \
+                 {XA_BEHIND_LONGEST:?}; a new branch goes on all the same"
+            );
+        }
+    }
+
     fn next_request(&self) -> RequestId {
         RequestId {
             client: self.agent,
@@ -146,16 +166,12 @@ impl SessionRegistrar {
     /// Waits until the resource may be used and there is room for the message
     /// that ends the branch.
     async fn admit(&self, resource: &str) -> Result<(Session<BranchFrames>, Slot), Refused> {
-        let found = self
-            .resources
-            .iter()
-            .find(|known| &*known.name == resource)
-            .ok_or_else(|| {
-                Refused::new(
-                    RefusalCode::ResourceUnknown,
-                    format!("this agent has no resource {resource:?}"),
-                )
-            })?;
+        let found = self.resource(resource).ok_or_else(|| {
+            Refused::new(
+                RefusalCode::ResourceUnknown,
+                format!("this agent has no resource {resource:?}"),
+            )
+        })?;
         let mut state = found.state();
         let attached = state.wait_for(|state| matches!(state, ResourceState::Attached));
         attached.await.map_err(|_| shut_down())?;
@@ -210,9 +226,7 @@ impl SessionRegistrar {
 
     fn not_attached(&self, resource: &str, patience: Duration) -> Refused {
         let state = self
-            .resources
-            .iter()
-            .find(|known| &*known.name == resource)
+            .resource(resource)
             .map(|known| known.state().borrow().clone());
         let why = match state {
             Some(ResourceState::Attached) => {
@@ -334,6 +348,10 @@ impl SessionRegistrar {
 impl Registrar for SessionRegistrar {
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>> {
         Box::pin(self.register_branch(registration))
+    }
+
+    fn caught_up<'a>(&'a self, resource: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.until_caught_up(resource))
     }
 
     fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>> {

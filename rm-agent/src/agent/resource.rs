@@ -45,6 +45,8 @@ pub(super) struct Identity {
 pub(super) struct Resource {
     pub(super) name: Arc<str>,
     pub(super) counters: Counters,
+    /// Prepared transactions that are decided and that this agent is to end.
+    pub(super) behind: watch::Sender<usize>,
     state: watch::Sender<ResourceState>,
     identity: Mutex<Option<Identity>>,
     shown_to: watch::Sender<Option<ClusterId>>,
@@ -77,6 +79,7 @@ impl Resource {
         Self {
             name: name.into(),
             counters: Counters::default(),
+            behind: watch::Sender::new(0),
             state: watch::Sender::new(ResourceState::Unavailable { problem: None }),
             identity: Mutex::new(None),
             shown_to: watch::Sender::new(None),

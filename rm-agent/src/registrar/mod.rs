@@ -121,6 +121,13 @@ pub trait Registrar: Send + Sync + 'static {
     /// at the error it must not have committed.
     fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refused>>;
 
+    /// Waits, for a while, as long as much of what is prepared in the database is decided and not
+    /// ended yet: a new branch that will be prepared shall not add to it.
+    fn caught_up<'a>(&'a self, resource: &'a str) -> BoxFuture<'a, ()> {
+        let _ = resource;
+        Box::pin(std::future::ready(()))
+    }
+
     /// Waits until no other transaction holds the rows, without taking them.
     /// The caller holds their local locks.
     fn check_locks(&self, check: RowCheck) -> BoxFuture<'_, Result<(), Refused>>;

@@ -11,13 +11,15 @@ use super::super::database::{
     BranchKey, CheckError, Database, Ledger, Leftover, LeftoverKind, Meta, PhaseTwoError,
     UndoPolicy,
 };
-use crate::Error;
+use crate::{Error, agent::orders::Ended};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Done {
     Deleted(Vec<BranchKey>),
     RolledBack(BranchKey, bool, UndoPolicy),
     Purged(Vec<BranchKey>),
+    CommittedPrepared(BranchKey),
+    Prepared(BranchKey),
 }
 
 pub(super) struct Fake {
@@ -143,6 +145,25 @@ impl Database for Fake {
         policy: UndoPolicy,
     ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
         Box::pin(self.step(Done::RolledBack(branch, was_done, policy)))
+    }
+
+    fn commit_prepared<'a>(
+        &'a self,
+        branch: BranchKey,
+        _payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
+        Box::pin(self.step(Done::CommittedPrepared(branch)))
+    }
+
+    fn prepare_open<'a>(
+        &'a self,
+        branch: BranchKey,
+        _payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        Box::pin(async move {
+            self.step(Done::Prepared(branch)).await?;
+            Ok(Ended::Prepared)
+        })
     }
 
     fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>> {

@@ -132,6 +132,16 @@ impl Agent {
         .await;
     }
 
+    /// Waits until so many orders of the first resource are in hand.
+    async fn until_in_hand(&self, orders: usize) {
+        soon(async {
+            while self.running.status().resources[0].orders_in_hand < orders {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Waits until the agent has noticed that its connection is gone.
     async fn until_disconnected(&self) {
         soon(async {

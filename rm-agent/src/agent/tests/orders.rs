@@ -1,6 +1,11 @@
 //! Orders: batched, side by side, told once, never lost.
 
-use super::{super::database::*, fake::Done, *};
+use super::{
+    super::{database::*, limits::XA_BEHIND},
+    fake::Done,
+    *,
+};
+use crate::registrar::Registrar as _;
 
 fn key(number: u64) -> BranchKey {
     BranchKey {
@@ -18,12 +23,7 @@ async fn commits_share_deletes_and_each_is_answered() {
     for number in 2..=400 {
         give(&connection, order(number, Action::Commit, 3)).await;
     }
-    soon(async {
-        while agent.running.status().resources[0].orders_in_hand < 400 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    agent.until_in_hand(400).await;
     fake.release();
     let mut answered = std::collections::BTreeSet::new();
     for _ in 1..=400 {
@@ -146,13 +146,6 @@ async fn each_failure_is_told_as_what_it_is() {
                 ..order(3, Action::Commit, 1)
             },
             "another mode",
-        ),
-        (
-            Order {
-                mode: Mode::Xa.into(),
-                ..order(3, Action::Commit, 1)
-            },
-            "no XA for this kind of database",
         ),
         (
             Order {
@@ -296,4 +289,36 @@ async fn an_order_outlives_its_connection_and_its_repeat_is_in_progress() {
     let answer = finished(connection.next().await);
     assert!(matches!(end(&answer), End::Finished(_)), "{answer:?}");
     assert_eq!(answer.epoch, 78);
+}
+
+#[tokio::test]
+async fn a_new_branch_waits_while_prepared_ones_pile_up() {
+    let (agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    let caught_up = || agent.registrar.caught_up("stock-db");
+    caught_up().await;
+    let of_xa = |number| Order {
+        mode: Mode::Xa.into(),
+        ..order(number, Action::Commit, 1)
+    };
+    let in_hand = XA_BEHIND as u64;
+    fake.hold();
+    // What waits to be prepared is not behind.
+    let prepare = Action::Prepare;
+    for ask in (1..in_hand).map(of_xa).chain([Order {
+        action: prepare.into(),
+        ..of_xa(in_hand)
+    }]) {
+        give(&connection, ask).await;
+    }
+    agent.until_in_hand(XA_BEHIND).await;
+    caught_up().await;
+    give(&connection, of_xa(in_hand + 1)).await;
+    agent.until_in_hand(XA_BEHIND + 1).await;
+    let mut waiting = caught_up();
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    fake.release();
+    soon(waiting).await;
+    for _ in 0..=in_hand {
+        finished(connection.next().await);
+    }
 }

@@ -60,6 +60,13 @@ macro_rules! xa_pool {
                 self.known().check(&self.at).await
             }
 
+            /// Nothing keeps a branch from beginning.
+            pub(super) async fn ready(&self) -> Result<(), crate::error::Error> {
+                self.check().await?;
+                self.at.registrar().caught_up(self.resource()).await;
+                Ok(())
+            }
+
             /// Opens a transaction: a branch of the global transaction that the running task works for,
             /// or a plain local one if it works for none.
             ///
@@ -84,7 +91,7 @@ macro_rules! xa_pool {
             async fn begin_with(&self, kind: crate::context::Kind) -> Result<XaTransaction, sqlx::Error> {
                 match kind {
                     crate::context::Kind::Plain => {}
-                    crate::context::Kind::Branch(_) => self.check().await?,
+                    crate::context::Kind::Branch(_) => self.ready().await?,
                     crate::context::Kind::Checked(_) => {
                         return Err(crate::error::Error::Configuration(
                             "an XA pool cannot check row locks, which a scope of global_lock asks for: \

@@ -45,7 +45,7 @@ impl XaPool {
 
     async fn begin_beside_at_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {
         if let Kind::Branch(_) = kind {
-            self.check().await?;
+            self.ready().await?;
         }
         self.at.begin_with(kind, Ending::Prepared).await
     }
