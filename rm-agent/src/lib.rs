@@ -16,6 +16,7 @@ mod context;
 mod error;
 mod global_lock;
 pub mod limits;
+mod moment;
 #[cfg(any(test, feature = "testkit"))]
 mod polled;
 mod registrar;

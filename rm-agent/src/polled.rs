@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::moment::MAY_BE_LEFT;
+
 /// Gives up on a future after it was polled this many times.
 struct PollLimited<'a, F> {
     future: Pin<&'a mut F>,
@@ -20,7 +22,10 @@ impl<F: Future> Future for PollLimited<'_, F> {
             return Poll::Ready(None);
         }
         self.left -= 1;
-        self.future.as_mut().poll(context).map(Some)
+        let before = MAY_BE_LEFT.replace(true);
+        let polled = self.future.as_mut().poll(context);
+        MAY_BE_LEFT.set(before);
+        polled.map(Some)
     }
 }
 
@@ -38,6 +43,7 @@ pub(crate) async fn polled<F: Future>(times: usize, future: F) -> Option<F::Outp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::moment::moment;
 
     #[tokio::test]
     async fn a_future_gets_so_far_and_can_go_on() {
@@ -49,5 +55,16 @@ mod tests {
         assert_eq!(polled(0, future.as_mut()).await, None);
         assert_eq!(polled(2, future.as_mut()).await, None);
         assert_eq!(polled(1, future.as_mut()).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_moment_is_one_only_where_a_future_may_be_left() {
+        let steps = || async {
+            moment().await;
+            7
+        };
+        assert_eq!(polled(1, steps()).await, None);
+        assert_eq!(polled(2, steps()).await, Some(7));
+        assert_eq!(futures_util::FutureExt::now_or_never(steps()), Some(7));
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     clock,
     error::Error,
     limits,
+    moment::moment,
     store::{
         fence::{Fences, Kept, NotCommitted, Promise, Status, Tried},
         finish::{BranchKey, PhaseTwoError, UndoPolicy},
@@ -256,8 +257,10 @@ impl<F: Fences> Engine<F::Transaction> for Fenced<F> {
             branch: registered.branch,
         };
         F::join(&mut tx, key);
+        moment().await;
         let watch = Watch::new(fences, Some(xid), F::backend(&tx));
         let tried = watch.over(call.action.begin(&mut tx, arguments)).await;
+        moment().await;
         let output = match tried {
             Ok(output) => output,
             Err(error) => {
@@ -276,7 +279,9 @@ impl<F: Fences> Engine<F::Transaction> for Fenced<F> {
             payload: (A::MODE == Mode::ThreePhase).then_some(&payload[..]),
         };
         outcome.sent = true;
-        match fences.commit_tried(&mut tx, tried).await {
+        let committed = fences.commit_tried(&mut tx, tried).await;
+        moment().await;
+        match committed {
             Ok(()) => {
                 outcome.done();
                 Ok(output)
@@ -307,6 +312,7 @@ impl<F: Fences> Engine<F::Transaction> for Fenced<F> {
         };
         let (mut tx, status) = self.0.open(branch, action.resource()).await?;
         let ended = self.end(work, &mut tx, status, job).await;
+        moment().await;
         if ended.is_err() {
             F::roll_back(&mut tx).await;
         }

@@ -25,6 +25,7 @@ pub use self::unfenced::Unfenced;
 use crate::{
     agent::{Ended, Finish, Job, Pools},
     error::Error,
+    moment::moment,
     registrar::{Registrar, Registration},
     store::{
         fence::Promise,
@@ -380,8 +381,11 @@ pub(crate) async fn unpanicked<T>(
     work: impl Future<Output = Result<T, HandlerError>> + Send,
 ) -> Result<T, HandlerError> {
     use futures_util::FutureExt as _;
+    moment().await;
     // Its local transaction is rolled back, so that nothing it left half-done is seen again.
-    match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+    let ended = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+    moment().await;
+    match ended {
         Ok(result) => result,
         Err(panic) => {
             let said = panic
