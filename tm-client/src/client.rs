@@ -1,6 +1,13 @@
 //! The client: one per process and coordinator.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use accede_link::session::{
     ClusterId, ConnectProblem, Session, SessionError, SessionLimits, SessionOptions, SessionStatus,
@@ -41,7 +48,18 @@ pub(crate) struct Inner {
     /// Bounds them.
     pub(crate) dropped: Arc<Semaphore>,
     pub(crate) hooks: Hooks,
+    last_request: AtomicU64,
     renewal: AbortHandle,
+}
+
+impl Inner {
+    /// The id of a request, the same for its repeats and no others.
+    pub(crate) fn next_request(&self) -> v1::RequestId {
+        v1::RequestId {
+            client: self.worker.client(),
+            sequence: self.last_request.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
 }
 
 impl Drop for Inner {
@@ -153,6 +171,7 @@ impl TransactionClientBuilder {
                 runtime: Handle::current(),
                 dropped: Arc::new(Semaphore::new(limits::MAX_ROLL_BACKS_OF_DROPPED)),
                 hooks: Hooks::default(),
+                last_request: AtomicU64::new(0),
                 renewal: renewal.abort_handle(),
             }),
         })

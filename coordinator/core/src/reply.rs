@@ -128,7 +128,7 @@ pub enum Rejection {
     DifferentContent,
     /// The request was withdrawn before.
     Withdrawn,
-    /// The transaction has another plan.
+    /// The transaction has another plan, and has one at most.
     OtherSaga,
     /// The transaction is decided; nothing can join or change it.
     AlreadyDecided(Decision),

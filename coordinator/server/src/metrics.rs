@@ -96,7 +96,7 @@ const STEPS: [&str; StepOver::ALL.len()] =
 const LEFT_OUT: [&str; 3] = ["behind", "forgotten", "failed"];
 
 /// Codes of refusals count from 0 to this.
-const LAST_CODE: Code = Code::HolderBlocked;
+const LAST_CODE: Code = Code::OtherSaga;
 
 /// Statuses, in the order in which [`Reading`] fills them.
 pub(crate) const STATUSES: [&str; 8] = [

@@ -234,8 +234,11 @@ pub(crate) fn of_rejection(
             (Code::LockWaitTimedOut, text)
         }
         Rejection::OtherSaga => (
-            Code::DifferentContent,
-            format!("{it} has another saga; one transaction has one at most, so begin another"),
+            Code::OtherSaga,
+            format!(
+                "{it} has a saga already, and a transaction has one at most; put all steps into \
+                 that one, or run this one in a transaction of its own"
+            ),
         ),
         Rejection::ActionUnknown { action } => (
             Code::ResourceUnknown,
@@ -321,6 +324,7 @@ fn grpc_code(code: Code) -> tonic::Code {
         | Code::LeaseEnded
         | Code::ResourceMismatch
         | Code::BranchState
+        | Code::OtherSaga
         | Code::OtherCluster => tonic::Code::FailedPrecondition,
         Code::Withdrawn
         | Code::HolderRollingBack
@@ -436,7 +440,7 @@ mod tests {
                 Code::LockWaitTimedOut,
                 "0000abc",
             ),
-            (Rejection::OtherSaga, Code::DifferentContent, "another saga"),
+            (Rejection::OtherSaga, Code::OtherSaga, "has a saga already"),
             (
                 Rejection::ActionUnknown {
                     action: "ship".into(),

@@ -78,7 +78,8 @@ impl From<v1::refusal::Code> for RefusalCode {
     fn from(code: v1::refusal::Code) -> Self {
         use v1::refusal::Code;
         match code {
-            Code::Unspecified => Self::Other,
+            // No branch starts a saga.
+            Code::Unspecified | Code::OtherSaga => Self::Other,
             Code::Invalid => Self::Invalid,
             Code::TooLarge => Self::TooLarge,
             Code::NotBegun => Self::NotBegun,

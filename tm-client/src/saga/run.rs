@@ -119,7 +119,8 @@ impl Saga {
 
     /// Has its steps done as part of a transaction, beside whatever else belongs to it, and waits
     /// until they are. The transaction is then committed or rolled back as any other; rolled back,
-    /// it compensates the steps.
+    /// it compensates the steps. A transaction has one saga at most: another is refused with
+    /// [`Code::OtherSaga`], also one with the same steps.
     ///
     /// # Errors
     /// [`SagaError`]. After [`SagaError::RolledBack`] the whole transaction is rolled back; after
@@ -143,11 +144,7 @@ impl Saga {
     ) -> Result<SagaOutcome, SagaError> {
         let request = StartSagaRequest {
             xid: xid.as_u64(),
-            // A transaction has one plan: its id serves as the request's number.
-            request: Some(v1::RequestId {
-                client: client.inner.worker.client(),
-                sequence: xid.as_u64(),
-            }),
+            request: Some(client.inner.next_request()),
             steps: self.steps.clone(),
             commit_when_done,
         };

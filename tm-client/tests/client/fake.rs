@@ -358,7 +358,11 @@ impl State {
                 if self.frames.iter().filter(asked).count() == 1 {
                     return false;
                 }
-                Some(saga(&start))
+                let is_other = |(_, ask): &Frame| matches!(ask, Ask::StartSaga(before) if before.xid == start.xid && before.request != start.request);
+                match self.frames.iter().any(is_other) {
+                    true => Some(Event::Refusal(refusal(Code::OtherSaga, "it has one"))),
+                    false => Some(saga(&start)),
+                }
             }
             Ask::Close(_) => return false,
         };

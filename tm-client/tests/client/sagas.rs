@@ -1,6 +1,6 @@
 //! Sagas as their client sees them.
 
-use accede_proto::v1::transaction_request::Body as Ask;
+use accede_proto::v1::{refusal::Code, transaction_request::Body as Ask};
 use accede_tm_client::{RollBackCause, Saga, SagaError, Step};
 
 use super::{client, fake::Fake, options};
@@ -64,6 +64,11 @@ async fn a_saga_inside_a_transaction_leaves_the_decision_to_its_client() {
     let transaction = client.begin(options()).await.unwrap();
     let outcome = saga(&["a"]).run_in(&transaction).await.unwrap();
     assert_eq!(outcome.xid, transaction.xid());
+    let second = saga(&["a"]).run_in(&transaction).await.unwrap_err();
+    let SagaError::Refused { refusal, .. } = &second else {
+        panic!("{second:?} is no refusal");
+    };
+    assert_eq!(refusal.code, Code::OtherSaga, "{second}");
     transaction.commit().await.unwrap();
     let plan = fake.frames().into_iter().find_map(|(_, ask)| match ask {
         Ask::StartSaga(start) => Some(start),

@@ -586,6 +586,29 @@ fn plans_are_refused_by_name_in_order_of_precedence() {
 }
 
 #[test]
+fn a_second_plan_is_refused_as_such_and_the_first_keeps_its_answer() {
+    let mut w = World::new();
+    let xid = w.begin();
+    let first = w.start(xid, chain(), false);
+    // Under way, and when it is done: whether the steps are the same or not.
+    for round in 0..2 {
+        for steps in [chain(), vec![step("d", &[])]] {
+            let second = w.plan(xid, steps, false);
+            assert_eq!(w.again(&second), Reply::Refused(Rejection::OtherSaga));
+            assert_eq!(w.ordered_steps(), [], "nothing of it is done");
+        }
+        if round == 0 {
+            assert_eq!(w.again(&first), Reply::Waiting(awaited(&first)));
+            for branch in 1..=3 {
+                w.ran(xid, branch, "");
+            }
+        }
+    }
+    let done = Reply::SagaDone(results(&[("a", ""), ("b", ""), ("c", "")]), None);
+    assert_eq!(w.again(&first), done);
+}
+
+#[test]
 fn a_plan_keeps_room_for_its_steps_and_counts_in_memory() {
     let mut w = World::new();
     let xid = w.begin();
