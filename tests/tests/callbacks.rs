@@ -270,7 +270,7 @@ async fn each_answer_has_its_meaning() -> anyhow::Result<()> {
     for (url, expected) in [
         (format!("http://{}/other", s.http), "below no prefix"),
         (format!("http://{}/steps/../other", s.http), "\"..\""),
-        ("https://example.org/".to_owned(), "neither http"),
+        ("ftp://example.org/".to_owned(), "none of https://"),
     ] {
         let saga = Saga::builder("trip")
             .step(Step::callback("a", url))

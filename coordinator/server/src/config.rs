@@ -359,6 +359,9 @@ impl Settings {
             "saga_callbacks" => {
                 server.saga_callbacks = value.split_whitespace().map(str::to_owned).collect();
             }
+            "saga_callback_ca" => {
+                server.saga_callback_ca = (!value.is_empty()).then(|| value.into());
+            }
             "worker_threads" => self.worker_threads = number()? as usize,
             "log_format" => {
                 self.log_format = match value {

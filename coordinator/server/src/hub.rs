@@ -57,7 +57,7 @@ impl Hub {
         state: SharedState,
     ) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
-        let callbacks = Callbacks::new(config.callbacks()?)?;
+        let callbacks = Callbacks::new(config.callbacks()?, config.trust()?);
         let archive = config
             .archive()
             .map(|archive| Archive::start(&archive, Arc::clone(&state), Arc::clone(&metrics)))

@@ -11,7 +11,12 @@ use accede_core::{Retention, limits as core_limits};
 
 use accede_log::{ClusterId, LogConfig, SnapshotEvery, fs::Fs};
 
-use crate::{Error, archive::ArchiveConfig, callbacks::Allowed, limits};
+use crate::{
+    Error,
+    archive::ArchiveConfig,
+    callbacks::{Allowed, Trust},
+    limits,
+};
 
 /// The port unless configured.
 pub const DEFAULT_PORT: u16 = 7700;
@@ -46,6 +51,9 @@ pub struct ServerConfig {
     pub archive_bytes: u64,
     /// Prefixes of the URLs that the coordinator may call for steps of sagas; none: it calls none.
     pub saga_callbacks: Vec<String>,
+    /// A file with certificates, in PEM, of authorities that are trusted beside the system's when
+    /// URLs are called by TLS.
+    pub saga_callback_ca: Option<PathBuf>,
     /// The file system below the log; crash tests put a simulated one here.
     pub fs: Arc<dyn Fs>,
 }
@@ -69,6 +77,7 @@ impl ServerConfig {
             archive: None,
             archive_bytes: limits::ARCHIVE_BYTES,
             saga_callbacks: Vec::new(),
+            saga_callback_ca: None,
             fs: log.fs,
         }
     }
@@ -128,7 +137,7 @@ impl ServerConfig {
             let reason = "it must have a directory of its own, outside of data_dir".to_owned();
             return Err(setting("archive", &archive.display(), reason));
         }
-        self.callbacks()?;
+        self.trust()?;
         if self.name.is_empty() || self.name.len() > accede_core::limits::MAX_NAME_BYTES {
             let most = accede_core::limits::MAX_NAME_BYTES;
             let reason = format!("it must have 1 to {most} bytes");
@@ -147,6 +156,16 @@ impl ServerConfig {
         }
         Allowed::read(prefixes.iter().map(String::as_str))
             .map_err(|why| setting("saga_callbacks", &prefixes.join(" "), why))
+    }
+
+    /// Who is believed to be the service behind a URL.
+    pub(crate) fn trust(&self) -> Result<Trust, Error> {
+        let uses_tls = self.callbacks()?.uses_tls();
+        let file = self.saga_callback_ca.as_deref();
+        Trust::read(uses_tls, file).map_err(|reason| {
+            let value = file.map_or("none".to_owned(), |file| file.display().to_string());
+            setting("saga_callback_ca", &value, reason)
+        })
     }
 
     pub(crate) fn archive(&self) -> Option<ArchiveConfig> {
@@ -225,6 +244,11 @@ mod tests {
         assert!(
             same.contains("archive") && same.contains("data_dir"),
             "{same}"
+        );
+        let none = refused(|config| config.saga_callback_ca = Some("/nowhere/ca.pem".into()));
+        assert!(
+            none.contains("saga_callback_ca cannot be /nowhere/ca.pem"),
+            "{none}"
         );
         assert!(refused(|config| config.name.clear()).contains("name"));
         assert!(refused(|config| config.name = "x".repeat(1000)).contains("name"));

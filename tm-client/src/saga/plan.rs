@@ -30,8 +30,8 @@ impl Step {
     }
 
     /// A step that a service in any language does, which the coordinator calls at `url`:
-    /// `http://…` by JSON, `grpc://host:port` as `accede.v1.SagaStep`. The URL must be below a
-    /// prefix in the coordinator's setting `saga_callbacks`.
+    /// `https://…` by JSON, `grpcs://host:port` as `accede.v1.SagaStep`; without TLS `http` and
+    /// `grpc`. The URL must be below a prefix in the coordinator's setting `saga_callbacks`.
     pub fn callback(name: impl Into<String>, url: impl Into<String>) -> Self {
         let url = saga_step_plan::Participant::Callback(url.into());
         Self::of(name.into(), url)

@@ -1,7 +1,8 @@
 //! Which URLs the coordinator may call: those below configured prefixes, and no others. Whoever
 //! starts a saga would else have the coordinator call whatever it can reach.
 
-use reqwest::Url;
+use http::Uri;
+use url::Url;
 
 /// The configured prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,12 @@ impl Allowed {
             }
         });
         prefixes.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether services are called by TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        let mut schemes = self.0.iter().map(Url::scheme);
+        schemes.any(|scheme| matches!(scheme, "https" | "grpcs"))
     }
 
     /// Whether a URL is below a prefix; if not, why, to follow the name of its step.
@@ -52,8 +59,9 @@ fn parse(text: &str) -> Result<Url, String> {
         return Err("has \".\" or \"..\" in its path".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
-    if !matches!(url.scheme(), "http" | "grpc") {
-        return Err("is neither http://… nor grpc://…".to_owned());
+    let is_grpc = matches!(url.scheme(), "grpc" | "grpcs");
+    if !is_grpc && !matches!(url.scheme(), "http" | "https") {
+        return Err("begins with none of https://, http://, grpcs:// and grpc://".to_owned());
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err("names no host".to_owned());
@@ -64,9 +72,10 @@ fn parse(text: &str) -> Result<Url, String> {
     if url.fragment().is_some() {
         return Err("has a fragment (#…)".to_owned());
     }
-    if url.scheme() == "grpc" && (url.port().is_none() || !matches!(url.path(), "" | "/")) {
-        return Err("is not of the form grpc://host:port".to_owned());
+    if is_grpc && (url.port().is_none() || !matches!(url.path(), "" | "/")) {
+        return Err("is not of the form grpc://host:port or grpcs://host:port".to_owned());
     }
+    Uri::try_from(url.as_str()).map_err(|error| format!("cannot be called: {error}"))?;
     Ok(url)
 }
 
@@ -90,6 +99,8 @@ mod tests {
             "http://127.0.0.1:8080/steps/",
             "http://Parcels.example/a",
             "grpc://h:50051",
+            "https://parcels.example/tls/",
+            "grpcs://h:50052",
         ]);
         let allowed = allowed.expect("sound");
         for url in [
@@ -99,6 +110,8 @@ mod tests {
             "http://PARCELS.example/a",
             "grpc://h:50051",
             "grpc://h:50051/",
+            "https://parcels.example:443/tls/a",
+            "grpcs://h:50052",
         ] {
             assert!(allowed.check(url).is_ok(), "{url}");
         }
@@ -117,15 +130,25 @@ mod tests {
             ("http://127.0.0.1:8080\\@evil/", "backslash"),
             ("http://me:pw@127.0.0.1:8080/steps/", "password"),
             ("http://127.0.0.1:8080@evil.example/steps/", "user's name"),
-            ("https://127.0.0.1:8080/steps/", "neither http"),
-            ("file:///etc/passwd", "neither http"),
+            ("https://127.0.0.1:8080/steps/", "below no prefix"),
+            ("http://parcels.example:443/tls/a", "below no prefix"),
+            ("grpcs://h:50051", "below no prefix"),
+            ("file:///etc/passwd", "none of https://"),
             ("http://127.0.0.1:8080/steps/#top", "fragment"),
             ("grpc://h", "host:port"),
             ("grpc://h:1/path", "host:port"),
+            ("grpcs://h", "host:port"),
             ("steps", "no URL"),
         ] {
             let refused = allowed.check(url).expect_err(url);
             assert!(refused.contains(why), "{url}: {refused}");
+        }
+        for (prefix, tls) in [
+            ("http://h/", false),
+            ("grpcs://h:1", true),
+            ("https://h/", true),
+        ] {
+            assert_eq!(Allowed::read([prefix]).expect("sound").uses_tls(), tls);
         }
         let none = Allowed::default().check("http://h/").expect_err("none");
         assert!(none.contains("calls no URLs"), "{none}");

@@ -5,25 +5,32 @@ use accede_proto::v1::{StepCall, saga_step_client::SagaStepClient, step_call::Di
 use bytes::Bytes;
 use tonic::{Code, Request, transport::Endpoint};
 
-use super::{Call, problem};
+use super::{
+    Call, problem,
+    trust::{Connector, reason},
+};
 use crate::{convert, limits::CALLBACK_CONNECT};
 
 /// Room for the message around a result.
 const AROUND: usize = 1_024;
 
-pub(super) async fn call(call: &Call<'_>) -> Outcome {
+pub(super) async fn call(connector: Connector, call: &Call<'_>) -> Outcome {
     let url = &call.url;
     let host = url.host_str().unwrap_or_default();
-    let place = format!("http://{host}:{}", url.port().unwrap_or_default());
+    let scheme = match url.scheme() {
+        "grpcs" => "https",
+        _ => "http",
+    };
+    let place = format!("{scheme}://{host}:{}", url.port().unwrap_or_default());
     let endpoint = match Endpoint::from_shared(place) {
         Ok(endpoint) => endpoint
             .connect_timeout(CALLBACK_CONNECT)
             .timeout(call.limit),
         Err(error) => return call.definitely_not(format!("{url} cannot be called: {error}")),
     };
-    let channel = match endpoint.connect().await {
+    let channel = match endpoint.connect_with_connector(connector).await {
         Ok(channel) => channel,
-        Err(error) => return call.silent(format!("{url} cannot be reached: {error}")),
+        Err(error) => return call.unreachable(&reason(&error)),
     };
     let most = core_limits::MAX_STEP_RESULT_BYTES + AROUND;
     let mut client = SagaStepClient::new(channel).max_decoding_message_size(most);

@@ -2,54 +2,58 @@
 
 use accede_core::{Outcome, Payload, StepResult, limits as core_limits};
 use accede_proto::callback::{self, Verdict, json};
-use reqwest::{
-    Response,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect::Policy,
+use bytes::Bytes;
+use http::{
+    Request, Response,
+    header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioTimer},
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
-use super::{Call, problem};
-use crate::{
-    Error,
-    limits::{CALLBACK_CONNECT, CALLBACK_IDLE_PER_HOST},
+use super::{
+    Call, problem,
+    trust::{Connector, reason},
 };
+use crate::limits::CALLBACK_IDLE_PER_HOST;
 
-pub(super) fn client() -> Result<reqwest::Client, Error> {
-    // What a service redirects to is below no prefix.
-    let client = reqwest::Client::builder()
-        .redirect(Policy::none())
-        .no_proxy()
-        .connect_timeout(CALLBACK_CONNECT)
+/// Keeps connections, and follows no redirect: what a service redirects to is below no prefix.
+pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
+
+pub(super) fn client(connector: Connector) -> Client {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(CALLBACK_IDLE_PER_HOST)
-        .user_agent("accede");
-    client.build().map_err(|error| Error::Setting {
-        setting: "saga_callbacks",
-        value: "used".to_owned(),
-        reason: format!("there is no HTTP client: {error}"),
-    })
+        .build(connector)
 }
 
-pub(super) async fn call(client: &reqwest::Client, call: &Call<'_>) -> Outcome {
-    let body = body(call);
-    let request = client
-        .post(call.url.clone())
+pub(super) async fn call(client: &Client, call: &Call<'_>) -> Outcome {
+    let request = Request::post(call.url.as_str())
         .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, "accede")
         .header("Idempotency-Key", call.idempotency_key())
-        .timeout(call.limit)
-        .body(body);
-    match request.send().await {
-        Ok(response) => read(call, response).await,
-        Err(error) => call.silent(silence(call, &error)),
-    }
-}
-
-fn silence(call: &Call<'_>, error: &reqwest::Error) -> String {
-    let url = &call.url;
-    match (error.is_timeout(), error.is_connect()) {
-        (true, _) => format!("{url} did not answer within {:?}", call.limit),
-        (_, true) => format!("{url} cannot be reached"),
-        _ => format!("{url} did not answer: {error}"),
+        .body(Full::from(body(call)));
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return call.unreachable(&error.to_string()),
+    };
+    let answered = async {
+        match client.request(request).await {
+            Ok(response) => read(call, response).await,
+            Err(error) if error.is_connect() => call.unreachable(&reason(&error)),
+            Err(error) => call.silent(format!("{} did not answer: {}", call.url, reason(&error))),
+        }
+    };
+    match timeout(call.limit, answered).await {
+        Ok(outcome) => outcome,
+        Err(_) => call.silent(format!(
+            "{} did not answer within {:?}",
+            call.url, call.limit
+        )),
     }
 }
 
@@ -72,24 +76,26 @@ fn body(call: &Call<'_>) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap_or_default()
 }
 
-async fn read(call: &Call<'_>, mut response: Response) -> Outcome {
+async fn read<B>(call: &Call<'_>, response: Response<B>) -> Outcome
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
     let (status, url) = (response.status(), &call.url);
     let wished = retry_after(&response);
-    let mut text = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if text.len() + chunk.len() <= core_limits::MAX_STEP_RESULT_BYTES => {
-                text.extend_from_slice(&chunk);
-            }
-            Ok(Some(_)) => {
-                let most = core_limits::MAX_STEP_RESULT_BYTES;
-                let why = format!("{url} answered {status} with more than {most} bytes");
-                return call.definitely_not(why);
-            }
-            Ok(None) => break,
-            Err(error) => return call.silent(silence(call, &error)),
+    let most = core_limits::MAX_STEP_RESULT_BYTES;
+    let text = match Limited::new(response.into_body(), most).collect().await {
+        Ok(text) => text.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let why = format!("{url} answered {status} with more than {most} bytes");
+            return match Verdict::of_status(status.as_u16()) {
+                // A page of a proxy, for example.
+                Verdict::Later => later(why, wished),
+                Verdict::Done if !call.runs() => Outcome::Finished,
+                Verdict::Done | Verdict::CannotBe => call.definitely_not(why),
+            };
         }
-    }
+        Err(error) => return call.silent(format!("{url} did not answer: {}", reason(&*error))),
+    };
     let said = || match String::from_utf8_lossy(&text).trim() {
         "" => format!("{url} answered {status}"),
         said => format!("{url} answered {status}: {said}"),
@@ -107,15 +113,19 @@ async fn read(call: &Call<'_>, mut response: Response) -> Outcome {
             let reason = String::from_utf8_lossy(&text).trim().to_owned();
             call.definitely_not(if reason.is_empty() { said() } else { reason })
         }
-        Verdict::Later => match wished {
-            Some(ms) => Outcome::Later(problem(said()), ms),
-            None => Outcome::Failed(problem(said())),
-        },
+        Verdict::Later => later(said(), wished),
+    }
+}
+
+fn later(why: String, wished: Option<u32>) -> Outcome {
+    match wished {
+        Some(ms) => Outcome::Later(problem(why), ms),
+        None => Outcome::Failed(problem(why)),
     }
 }
 
 /// Milliseconds, if it is said in seconds, as it mostly is; a date is not looked at.
-fn retry_after(response: &Response) -> Option<u32> {
+fn retry_after<B>(response: &Response<B>) -> Option<u32> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     let seconds: u64 = seconds.trim().parse().ok()?;
     let most = u64::from(core_limits::MAX_RETRY_AFTER_MS);

@@ -6,6 +6,7 @@
 mod allowed;
 mod grpc;
 mod http;
+mod trust;
 
 use std::{
     collections::HashMap,
@@ -19,12 +20,12 @@ use accede_core::{
 };
 use accede_proto::callback::{self, Direction};
 use parking_lot::Mutex;
-use reqwest::Url;
 use tokio::{sync::Semaphore, task::AbortHandle, time::sleep};
+use url::Url;
 
-pub(crate) use self::allowed::Allowed;
+pub(crate) use self::{allowed::Allowed, trust::Trust};
 use crate::{
-    Error, convert,
+    convert,
     hub::Hub,
     limits::{CALLBACKS_AT_ONCE, CALLBACKS_PER_HOST, TELL_AGAIN},
     trouble::Trouble,
@@ -35,7 +36,8 @@ type Key = (Xid, BranchId);
 /// The calls that are under way.
 pub(crate) struct Callbacks {
     allowed: Allowed,
-    http: reqwest::Client,
+    trust: Trust,
+    http: http::Client,
     room: Semaphore,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// At most the steps that are under way or being compensated, as the state bounds them.
@@ -90,6 +92,11 @@ impl Call<'_> {
         }
     }
 
+    /// There is no connection to the service.
+    fn unreachable(&self, why: &str) -> Outcome {
+        self.silent(format!("{} cannot be reached: {why}", self.url))
+    }
+
     /// Nobody answered. A step counts it; a compensation waits for as long as it takes.
     fn silent(&self, why: String) -> Outcome {
         match self.runs() {
@@ -111,14 +118,15 @@ fn problem(reason: String) -> Problem {
 }
 
 impl Callbacks {
-    pub(crate) fn new(allowed: Allowed) -> Result<Self, Error> {
-        Ok(Self {
+    pub(crate) fn new(allowed: Allowed, trust: Trust) -> Self {
+        Self {
             allowed,
-            http: http::client()?,
+            http: http::client(trust.http()),
+            trust,
             room: Semaphore::new(CALLBACKS_AT_ONCE),
             hosts: Mutex::default(),
             open: Mutex::default(),
-        })
+        }
     }
 
     /// Whether a plan may name a URL; if not, why.
@@ -184,7 +192,7 @@ impl Callbacks {
             return call.silent("the coordinator shuts down".to_owned());
         };
         match call.url.scheme() {
-            "grpc" => grpc::call(&call).await,
+            "grpc" | "grpcs" => grpc::call(self.trust.grpc(), &call).await,
             _ => http::call(&self.http, &call).await,
         }
     }

@@ -84,7 +84,7 @@ impl Setting {
 }
 
 /// Everything that can be set.
-pub static SETTINGS: [Setting; 16] = [
+pub static SETTINGS: [Setting; 17] = [
     Setting {
         key: "listen",
         flag: "listen",
@@ -190,9 +190,16 @@ pub static SETTINGS: [Setting; 16] = [
     Setting {
         key: "saga_callbacks",
         flag: "saga-callbacks",
-        allowed: "prefixes of URLs, http://host:port/path/ or grpc://host:port, with spaces between them or as a list in the file; empty: none",
+        allowed: "prefixes of URLs, https://host:port/path/ or grpcs://host:port, without TLS http:// and grpc://, with spaces between them or as a list in the file; empty: none",
         about: "The URLs that the coordinator may call for steps of sagas: those below one of these.",
         kind: Kind::List,
+    },
+    Setting {
+        key: "saga_callback_ca",
+        flag: "saga-callback-ca",
+        allowed: "a file of certificates in PEM; empty: none",
+        about: "Authorities that sign the certificates of services called by https and grpcs, beside those that the system trusts. Read at the start.",
+        kind: Kind::Text,
     },
     Setting {
         key: "worker_threads",
