@@ -12,14 +12,6 @@ pub(crate) struct Plot {
     pub(crate) passes: u8,
 }
 
-#[cfg(feature = "planted-bugs")]
-impl Plot {
-    pub(crate) fn has_saga(&self) -> bool {
-        let mut branches = self.parts.iter().flat_map(|part| part.branches);
-        branches.any(|branch| branch.starts_with(SAGA))
-    }
-}
-
 /// What a transaction's client and its two agents do.
 pub(crate) struct Part {
     pub(crate) timeout: &'static str,
