@@ -122,6 +122,11 @@ pub const START_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// is held by a branch which waits for that rollback.
 pub const PHASE_TWO_CONNECTIONS: u32 = 8;
 
+/// Connections of the separate pool on which steps of sagas are done. Apart from the application's
+/// pool, all of which branches may hold that wait for a row which only the step's transaction gives
+/// up; and apart from those that finish branches, as a step may take long.
+pub const STEP_CONNECTIONS: u32 = 8;
+
 /// `lock_timeout` of phase two. Short: the order is repeated, and a rollback
 /// that waits keeps one of few connections.
 pub const PHASE_TWO_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -200,5 +205,5 @@ const _: () = {
     assert!(XA_PARKED.as_millis() < XA_SESSION_SILENCE.as_millis());
     assert!(BLOCKED_AFTER.as_millis() < LOCK_WAIT.as_millis());
     assert!(BUSY_STEP.as_millis() < BLOCKED_AFTER.as_millis());
-    assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1);
+    assert!(LOCAL_ATTEMPTS >= 2 && PHASE_TWO_CONNECTIONS >= 1 && STEP_CONNECTIONS >= 1);
 };

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use accede_link::session::{SessionLimits, SessionOptions, normalize_address};
-use tokio::sync::Semaphore;
 
 use super::{
     AgentLimits, Pools, RmAgent,
@@ -12,7 +11,7 @@ use super::{
     mariadb::MariaDb,
     participant::Participant,
     postgres::Postgres,
-    running::{Prepared, Served},
+    running::{Prepared, Rooms, Served},
     sqlite::Sqlite,
 };
 use crate::{
@@ -212,7 +211,7 @@ impl RmAgentBuilder {
         let prepared = Prepared::new(&self.names().collect::<Vec<_>>());
         let mut pools = Pools::default();
         let mut served = Vec::with_capacity(self.databases.len() + self.actions.len());
-        let mut databases: BTreeMap<String, (Arc<dyn Database>, Arc<Semaphore>)> = BTreeMap::new();
+        let mut databases: BTreeMap<String, (Arc<dyn Database>, Rooms)> = BTreeMap::new();
         for (name, described) in self.databases {
             let has_actions = self
                 .actions
@@ -222,34 +221,40 @@ impl RmAgentBuilder {
             let keeps_fences = has_actions || !matches!(described, Described::Sqlite(_));
             let place = name.clone();
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
-            let (database, connections): (Arc<dyn Database>, u32) = match described {
-                Described::Postgres(builder) => {
-                    let pool = builder.resource(&name).build(registrar)?;
-                    let connections = pool.phase_two().options().get_max_connections();
-                    pool.keep_open(self.limits.kept_open);
-                    pools.postgres.insert(name, pool.clone());
-                    (Arc::new(Postgres::new(pool)), connections)
-                }
-                Described::MariaDb(builder) => {
-                    let pool = builder.resource(&name).build(registrar)?;
-                    let connections = pool.phase_two().options().get_max_connections();
-                    pools.mariadb.insert(name, pool.clone());
-                    (Arc::new(MariaDb::new(pool)), connections)
-                }
-                Described::Sqlite(builder) => {
-                    let pool = builder.resource(&name).build(registrar)?;
-                    let connections = pool.phase_two().options().get_max_connections();
-                    pools.sqlite.insert(name, pool.clone());
-                    (Arc::new(Sqlite::new(pool)), connections)
-                }
-            };
+            let (database, [to_finish, for_steps]): (Arc<dyn Database>, [usize; 2]) =
+                match described {
+                    Described::Postgres(builder) => {
+                        let pool = builder.resource(&name).build(registrar)?;
+                        let connections = [pool.phase_two().options(), pool.steps().options()]
+                            .map(|options| options.get_max_connections() as usize);
+                        pool.keep_open(self.limits.kept_open);
+                        pools.postgres.insert(name, pool.clone());
+                        (Arc::new(Postgres::new(pool)), connections)
+                    }
+                    Described::MariaDb(builder) => {
+                        let pool = builder.resource(&name).build(registrar)?;
+                        let connections = [pool.phase_two().options(), pool.steps().options()]
+                            .map(|options| options.get_max_connections() as usize);
+                        pools.mariadb.insert(name, pool.clone());
+                        (Arc::new(MariaDb::new(pool)), connections)
+                    }
+                    Described::Sqlite(builder) => {
+                        let pool = builder.resource(&name).build(registrar)?;
+                        let connections = [pool.phase_two().options(), pool.steps().options()]
+                            .map(|options| options.get_max_connections() as usize);
+                        pools.sqlite.insert(name, pool.clone());
+                        (Arc::new(Sqlite::new(pool)), connections)
+                    }
+                };
             // One connection stays for commits.
-            let at_once = self.limits.rollbacks.min(connections as usize - 1).max(1);
-            let room = Arc::new(Semaphore::new(at_once));
-            databases.insert(place, (Arc::clone(&database), Arc::clone(&room)));
+            let rooms = Rooms::new(
+                self.limits.rollbacks.min(to_finish - 1),
+                self.limits.steps.min(for_steps),
+            );
+            databases.insert(place, (Arc::clone(&database), rooms.clone()));
             served.push(Served {
                 participant: Participant::Database(database),
-                room,
+                rooms,
                 keeps_fences,
             });
         }
@@ -257,7 +262,7 @@ impl RmAgentBuilder {
             let registrar: Arc<dyn Registrar> = Arc::clone(prepared.registrar()) as _;
             let name = act.database.as_deref();
             let place = name.and_then(|name| databases.get(name).cloned());
-            let (database, room) = place.unzip();
+            let (database, rooms) = place.unzip();
             let participant = match (act.action, database) {
                 (Unstarted::Promise(action), database) => Participant::Action {
                     finish: action.bind(&pools, name, registrar)?,
@@ -271,10 +276,10 @@ impl RmAgentBuilder {
                     Participant::Step { step, database }
                 }
             };
-            let alone = || Arc::new(Semaphore::new(self.limits.rollbacks.max(1)));
+            let alone = || Rooms::new(self.limits.rollbacks, self.limits.steps);
             served.push(Served {
                 participant,
-                room: room.unwrap_or_else(alone),
+                rooms: rooms.unwrap_or_else(alone),
                 keeps_fences: false,
             });
         }

@@ -23,7 +23,8 @@ pub struct AgentLimits {
     /// [`XA_OPEN_PERCENT`](crate::limits::XA_OPEN_PERCENT) of the pool's are kept. 0: none, each is
     /// prepared at once.
     pub kept_open: usize,
-    /// Steps of sagas that are done at the same time by one action; each takes a connection.
+    /// Steps of sagas that the actions of one database do at the same time. Each takes one of the
+    /// connections for steps, and no more are done than there are of these.
     pub steps: usize,
     /// Orders of one resource that may be in hand; further ones are answered
     /// with "unavailable", and the coordinator repeats them.

@@ -15,6 +15,7 @@ use super::{
     orders::{Ended, Job, Orders, Task, Work},
     participant::{DoStep, Finish, Participant},
     resource::add,
+    running::Rooms,
 };
 
 /// How many orders are taken from the queue at once.
@@ -28,18 +29,17 @@ pub(super) fn start(
     orders: &Arc<Orders>,
     mut queue: mpsc::UnboundedReceiver<Work>,
     limits: AgentLimits,
-    room: &Arc<Semaphore>,
+    rooms: &Rooms,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
-    let room = Arc::clone(room);
+    let rooms = rooms.clone();
     // They wait for no lock, nor for those that do.
     let commit_room = Arc::new(Semaphore::new(limits.commits.max(1)));
     // Mostly on the connections that the branches have, and somebody waits for the answer.
     let open_room = Arc::new(Semaphore::new(limits.kept_open.max(1)));
-    let step_room = Arc::new(Semaphore::new(limits.steps.max(1)));
     let orders = Arc::clone(orders);
     let undoing = tracker.clone();
     let stop = stop.clone();
@@ -85,8 +85,8 @@ pub(super) fn start(
                     (AtOnce::End(_), Job::Commit) => Arc::clone(&commit_room),
                     (AtOnce::End(_), Job::Prepare | Job::CommitOnePhase) => Arc::clone(&open_room),
                     // It may take long, and whoever rolls back must not wait for it.
-                    (AtOnce::Step(..), Job::Run) => Arc::clone(&step_room),
-                    _ => Arc::clone(&room),
+                    (AtOnce::Step(..), Job::Run) => Arc::clone(&rooms.steps),
+                    _ => Arc::clone(&rooms.finish),
                 };
                 let stop = stop.clone();
                 undoing.spawn(async move {

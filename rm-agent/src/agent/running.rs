@@ -34,12 +34,29 @@ pub(super) struct Prepared {
     registrar: Arc<SessionRegistrar>,
 }
 
+/// How much is done at once in a database, by itself and by its actions, which share its connections.
+#[derive(Clone)]
+pub(super) struct Rooms {
+    /// Branches that are finished one by one.
+    pub(super) finish: Arc<Semaphore>,
+    /// Steps of sagas.
+    pub(super) steps: Arc<Semaphore>,
+}
+
+impl Rooms {
+    pub(super) fn new(finish: usize, steps: usize) -> Self {
+        let room = |at_once: usize| Arc::new(Semaphore::new(at_once.max(1)));
+        Self {
+            finish: room(finish),
+            steps: room(steps),
+        }
+    }
+}
+
 /// What stands behind a resource, and how much it does at once.
 pub(super) struct Served {
     pub(super) participant: Participant,
-    /// For what is done branch by branch; a database and its actions share it, as they share the
-    /// connections.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) rooms: Rooms,
     /// Fences are kept in it, too.
     pub(super) keeps_fences: bool,
 }
@@ -113,7 +130,7 @@ impl Prepared {
                 limits.orders,
                 session.clone(),
             );
-            phase_two::start(&new, queue, limits, &served.room, &tracker, &stop);
+            phase_two::start(&new, queue, limits, &served.rooms, &tracker, &stop);
             for ledger in served.ledgers() {
                 let Participant::Database(database) = &served.participant else {
                     continue;

@@ -34,7 +34,7 @@ impl<S: SagaStep> DoStep for Bound<S> {
             let patience = Duration::from_millis(step.attempt_timeout_ms.into());
             // Whoever waits for this transaction at the coordinator may hold what it waits for.
             let watch = Watch::new(fences, Some(branch.xid), None);
-            let begun = watch.over(fences.begin(patience.min(limits::LOCK_WAIT)));
+            let begun = watch.over(fences.begin_step(patience.min(limits::LOCK_WAIT)));
             let begun = begun.await;
             let mut tx = begun.map_err(of_library::<FencesOf<S>>)?;
             let ran = self.run_in(fences, &mut tx, branch, input, step).await;

@@ -107,8 +107,23 @@ impl<DB: Lendable> Lender<DB> {
         self.shelf.lock().waiting > 0
     }
 
+    /// A connection that was lent; if there was none in time, why.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`], and what the database said.
+    pub(super) async fn explained(
+        &self,
+        lent: Result<Held<DB>, sqlx::Error>,
+        resource: &Arc<str>,
+    ) -> Result<Held<DB>, Error> {
+        match lent {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_none(resource).await),
+            lent => lent.map_err(Error::database("taking a connection")),
+        }
+    }
+
     /// Why there was none in time. The pool itself only says that time is up.
-    pub(super) async fn why_none(&self, resource: &Arc<str>) -> Error {
+    async fn why_none(&self, resource: &Arc<str>) -> Error {
         let most = self.pool.options().get_max_connections();
         let reason = if self.pool.size() >= most {
             format!("all {most} are in use; end transactions sooner, or allow more of them")

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{
     finish::{BranchKey, PhaseTwoError, UndoPolicy},
     test_registrar::{Event, TestRegistrar},
-    test_tcc::Ground,
+    test_tcc::{Ground, Whose},
 };
 use crate::{
     agent::{DoStep, Ended},
@@ -189,6 +189,7 @@ where
     trouble(ground).await;
     at_once(ground).await;
     stands_still(ground, registrar).await;
+    has_its_own_connections(ground).await;
 }
 
 /// A step takes effect once and returns the same each time, and so does its compensation.
@@ -328,4 +329,20 @@ where
     assert_eq!(ended, ran("41"));
     let blocked = Event::Blocked(key(61).xid);
     assert!(registrar.take_all_events().contains(&blocked));
+}
+
+/// Branches that hold all connections, and perhaps wait for the step's transaction, keep no step from
+/// its end; nor do steps keep a compensation from it.
+async fn has_its_own_connections<G: Ground>(ground: &G)
+where
+    G::Transaction: StepTransaction,
+{
+    let f = Fixture::new(ground);
+    let input = r#"{"account":1}"#;
+    let application = ground.hold(Whose::Application).await;
+    assert_eq!(f.run(71, input).await, ran("41"));
+    let steps = ground.hold(Whose::Steps).await;
+    f.compensate(71, DONE, input).await.expect("compensated");
+    drop((application, steps));
+    assert_eq!(f.run(72, input).await, ran("42"));
 }

@@ -33,12 +33,34 @@ pub(super) const SETUP: &str = "
 CREATE TABLE account (id INTEGER PRIMARY KEY, free INTEGER NOT NULL, frozen INTEGER NOT NULL);
 INSERT INTO account VALUES (1, 100, 0), (2, 100, 0), (3, 100, 0), (4, 100, 0);";
 
+/// Who has connections of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    /// The application.
+    Application,
+    /// Steps of sagas.
+    Steps,
+}
+
+/// All connections of a pool.
+pub(crate) async fn all_of<DB: sqlx::Database>(
+    pool: &sqlx::Pool<DB>,
+) -> Vec<sqlx::pool::PoolConnection<DB>> {
+    let mut held = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        held.push(pool.acquire().await.expect("a connection"));
+    }
+    held
+}
+
 /// A database to try it on.
 pub(super) trait Ground: Fences<Transaction: TccTransaction> {
     fn pools(&self, name: &str) -> Pools;
     fn run(tx: &mut Self::Transaction, sql: String) -> BoxFuture<'_, Result<u64, sqlx::Error>>;
     /// The integers of a query's first column.
     fn read(&self, sql: String) -> BoxFuture<'_, Vec<i64>>;
+    /// Holds all connections of a pool until they are dropped.
+    fn hold(&self, whose: Whose) -> BoxFuture<'_, Box<dyn std::any::Any + Send>>;
     /// Ends the session of a transaction, as an operator would.
     fn cut(tx: &mut Self::Transaction) -> BoxFuture<'_, ()>;
     /// How it calls long integers in a CAST.
@@ -73,6 +95,21 @@ macro_rules! ground {
                         .fetch_all(self.plain())
                         .await;
                     rows.expect("a query")
+                })
+            }
+
+            fn hold(
+                &self,
+                whose: crate::store::test_tcc::Whose,
+            ) -> futures_util::future::BoxFuture<'_, Box<dyn std::any::Any + Send>> {
+                use crate::store::test_tcc::{Whose, all_of};
+                let pool = match whose {
+                    Whose::Application => self.plain(),
+                    Whose::Steps => self.steps(),
+                };
+                Box::pin(async move {
+                    let held: Box<dyn std::any::Any + Send> = Box::new(all_of(pool).await);
+                    held
                 })
             }
 

@@ -28,7 +28,7 @@ use super::{
     AgentLimits, ResourceState,
     participant::Participant,
     registrar::SessionRegistrar,
-    running::{Prepared, Running, Served},
+    running::{Prepared, Rooms, Running, Served},
 };
 use crate::Error;
 use coordinator::{CLUSTER, Connection, Coordinator, SOON, soon};
@@ -85,7 +85,7 @@ async fn start_with(
         .into_iter()
         .map(|(_, participant)| Served {
             participant,
-            room: Arc::new(tokio::sync::Semaphore::new(limits.rollbacks)),
+            rooms: Rooms::new(limits.rollbacks, limits.steps),
             keeps_fences: false,
         })
         .collect();

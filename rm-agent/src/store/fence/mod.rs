@@ -149,6 +149,9 @@ pub(crate) trait Fences: Watched + 'static {
     /// Opens the local transaction of a try, whose waits for locks end with `patience`.
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<Self::Transaction, Error>>;
 
+    /// The same for a step of a saga, on a connection of those that are kept for steps.
+    fn begin_step(&self, patience: Duration) -> BoxFuture<'_, Result<Self::Transaction, Error>>;
+
     /// The local transaction belongs to this branch.
     fn join(transaction: &mut Self::Transaction, key: BranchKey);
 
@@ -172,7 +175,7 @@ pub(crate) trait Fences: Watched + 'static {
         resource: &'t str,
     ) -> BoxFuture<'t, Opened<Self::Transaction>>;
 
-    /// The same in the local transaction of a step, which began like a try; the row is written as
+    /// The same in the local transaction of a step, which began as such; the row is written as
     /// [`Status::Running`] if it is not there.
     fn claim<'t>(
         &'t self,

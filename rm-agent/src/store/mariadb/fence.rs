@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Row as _,
+    AssertSqlSafe, MySqlPool, Row as _,
     mysql::{MySqlQueryResult, MySqlRow, MySqlStatement, MySqlTypeInfo},
 };
 
@@ -55,29 +55,48 @@ pub(super) const PROMISES: &str = "SELECT xid, branch_id, status,
        AND TIMESTAMPDIFF(MICROSECOND, created, SYSDATE(6)) > ?
      ORDER BY created LIMIT ?";
 
+impl AtPool {
+    /// Begins on a connection of this pool.
+    async fn begin_on(
+        &self,
+        mut held: Held,
+        pool: &MySqlPool,
+        patience: Duration,
+    ) -> Result<FencedTransaction, Error> {
+        // In whole seconds; rather too long than none at all.
+        let seconds = patience.as_secs().max(1);
+        let message = session::begin(seconds);
+        let begin = held.first(pool, connection_is_lost, |connection, _| {
+            Box::pin(session::send(connection, message.clone()))
+        });
+        let row = begin
+            .await
+            .and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
+        let row = row.map_err(Error::database("beginning the branch"))?;
+        let session = session::read(&row, self.database())?;
+        let at = clock::now();
+        Ok(FencedTransaction {
+            held,
+            begun: Some(Begun { session, at }),
+            key: None,
+        })
+    }
+}
+
 impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
         Box::pin(async move {
-            let mut held = self.lend().await?;
-            // In whole seconds; rather too long than none at all.
-            let seconds = patience.as_secs().max(1);
-            let message = session::begin(seconds);
-            let begin = held.first(self.plain(), connection_is_lost, |connection, _| {
-                Box::pin(session::send(connection, message.clone()))
-            });
-            let row = begin
+            self.begin_on(self.lend().await?, self.plain(), patience)
                 .await
-                .and_then(|row| row.ok_or(sqlx::Error::RowNotFound));
-            let row = row.map_err(Error::database("beginning the branch"))?;
-            let session = session::read(&row, self.database())?;
-            let at = clock::now();
-            Ok(FencedTransaction {
-                held,
-                begun: Some(Begun { session, at }),
-                key: None,
-            })
+        })
+    }
+
+    fn begin_step(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(async move {
+            let held = self.lend_to_step().await?;
+            self.begin_on(held, self.steps(), patience).await
         })
     }
 

@@ -62,6 +62,8 @@ struct Inner {
     resource: Arc<str>,
     database: String,
     lender: Arc<Lender>,
+    /// Lends connections to steps of sagas.
+    stepper: Arc<Lender>,
     phase_two: MySqlPool,
     /// Lends the same connections to handlers that finish branches.
     finisher: Arc<Lender>,
@@ -93,7 +95,7 @@ impl AtPool {
     pub(super) fn from_parts(
         resource: Arc<str>,
         database: String,
-        (lender, phase_two): (Arc<Lender>, MySqlPool),
+        (lender, stepper, phase_two): (Arc<Lender>, Arc<Lender>, MySqlPool),
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
@@ -104,6 +106,7 @@ impl AtPool {
             resource,
             database,
             lender,
+            stepper,
             phase_two,
             planner,
             registrar,
@@ -129,6 +132,11 @@ impl AtPool {
     #[must_use]
     pub fn plain(&self) -> &MySqlPool {
         self.inner.lender.pool()
+    }
+
+    /// The few connections on which steps of sagas are done.
+    pub(crate) fn steps(&self) -> &MySqlPool {
+        self.inner.stepper.pool()
     }
 
     /// The few connections that finish branches.
@@ -237,12 +245,19 @@ impl AtPool {
 
     /// A connection of the application's pool.
     pub(super) async fn lend(&self) -> Result<Held, Error> {
-        match self.inner.parked.yield_to(self.inner.lender.lend()).await {
-            Err(sqlx::Error::PoolTimedOut) => {
-                Err(self.inner.lender.why_none(&self.inner.resource).await)
-            }
-            result => result.map_err(Error::database("taking a connection")),
-        }
+        let Inner {
+            lender, resource, ..
+        } = &*self.inner;
+        let lent = self.inner.parked.yield_to(lender.lend()).await;
+        lender.explained(lent, resource).await
+    }
+
+    /// One of those for steps of sagas.
+    pub(super) async fn lend_to_step(&self) -> Result<Held, Error> {
+        let Inner {
+            stepper, resource, ..
+        } = &*self.inner;
+        stepper.explained(stepper.lend().await, resource).await
     }
 
     async fn begin_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {

@@ -37,6 +37,7 @@ pub struct AtPoolBuilder {
     /// The pool has the application's own settings.
     own_pool: bool,
     phase_two_connections: u32,
+    step_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
     full_images: bool,
@@ -55,6 +56,7 @@ impl AtPoolBuilder {
                 .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT),
             own_pool: false,
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
+            step_connections: limits::STEP_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
             full_images: false,
@@ -99,6 +101,12 @@ impl AtPoolBuilder {
     /// The most connections that finish branches.
     pub fn phase_two_connections(mut self, connections: u32) -> Self {
         self.phase_two_connections = connections;
+        self
+    }
+
+    /// The most connections on which steps of sagas are done.
+    pub fn step_connections(mut self, connections: u32) -> Self {
+        self.step_connections = connections;
         self
     }
 
@@ -199,6 +207,11 @@ impl AtPoolBuilder {
                     .to_owned(),
             ));
         }
+        if self.step_connections == 0 {
+            return Err(Error::Configuration(
+                "step_connections is 0: at least one connection must do steps of sagas".to_owned(),
+            ));
+        }
         let milliseconds = |duration: Duration| duration.as_millis().to_string();
         let phase_two_options = options.clone().options([
             ("lock_timeout", milliseconds(limits::PHASE_TWO_LOCK_TIMEOUT)),
@@ -216,11 +229,17 @@ impl AtPoolBuilder {
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
             .connect_lazy_with(phase_two_options);
+        // As the application has its connections; none is opened before there is a step.
+        let steps = self.pool.clone().min_connections(0);
+        let steps = steps
+            .max_connections(self.step_connections)
+            .connect_lazy_with(options.clone());
+        let stepper = Lender::new(steps, !self.own_pool);
         let lender = Lender::new(self.pool.connect_lazy_with(options), !self.own_pool);
         let planner = Planner::new(self.allowed);
         Ok(AtPool::from_parts(
             resource,
-            (lender, phase_two),
+            (lender, stepper, phase_two),
             planner,
             registrar,
             self.lock_wait,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Row as _,
+    AssertSqlSafe, PgPool, Row as _,
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 
@@ -57,31 +57,11 @@ impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
-        Box::pin(async move {
-            let mut held = self.lend().await?;
-            // What the handler does to its session is not looked at.
-            *held.session() = Session::default();
-            let timeout = patience.max(limits::MIN_LOCK_TIMEOUT).as_millis();
-            let message = format!(
-                "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{timeout}', true)"
-            );
-            let send = held.first(self.plain(), connection_is_lost, |connection, _| {
-                Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
-            });
-            let answer = send
-                .await
-                .map_err(Error::database("beginning the branch"))?;
-            let backend = answer
-                .first()
-                .and_then(|row| row.try_get::<i32, _>(0).ok())
-                .map(i64::from);
-            let at = clock::now();
-            Ok(FencedTransaction {
-                held,
-                begun: Some(Begun { at, backend }),
-                key: None,
-            })
-        })
+        Box::pin(async move { begin(self.lend().await?, self.plain(), patience).await })
+    }
+
+    fn begin_step(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(async move { begin(self.lend_to_step().await?, self.steps(), patience).await })
     }
 
     fn join(transaction: &mut FencedTransaction, key: BranchKey) {
@@ -202,7 +182,7 @@ impl Fences for AtPool {
             )
         });
         Box::pin(async move {
-            // The pool's sessions have synchronous_commit = on.
+            // It is durable: `begin` and the pool that finishes branches see to it.
             sqlx::raw_sql(AssertSqlSafe(format!("{update}COMMIT")))
                 .execute(transaction.held.get())
                 .await?;
@@ -238,6 +218,39 @@ impl Fences for AtPool {
     fn failure(error: &sqlx::Error) -> PhaseTwoError {
         not_definite(super::phase_two::failure(error), error)
     }
+}
+
+/// Begins on a connection of this pool.
+async fn begin(
+    mut held: Held,
+    pool: &PgPool,
+    patience: Duration,
+) -> Result<FencedTransaction, Error> {
+    // What the handler does to its session is not looked at.
+    *held.session() = Session::default();
+    let timeout = patience.max(limits::MIN_LOCK_TIMEOUT).as_millis();
+    // What is reported as done must outlive a crash of the database.
+    let message = format!(
+        "BEGIN; SELECT pg_backend_pid(), set_config('lock_timeout', '{timeout}', true), \
+         CASE current_setting('synchronous_commit') \
+         WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END"
+    );
+    let send = held.first(pool, connection_is_lost, |connection, _| {
+        Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).fetch_all(connection))
+    });
+    let answer = send
+        .await
+        .map_err(Error::database("beginning the branch"))?;
+    let backend = answer
+        .first()
+        .and_then(|row| row.try_get::<i32, _>(0).ok())
+        .map(i64::from);
+    let at = clock::now();
+    Ok(FencedTransaction {
+        held,
+        begun: Some(Begun { at, backend }),
+        key: None,
+    })
 }
 
 /// Writes a branch's row with this status if it is not there, locks it, and shows its status.

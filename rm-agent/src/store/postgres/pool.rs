@@ -70,6 +70,8 @@ pub struct AtPool {
 struct Inner {
     resource: Arc<str>,
     lender: Arc<Lender>,
+    /// Lends connections to steps of sagas.
+    stepper: Arc<Lender>,
     phase_two: PgPool,
     /// Lends the same connections to what finishes branches.
     finisher: Arc<Lender>,
@@ -104,7 +106,7 @@ impl AtPool {
 
     pub(super) fn from_parts(
         resource: Arc<str>,
-        (lender, phase_two): (Arc<Lender>, PgPool),
+        (lender, stepper, phase_two): (Arc<Lender>, Arc<Lender>, PgPool),
         planner: Planner,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
@@ -114,6 +116,7 @@ impl AtPool {
             finisher: Lender::new(phase_two.clone(), true),
             resource,
             lender,
+            stepper,
             phase_two,
             xa: Known::default(),
             kept_open: KeptOpen::default(),
@@ -140,6 +143,11 @@ impl AtPool {
     #[must_use]
     pub fn plain(&self) -> &PgPool {
         self.inner.lender.pool()
+    }
+
+    /// The few connections on which steps of sagas are done.
+    pub(crate) fn steps(&self) -> &PgPool {
+        self.inner.stepper.pool()
     }
 
     /// The few connections that finish branches.
@@ -266,12 +274,18 @@ impl AtPool {
 
     /// A connection of the application's pool.
     pub(super) async fn lend(&self) -> Result<Held, Error> {
-        match self.inner.lender.lend().await {
-            Err(sqlx::Error::PoolTimedOut) => {
-                Err(self.inner.lender.why_none(&self.inner.resource).await)
-            }
-            result => result.map_err(Error::database("taking a connection")),
-        }
+        let Inner {
+            lender, resource, ..
+        } = &*self.inner;
+        lender.explained(lender.lend().await, resource).await
+    }
+
+    /// One of those for steps of sagas.
+    pub(super) async fn lend_to_step(&self) -> Result<Held, Error> {
+        let Inner {
+            stepper, resource, ..
+        } = &*self.inner;
+        stepper.explained(stepper.lend().await, resource).await
     }
 
     pub(super) async fn begin_with(

@@ -23,6 +23,7 @@ pub struct AtPoolBuilder {
     options: Result<SqliteConnectOptions, String>,
     pool: SqlitePoolOptions,
     phase_two_connections: u32,
+    step_connections: u32,
     resource: Option<Arc<str>>,
     lock_wait: Duration,
     allowed: Allowed,
@@ -43,6 +44,7 @@ impl AtPoolBuilder {
                 .acquire_timeout(limits::POOL_ACQUIRE_TIMEOUT)
                 .test_before_acquire(false),
             phase_two_connections: limits::PHASE_TWO_CONNECTIONS,
+            step_connections: limits::STEP_CONNECTIONS,
             resource: None,
             lock_wait: limits::LOCK_WAIT,
             allowed: Allowed::default(),
@@ -84,6 +86,12 @@ impl AtPoolBuilder {
     /// The most connections that finish branches.
     pub fn phase_two_connections(mut self, connections: u32) -> Self {
         self.phase_two_connections = connections;
+        self
+    }
+
+    /// The most connections on which steps of sagas are done.
+    pub fn step_connections(mut self, connections: u32) -> Self {
+        self.step_connections = connections;
         self
     }
 
@@ -148,6 +156,11 @@ impl AtPoolBuilder {
                     .to_owned(),
             ));
         }
+        if self.step_connections == 0 {
+            return Err(Error::Configuration(
+                "step_connections is 0: at least one connection must do steps of sagas".to_owned(),
+            ));
+        }
         let phase_two = SqlitePoolOptions::new()
             .max_connections(self.phase_two_connections)
             .acquire_timeout(limits::PHASE_TWO_ACQUIRE_TIMEOUT)
@@ -156,10 +169,15 @@ impl AtPoolBuilder {
             })
             .connect_lazy_with(own(&options));
         let branches = self.pool.clone().connect_lazy_with(own(&options));
+        // None is opened before there is a step.
+        let steps = self.pool.clone().min_connections(0);
+        let steps = steps
+            .max_connections(self.step_connections)
+            .connect_lazy_with(own(&options));
         let pool = self.pool.connect_lazy_with(options);
         Ok(AtPool::from_parts(
             resource,
-            [pool, branches, phase_two],
+            [pool, branches, steps, phase_two],
             self.allowed,
             registrar,
             self.lock_wait,

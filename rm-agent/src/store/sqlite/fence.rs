@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Row as _,
+    AssertSqlSafe, Row as _, SqlitePool,
     sqlite::{SqliteQueryResult, SqliteRow, SqliteStatement, SqliteTypeInfo},
 };
 
@@ -54,32 +54,45 @@ pub(super) fn promises() -> String {
     )
 }
 
+impl AtPool {
+    /// Begins on a connection of this pool.
+    async fn begin_on(
+        &self,
+        pool: &SqlitePool,
+        patience: Duration,
+    ) -> Result<FencedTransaction, Error> {
+        let started = clock::now();
+        let mut held = Held::new(self.lend(pool).await?);
+        let remaining =
+            move || patience.saturating_sub(clock::now().saturating_duration_since(started));
+        let remaining: &(dyn Fn() -> Duration + Sync) = &remaining;
+        let turn = self.turns().of_branch(remaining()).await;
+        let doing = "beginning the branch";
+        session::lock(&mut held, turn, remaining)
+            .await
+            .map_err(Error::database(doing))?;
+        let ms = sqlx::query_scalar(AssertSqlSafe(format!("SELECT {NOW}")))
+            .fetch_one(held.get())
+            .await
+            .map_err(Error::database(doing))?;
+        let at = clock::now();
+        Ok(FencedTransaction {
+            held,
+            begun: Some(Begun { ms, at }),
+            key: None,
+        })
+    }
+}
+
 impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
-        Box::pin(async move {
-            let started = clock::now();
-            let mut held = Held::new(self.lend(self.plain()).await?);
-            let remaining =
-                move || patience.saturating_sub(clock::now().saturating_duration_since(started));
-            let remaining: &(dyn Fn() -> Duration + Sync) = &remaining;
-            let turn = self.turns().of_branch(remaining()).await;
-            let doing = "beginning the branch";
-            session::lock(&mut held, turn, remaining)
-                .await
-                .map_err(Error::database(doing))?;
-            let ms = sqlx::query_scalar(AssertSqlSafe(format!("SELECT {NOW}")))
-                .fetch_one(held.get())
-                .await
-                .map_err(Error::database(doing))?;
-            let at = clock::now();
-            Ok(FencedTransaction {
-                held,
-                begun: Some(Begun { ms, at }),
-                key: None,
-            })
-        })
+        Box::pin(self.begin_on(self.plain(), patience))
+    }
+
+    fn begin_step(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
+        Box::pin(self.begin_on(self.steps(), patience))
     }
 
     fn join(transaction: &mut FencedTransaction, key: BranchKey) {

@@ -60,6 +60,7 @@ struct Inner {
     resource: Arc<str>,
     pool: SqlitePool,
     branches: SqlitePool,
+    steps: SqlitePool,
     phase_two: SqlitePool,
     allowed: Allowed,
     catalog: Mutex<Option<Arc<Catalog>>>,
@@ -87,7 +88,7 @@ impl AtPool {
 
     pub(super) fn from_parts(
         resource: Arc<str>,
-        [pool, branches, phase_two]: [SqlitePool; 3],
+        [pool, branches, steps, phase_two]: [SqlitePool; 4],
         allowed: Allowed,
         registrar: Arc<dyn Registrar>,
         lock_wait: Duration,
@@ -96,6 +97,7 @@ impl AtPool {
             resource,
             pool,
             branches,
+            steps,
             phase_two,
             allowed,
             catalog: Mutex::default(),
@@ -120,6 +122,11 @@ impl AtPool {
     #[must_use]
     pub fn plain(&self) -> &SqlitePool {
         &self.inner.pool
+    }
+
+    /// The few connections on which steps of sagas are done.
+    pub(crate) fn steps(&self) -> &SqlitePool {
+        &self.inner.steps
     }
 
     /// The few connections that finish branches.

@@ -6,9 +6,13 @@ use super::{
     super::{AtPool, FencedTransaction, fence::PROMISES},
     Fixture, phase_two, proxy,
 };
-use crate::store::{
-    finish::{Ledger, LeftoverKind},
-    test_saga, test_tcc,
+use crate::{
+    limits,
+    store::{
+        fence::Fences as _,
+        finish::{Ledger, LeftoverKind},
+        test_saga, test_tcc,
+    },
 };
 
 ground!(
@@ -81,6 +85,24 @@ async fn a_try_costs_two_trips_and_an_end_too() {
 async fn steps_of_sagas_take_effect_once_and_are_taken_back() {
     let f = Fixture::new(test_tcc::SETUP).await;
     test_saga::all_stories(&f.pool, &f.registrar).await;
+}
+
+#[tokio::test]
+async fn steps_are_durable_where_the_session_has_that_off() {
+    let f = Fixture::new(test_tcc::SETUP).await;
+    let options: sqlx::postgres::PgConnectOptions = f.url.parse().expect("a URL");
+    let pool = AtPool::builder(&f.url)
+        .resource("test-db")
+        .connect_options(options.options([("synchronous_commit", "off")]))
+        .build(f.registrar.clone())
+        .expect("a pool");
+    let mut tx = pool.begin_step(limits::LOCK_WAIT).await.expect("begins");
+    let setting: String = sqlx::query_scalar("SHOW synchronous_commit")
+        .fetch_one(&mut tx)
+        .await
+        .expect("shown");
+    assert_eq!(setting, "on");
+    AtPool::roll_back(&mut tx).await;
 }
 
 #[tokio::test]
