@@ -235,6 +235,7 @@ impl RmAgentBuilder {
                         let pool = builder.resource(&name).build(registrar)?;
                         let connections = [pool.phase_two().options(), pool.steps().options()]
                             .map(|options| options.get_max_connections() as usize);
+                        pool.keep_open(self.limits.kept_open);
                         pools.mariadb.insert(name, pool.clone());
                         (Arc::new(MariaDb::new(pool)), connections)
                     }

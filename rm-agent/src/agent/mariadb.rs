@@ -5,9 +5,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, MySqlConnection, MySqlPool};
 
-use super::database::{
-    BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
-    UndoPolicy, sort,
+use super::{
+    database::{
+        BranchKey, CheckError, Database, Ledger, Leftover, Meta, PhaseTwoError, PreparedOnes,
+        UndoPolicy, sort,
+    },
+    orders::Ended,
 };
 use crate::store::mariadb::{AtPool, phase_two};
 
@@ -107,6 +110,22 @@ impl Database for MariaDb {
     ) -> BoxFuture<'a, Result<(), PhaseTwoError>> {
         let work = phase_two::roll_back_prepared(&self.0, branch, payload, policy);
         Box::pin(work)
+    }
+
+    fn prepare_open<'a>(
+        &'a self,
+        branch: BranchKey,
+        payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        Box::pin(phase_two::prepare_open(&self.0, branch, payload))
+    }
+
+    fn commit_open<'a>(
+        &'a self,
+        branch: BranchKey,
+        payload: &'a [u8],
+    ) -> BoxFuture<'a, Result<Ended, PhaseTwoError>> {
+        Box::pin(phase_two::commit_open(&self.0, branch, payload))
     }
 
     fn prepared(

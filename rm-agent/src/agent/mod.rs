@@ -34,6 +34,7 @@ pub(crate) use orders::{Ended, Job};
 pub(crate) use participant::{DoStep, Finish};
 pub use resource::ResourceState;
 pub use status::{AgentStatus, ResourceStatus};
+use tokio::time::timeout;
 
 use crate::{AtPool, Error, Registrar};
 use running::Running;
@@ -159,10 +160,13 @@ impl RmAgent {
     /// [`AgentLimits::shutdown`], and closes the session. The pools go on
     /// serving work outside of global transactions.
     pub async fn shutdown(&self) {
+        // They may wait for orders that do not come any more.
+        let patience = self.inner.running.patience();
         for pool in self.inner.pools.postgres.values() {
-            // They may wait for orders that do not come any more.
-            let ended = crate::store::postgres::end_open(pool);
-            let _ = tokio::time::timeout(self.inner.running.patience(), ended).await;
+            let _ = timeout(patience, pool.end_open()).await;
+        }
+        for pool in self.inner.pools.mariadb.values() {
+            let _ = timeout(patience, pool.end_open()).await;
         }
         self.inner.running.shutdown().await;
     }

@@ -8,6 +8,9 @@ mod test_tcc;
 #[macro_use]
 mod xa;
 #[cfg(test)]
+#[macro_use]
+mod test_xa_open;
+#[cfg(test)]
 mod test_saga;
 #[cfg(test)]
 mod test_three_phase;

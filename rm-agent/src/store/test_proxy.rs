@@ -11,12 +11,20 @@ use tokio::{
 };
 
 #[derive(Default)]
-pub(super) struct Trips(AtomicUsize);
+pub(super) struct Trips {
+    count: AtomicUsize,
+    loses_answers: AtomicBool,
+}
 
 impl Trips {
     /// Counts from here on; returns what was counted.
     pub(super) fn take(&self) -> usize {
-        self.0.swap(0, Ordering::SeqCst)
+        self.count.swap(0, Ordering::SeqCst)
+    }
+
+    /// From now on a connection ends when the server answers on it; the client hears nothing.
+    pub(super) fn lose_answers(&self, yes: bool) {
+        self.loses_answers.store(yes, Ordering::SeqCst);
     }
 }
 
@@ -39,11 +47,14 @@ pub(super) async fn start(url: &str) -> (String, Arc<Trips>) {
             let trips = Arc::clone(&counted);
             tokio::spawn(pump(client_read, server_write, move || {
                 if spoke.swap(false, Ordering::SeqCst) {
-                    trips.0.fetch_add(1, Ordering::SeqCst);
+                    trips.count.fetch_add(1, Ordering::SeqCst);
                 }
+                true
             }));
+            let trips = Arc::clone(&counted);
             tokio::spawn(pump(server_read, client_write, move || {
                 server_spoke.store(true, Ordering::SeqCst);
+                !trips.loses_answers.load(Ordering::SeqCst)
             }));
         }
     });
@@ -53,12 +64,11 @@ pub(super) async fn start(url: &str) -> (String, Arc<Trips>) {
 async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    spoke: impl Fn(),
+    goes_on: impl Fn() -> bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        spoke();
-        if to.write_all(&buffer[..length]).await.is_err() {
+        if !goes_on() || to.write_all(&buffer[..length]).await.is_err() {
             break;
         }
     }

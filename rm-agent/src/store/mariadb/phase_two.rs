@@ -14,7 +14,7 @@ mod xa;
 use sqlx::{MySqlPool, Row as _};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
-pub(crate) use xa::{commit_prepared, prepared, roll_back_prepared};
+pub(crate) use xa::{commit_open, commit_prepared, prepare_open, prepared, roll_back_prepared};
 
 use super::{connection::Held, error_number, pool::AtPool, session::send};
 use crate::{

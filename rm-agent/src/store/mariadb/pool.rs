@@ -20,15 +20,20 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
-    xa::{Known, Parked, XaPool},
+    xa::{Known, Local, Parked, XaPool},
 };
 use crate::{
     context::Kind,
     error::Error,
     registrar::Registrar,
     store::{
+        finish::BranchKey,
         retry::{Retry, repeat},
         watch::{Watch, Watched},
+        xa::{
+            kept_open::KeptOpen,
+            open::{self, End, KeepsOpen, Open, Vote},
+        },
     },
 };
 
@@ -73,6 +78,7 @@ struct Inner {
     full_images: bool,
     questions: Semaphore,
     xa: Known,
+    kept_open: KeptOpen<Open<Local>>,
     parked: Parked,
 }
 
@@ -114,6 +120,7 @@ impl AtPool {
             full_images,
             questions: Semaphore::new(1),
             xa: Known::default(),
+            kept_open: KeptOpen::default(),
             parked: Parked::default(),
         };
         Self {
@@ -167,6 +174,18 @@ impl AtPool {
     /// Connections on which a branch is prepared.
     pub(super) fn parked(&self) -> &Parked {
         &self.inner.parked
+    }
+
+    /// Keeps so many branches open from now on; fewer, where the pool has too few connections for
+    /// that and other work.
+    pub(crate) fn keep_open(&self, most: usize) {
+        let connections = self.plain().options().get_max_connections();
+        self.inner.kept_open.allow_of(connections, most);
+    }
+
+    /// Keeps none open any more, and prepares those that are.
+    pub(crate) async fn end_open(&self) {
+        open::end_all(self).await;
     }
 
     pub(super) fn planner(&self) -> &Planner {
@@ -374,5 +393,25 @@ impl Watched for AtPool {
             .ok()
             .map(|waiting| waiting > 0)
         })
+    }
+}
+
+impl KeepsOpen for AtPool {
+    type Local = Local;
+
+    fn kept_open(&self) -> &KeptOpen<Open<Local>> {
+        &self.inner.kept_open
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.inner.lender.is_waited_for()
+    }
+
+    async fn end_local(&self, key: BranchKey, local: &mut Local, end: End) -> Vote {
+        local.end(self, key, end).await
+    }
+
+    async fn roll_back_local(local: &mut Local) -> bool {
+        local.roll_back().await
     }
 }

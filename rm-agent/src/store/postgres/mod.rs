@@ -24,7 +24,6 @@ pub use fence::FencedTransaction;
 pub use pool::AtPool;
 pub use savepoint::AtSavepoint;
 pub use transaction::AtTransaction;
-pub(crate) use xa::end_all as end_open;
 pub use xa::{XaPool, XaTransaction};
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! lock lets one of them work and shows the other what was done.
 
 mod apply;
-mod open;
 mod report;
 mod rows;
 mod sweep;
@@ -13,9 +12,8 @@ mod xa;
 
 use sqlx::{PgPool, Row as _, error::ErrorKind};
 
-pub(crate) use open::{commit_open, prepare_open};
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
-pub(crate) use xa::{commit_prepared, prepared, roll_back_prepared};
+pub(crate) use xa::{commit_open, commit_prepared, prepare_open, prepared, roll_back_prepared};
 
 use self::apply::Failure;
 use super::connection::Held;

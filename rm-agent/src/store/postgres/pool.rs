@@ -28,17 +28,20 @@ use super::{
     plan::{Plan, Planner},
     start_check,
     transaction::{AtTransaction, Step},
-    xa::{Known, Open, XaPool},
+    xa::{Known, Local, XaPool},
 };
 use crate::{
     context::Kind,
     error::Error,
-    limits,
     registrar::Registrar,
     store::{
+        finish::BranchKey,
         retry::{Retry, repeat},
         watch::{Watch, Watched},
-        xa::kept_open::KeptOpen,
+        xa::{
+            kept_open::KeptOpen,
+            open::{self, End, KeepsOpen, Open, Vote},
+        },
     },
 };
 
@@ -76,7 +79,7 @@ struct Inner {
     /// Lends the same connections to what finishes branches.
     finisher: Arc<Lender>,
     xa: Known,
-    kept_open: KeptOpen<Open>,
+    kept_open: KeptOpen<Open<Local>>,
     planner: Planner,
     registrar: Arc<dyn Registrar>,
     lock_wait: Duration,
@@ -170,22 +173,16 @@ impl AtPool {
         &self.inner.xa
     }
 
-    /// Branches whose local transactions are kept open.
-    pub(super) fn kept_open(&self) -> &KeptOpen<Open> {
-        &self.inner.kept_open
-    }
-
     /// Keeps so many branches open from now on; fewer, where the pool has too few connections for
     /// that and other work.
     pub(crate) fn keep_open(&self, most: usize) {
-        let connections = self.plain().options().get_max_connections() as usize;
-        let share = connections * limits::XA_OPEN_PERCENT / 100;
-        self.inner.kept_open.allow(most.min(share));
+        let connections = self.plain().options().get_max_connections();
+        self.inner.kept_open.allow_of(connections, most);
     }
 
-    /// A transaction waits for a connection.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.inner.lender.is_waited_for()
+    /// Keeps none open any more, and prepares those that are.
+    pub(crate) async fn end_open(&self) {
+        open::end_all(self).await;
     }
 
     pub(super) fn planner(&self) -> &Planner {
@@ -401,5 +398,25 @@ impl Watched for AtPool {
                 .await
                 .ok()
         })
+    }
+}
+
+impl KeepsOpen for AtPool {
+    type Local = Local;
+
+    fn kept_open(&self) -> &KeptOpen<Open<Local>> {
+        &self.inner.kept_open
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.inner.lender.is_waited_for()
+    }
+
+    async fn end_local(&self, key: BranchKey, local: &mut Local, end: End) -> Vote {
+        local.end(self, key, end).await
+    }
+
+    async fn roll_back_local(local: &mut Local) -> bool {
+        local.roll_back().await
     }
 }

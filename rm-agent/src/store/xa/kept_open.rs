@@ -64,6 +64,11 @@ impl<S> KeptOpen<S> {
         self.0.slots.lock().most = most;
     }
 
+    /// The same; fewer, where the pool has too few connections for that and other work.
+    pub(in crate::store) fn allow_of(&self, connections: u32, most: usize) {
+        self.allow(most.min(connections as usize * limits::XA_OPEN_PERCENT / 100));
+    }
+
     /// Room for a branch of this transaction, if there is some.
     pub(in crate::store) fn claim(&self, xid: Xid) -> Option<Claim<S>> {
         let mut slots = self.0.slots.lock();

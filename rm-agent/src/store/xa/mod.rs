@@ -1,5 +1,5 @@
 //! XA, as far as it is the same for each database: what a statement does, what prepared
-//! transactions are called, and the pool and transaction of the application.
+//! transactions are called, what is kept open, and the pool and transaction of the application.
 
 #[macro_use]
 mod pool;
@@ -8,6 +8,8 @@ mod transaction;
 pub(super) mod judge;
 pub(super) mod kept_open;
 pub(super) mod name;
+pub(super) mod open;
+pub(super) mod orders;
 pub(super) mod statement;
 
 use super::fence::Status;

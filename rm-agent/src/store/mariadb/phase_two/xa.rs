@@ -26,13 +26,15 @@ use super::{
     failure,
 };
 use crate::{
+    agent::Ended,
     error::Error,
     limits,
     store::{
         finish::{BranchKey, PhaseTwoError, PreparedOne, PreparedOnes, UndoPolicy},
         xa::{
             BARRED,
-            judge::{commit_without, roll_back_without},
+            judge::commit_without,
+            orders::{self, Finds, Search},
         },
     },
 };
@@ -54,6 +56,9 @@ pub(crate) async fn commit_prepared(
     let name = name(pool, key, payload).await?;
     let mut gone = false;
     for attempt in 0..limits::XA_BAR_ATTEMPTS {
+        if attempt > 0 {
+            sleep(limits::XA_LOOK_AGAIN).await;
+        }
         if end(pool, key, "COMMIT", &name).await? {
             return Ok(());
         }
@@ -64,8 +69,6 @@ pub(crate) async fn commit_prepared(
             Look::Gone(status) => return commit_without(key, &name.to_string(), status),
             Look::Prepared => gone = false,
         }
-        drop(held);
-        pause(attempt).await;
     }
     Err(held_elsewhere(&name))
 }
@@ -77,26 +80,71 @@ pub(crate) async fn roll_back_prepared(
     payload: &[u8],
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
-    let name = name(pool, key, payload).await?;
-    // Its row is invisible, and blocks ours, from before it is prepared until it has ended. So
-    // ours does not wait, and then its name is looked for again.
-    for attempt in 0..limits::XA_BAR_ATTEMPTS {
-        if end(pool, key, "ROLLBACK", &name).await? {
-            return Ok(());
-        }
-        let mut held = lend(pool).await?;
-        if let Some(status) = bar(&mut held, pool, key).await? {
-            return roll_back_without(key, status, policy, "XA COMMIT");
-        }
-        drop(held);
-        pause(attempt).await;
-    }
-    Err(held_elsewhere(&name))
+    orders::roll_back(pool, key, payload, policy).await
 }
 
-async fn pause(attempt: u32) {
-    if attempt + 1 < limits::XA_BAR_ATTEMPTS {
+/// Prepares a branch that may be open. Durable when it returns, as its refusal is.
+pub(crate) async fn prepare_open(
+    pool: &AtPool,
+    key: BranchKey,
+    payload: &[u8],
+) -> Result<Ended, PhaseTwoError> {
+    orders::prepare_open(pool, key, payload).await
+}
+
+/// Commits a branch that may be open in one phase. Durable when it returns, as its refusal is.
+pub(crate) async fn commit_open(
+    pool: &AtPool,
+    key: BranchKey,
+    payload: &[u8],
+) -> Result<Ended, PhaseTwoError> {
+    orders::commit_open(pool, key, payload).await
+}
+
+impl Finds for AtPool {
+    type Search = InDatabase;
+
+    async fn search(&self, key: BranchKey, payload: &[u8]) -> Result<InDatabase, PhaseTwoError> {
+        Ok(InDatabase {
+            name: name(self, key, payload).await?,
+            pool: self.clone(),
+            key,
+        })
+    }
+}
+
+/// A branch that is looked for.
+pub(in crate::store) struct InDatabase {
+    pool: AtPool,
+    key: BranchKey,
+    name: XaName,
+}
+
+impl Search for InDatabase {
+    const COMMITS_BY_HAND: &'static str = "XA COMMIT";
+
+    async fn is_prepared(&mut self) -> Result<bool, PhaseTwoError> {
+        is_listed(&mut lend(&self.pool).await?, &self.pool, &self.name).await
+    }
+
+    async fn commit(&mut self) -> Result<bool, PhaseTwoError> {
+        end(&self.pool, self.key, "COMMIT", &self.name).await
+    }
+
+    async fn roll_back(&mut self) -> Result<bool, PhaseTwoError> {
+        end(&self.pool, self.key, "ROLLBACK", &self.name).await
+    }
+
+    async fn bar(&mut self) -> Result<Option<i16>, PhaseTwoError> {
+        bar(&mut lend(&self.pool).await?, &self.pool, self.key).await
+    }
+
+    async fn pause(&mut self) {
         sleep(limits::XA_LOOK_AGAIN).await;
+    }
+
+    fn in_the_way(&self) -> PhaseTwoError {
+        held_elsewhere(&self.name)
     }
 }
 
@@ -185,10 +233,7 @@ async fn look(
     key: BranchKey,
     name: &XaName,
 ) -> Result<Look, PhaseTwoError> {
-    let listed = listed(held).await?;
-    let names = names(pool).await?;
-    let is_it = |row: &Listed| row.name(names).is_some_and(|(_, found)| found == *name);
-    if listed.iter().any(is_it) {
+    if is_listed(held, pool, name).await? {
         return Ok(Look::Prepared);
     }
     let read = format!(
@@ -235,6 +280,14 @@ impl Listed {
             _ => None,
         }
     }
+}
+
+/// Whether it is prepared, in whose hands ever.
+async fn is_listed(held: &mut Held, pool: &AtPool, name: &XaName) -> Result<bool, PhaseTwoError> {
+    let listed = listed(held).await?;
+    let names = names(pool).await?;
+    let is_it = |row: &Listed| row.name(names).is_some_and(|(_, found)| found == *name);
+    Ok(listed.iter().any(is_it))
 }
 
 /// All prepared transactions of the server.

@@ -4,8 +4,10 @@
 //! The database wants a transaction's name at its start, when the branch has no number yet. So the
 //! name ends in a token, which comes back with the branch's orders as its payload.
 
+mod open;
 mod parked;
 mod pool;
+mod prepare;
 mod statement;
 mod transaction;
 
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 use sqlx::{MySqlPool, Row as _};
 use tokio::sync::OnceCell;
 
+pub(in crate::store) use open::Local;
 pub(super) use parked::Parked;
 pub use pool::XaPool;
 pub use transaction::XaTransaction;

@@ -1,50 +1,37 @@
 //! A local transaction: plain, or one that the database prepares.
 
-use std::sync::Arc;
-
-use accede_proto::{Xid, v1::Mode};
-use bytes::Bytes;
+use accede_proto::Xid;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use sqlx::{AssertSqlSafe, Either, Executor as _, mysql::MySqlQueryResult};
 
 use super::{
     XaPool,
+    prepare::prepare,
     statement::{DIALECT, names_one_of},
 };
 use crate::{
-    at::{mysql::quote_qualified, savepoint::SavepointCommand},
+    at::savepoint::SavepointCommand,
     clock,
     context::Kind,
     error::{Error, is_retryable},
-    limits,
-    registrar::Registration,
     store::{
-        finish::BranchKey,
         mariadb::{
             AtPool,
-            branch::{Branch, in_time, send_commit, settle},
+            branch::Branch,
             connection::Held,
             executor::Statement,
             failure::{connection_is_lost, fails_alone},
-            fence::text,
             session::{self, XA_SETTINGS},
             transaction::{Step, break_by},
         },
-        outcome::Outcome,
         retry::Repeatable,
         state::State,
         watch::Watch,
-        xa::{
-            COMMITTED,
-            statement::{Text, Writes},
-        },
+        xa::statement::{Text, Writes},
     },
 };
 
 xa_transaction!(mariadb, MySqlConnection, MySqlQueryResult, "XA START");
-
-/// How many statements of the last message come before `XA PREPARE`.
-const BEFORE_PREPARE: usize = 3;
 
 fn new_branch(kind: Kind, pool: &AtPool) -> Option<Branch> {
     Branch::new(kind, pool)
@@ -102,65 +89,8 @@ impl XaTransaction {
         Ok(false)
     }
 
-    /// Register, write the fence's row, prepare: rule by rule so that a cancelled or failed step
-    /// leaves the coordinator knowing the truth.
     async fn prepare(&mut self, xid: Xid, branch: &Branch) -> Result<(), Error> {
-        let at = self.pool.at().clone();
-        let Some(name) = self.held.session().xa.clone() else {
-            return Err(Error::Broken {
-                reason: "it has not begun as a branch".to_owned(),
-            });
-        };
-        let token = name.token().to_be_bytes();
-        let registration = Registration {
-            xid,
-            resource: at.resource().into(),
-            mode: Mode::Xa,
-            row_locks: Vec::new(),
-            escrow_locks: Vec::new(),
-            payload: Bytes::copy_from_slice(&token),
-            wait_limit: branch.wait_limit(),
-            can_keep_open: false,
-        };
-        let sent = clock::now();
-        let registered = match at.registrar().register(registration).await {
-            Ok(registered) => registered,
-            Err(refused) => {
-                let _ = self.held.roll_back().await;
-                return Err(refused.into());
-            }
-        };
-        // Dropped before the message is sent, it withdraws the branch.
-        let mut outcome = Outcome::new(Arc::clone(at.registrar()), xid, registered.branch);
-        let key = BranchKey {
-            xid,
-            branch: registered.branch,
-        };
-        let (session, begun) = branch.begun.as_ref().expect("an open branch has begun");
-        // A session that nobody hears of any more must not keep what it prepared.
-        let message = format!(
-            "INSERT INTO {} (xid, branch_id, status, resource, created) \
-             VALUES ({}, {}, {COMMITTED}, {}, {}); SET SESSION wait_timeout = {}; \
-             XA END {name}; XA PREPARE {name}",
-            quote_qualified(at.database(), "accede_fence"),
-            key.xid_column(),
-            key.branch_column(),
-            text(at.resource()),
-            in_time(session, *begun, sent, registered.give_up),
-            limits::XA_SESSION_SILENCE.as_secs().max(1),
-        );
-        outcome.sent = true;
-        let prepare = send_commit(self.held.get(), message, BEFORE_PREPARE);
-        let watch = Watch::new(&at, Some(xid), branch.backend());
-        match watch.over(prepare).await {
-            Ok(()) => {
-                // First, for the order may come at once.
-                at.parked().park(key, self.held.take());
-                outcome.done();
-                Ok(())
-            }
-            Err(failed) => Err(settle(outcome, &mut self.held, failed).await),
-        }
+        prepare(self.pool.at(), &mut self.held, xid, branch, Vec::new()).await
     }
 
     /// The lock time-out, what the session is like and, for a branch, XA START in one message.

@@ -14,42 +14,27 @@ use super::super::{
     pool::AtPool,
 };
 use crate::{
+    agent::Ended,
     error::{Error, sql_state},
     limits,
     store::{
         finish::{BranchKey, PhaseTwoError, PreparedOne, PreparedOnes, UndoPolicy},
         xa::{
             BARRED,
-            judge::{commit_without, roll_back_without},
+            judge::commit_without,
             name::{branch_of, of_branch},
+            orders::{self, Finds, Search},
         },
     },
 };
 
-/// What became of `COMMIT PREPARED` and its like.
-pub(super) enum Ended {
-    /// It was ended by this.
-    Now,
-    /// There is none of this name.
-    NotThere,
-}
-
-/// What became of barring a branch.
-pub(super) enum Bar {
-    /// Its row in `accede_fence` is there, with this status.
-    Row(i16),
-    /// An agent prepares it at this moment, or has done so.
-    InTheWay,
-}
-
 /// Commits a branch. Durable when it returns; a repeat finds the branch's row and does nothing.
 pub(crate) async fn commit_prepared(pool: &AtPool, key: BranchKey) -> Result<(), PhaseTwoError> {
-    let name = name(pool, key).await?;
-    let mut held = pool.lend_to_finish().await?;
-    match end(&mut held, pool, "COMMIT", &name).await? {
-        Ended::Now => return Ok(()),
-        Ended::NotThere => {}
+    let mut search = pool.search(key, &[]).await?;
+    if search.commit().await? {
+        return Ok(());
     }
+    let InDatabase { name, mut held, .. } = search;
     let read = format!(
         "SELECT status FROM accede_fence WHERE xid = {} AND branch_id = {}",
         key.xid_column(),
@@ -69,31 +54,109 @@ pub(crate) async fn roll_back_prepared(
     key: BranchKey,
     policy: UndoPolicy,
 ) -> Result<(), PhaseTwoError> {
-    if let Some(open) = pool.kept_open().take(key).await
-        && open.roll_back().await
-    {
-        // Nobody else has it, so nothing of it can come.
-        return Ok(());
+    orders::roll_back(pool, key, &[], policy).await
+}
+
+/// Prepares a branch that may be open. Durable when it returns, as its refusal is.
+pub(crate) async fn prepare_open(pool: &AtPool, key: BranchKey) -> Result<Ended, PhaseTwoError> {
+    orders::prepare_open(pool, key, &[]).await
+}
+
+/// Commits a branch that may be open in one phase. Durable when it returns, as its refusal is.
+pub(crate) async fn commit_open(pool: &AtPool, key: BranchKey) -> Result<Ended, PhaseTwoError> {
+    orders::commit_open(pool, key, &[]).await
+}
+
+impl Finds for AtPool {
+    type Search = InDatabase;
+
+    async fn search(&self, key: BranchKey, _: &[u8]) -> Result<InDatabase, PhaseTwoError> {
+        Ok(InDatabase {
+            name: of_branch(prefix(self).await?, key),
+            held: self.lend_to_finish().await?,
+            pool: self.clone(),
+            key,
+        })
     }
-    let name = name(pool, key).await?;
-    let mut held = pool.lend_to_finish().await?;
-    // Its row is invisible, and blocks ours, from before it is prepared until it has ended. So
-    // ours waits a moment only, and then its name is looked for again.
-    for _ in 0..limits::XA_BAR_ATTEMPTS {
-        match end(&mut held, pool, "ROLLBACK", &name).await? {
-            Ended::Now => return Ok(()),
-            Ended::NotThere => {}
+}
+
+/// A branch that is looked for.
+pub(in crate::store) struct InDatabase {
+    pool: AtPool,
+    key: BranchKey,
+    /// The database's name for it, once it is prepared.
+    name: String,
+    held: Held,
+}
+
+impl Search for InDatabase {
+    const COMMITS_BY_HAND: &'static str = "COMMIT PREPARED";
+
+    async fn is_prepared(&mut self) -> Result<bool, PhaseTwoError> {
+        let ask = format!(
+            "SELECT FROM pg_catalog.pg_prepared_xacts \
+             WHERE gid = '{}' AND database = current_database()",
+            self.name
+        );
+        let pool = self.pool.phase_two();
+        let send = self.held.first(pool, connection_is_lost, |connection, _| {
+            Box::pin(sqlx::raw_sql(AssertSqlSafe(ask.clone())).fetch_all(connection))
+        });
+        let rows = send.await?;
+        self.held.clean();
+        Ok(!rows.is_empty())
+    }
+
+    async fn commit(&mut self) -> Result<bool, PhaseTwoError> {
+        self.end("COMMIT").await
+    }
+
+    async fn roll_back(&mut self) -> Result<bool, PhaseTwoError> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn bar(&mut self) -> Result<Option<i16>, PhaseTwoError> {
+        bar(&mut self.held, &self.pool, self.key).await
+    }
+
+    fn in_the_way(&self) -> PhaseTwoError {
+        PhaseTwoError::Failed {
+            reason: format!(
+                "an agent prepares or ends {} at this moment; it will be tried again",
+                self.name
+            ),
         }
-        match bar(&mut held, pool, key).await? {
-            Bar::Row(status) => {
-                return roll_back_without(key, status, policy, "COMMIT PREPARED");
+    }
+}
+
+impl InDatabase {
+    /// Ends it by `verb` if it is prepared; false if there is none of its name.
+    async fn end(&mut self, verb: &str) -> Result<bool, PhaseTwoError> {
+        let message = format!("{verb} PREPARED '{}'", self.name);
+        let pool = self.pool.phase_two();
+        // A connection that was at hand may be gone: sent twice, it finds what it did.
+        let send = self.held.first(pool, connection_is_lost, |connection, _| {
+            Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).execute(connection))
+        });
+        let Err(error) = send.await else {
+            self.held.clean();
+            return Ok(true);
+        };
+        match sql_state(&error).as_deref() {
+            Some("42704") => {
+                self.held.clean();
+                Ok(false)
             }
-            Bar::InTheWay => {}
+            Some("42501") => Err(PhaseTwoError::Failed {
+                reason: other_role(&mut self.held, &self.name).await?,
+            }),
+            // Another session ends it at this moment.
+            Some("55000") => Err(PhaseTwoError::Failed {
+                reason: format!("{error}; it will be tried again"),
+            }),
+            _ => Err(error.into()),
         }
     }
-    Err(PhaseTwoError::Failed {
-        reason: format!("an agent prepares {name} at this moment; it will be tried again"),
-    })
 }
 
 /// Prepared transactions of this cluster in this database, at most `limit` that are older than
@@ -166,42 +229,6 @@ async fn prefix(pool: &AtPool) -> Result<&str, PhaseTwoError> {
     })
 }
 
-pub(super) async fn name(pool: &AtPool, key: BranchKey) -> Result<String, PhaseTwoError> {
-    Ok(of_branch(prefix(pool).await?, key))
-}
-
-/// Ends a prepared transaction by `verb`.
-pub(super) async fn end(
-    held: &mut Held,
-    pool: &AtPool,
-    verb: &str,
-    name: &str,
-) -> Result<Ended, PhaseTwoError> {
-    let message = format!("{verb} PREPARED '{name}'");
-    // A connection that was at hand may be gone: sent twice, it finds what it did.
-    let send = held.first(pool.phase_two(), connection_is_lost, |connection, _| {
-        Box::pin(sqlx::raw_sql(AssertSqlSafe(message.clone())).execute(connection))
-    });
-    let Err(error) = send.await else {
-        held.clean();
-        return Ok(Ended::Now);
-    };
-    match sql_state(&error).as_deref() {
-        Some("42704") => {
-            held.clean();
-            Ok(Ended::NotThere)
-        }
-        Some("42501") => Err(PhaseTwoError::Failed {
-            reason: other_role(held, name).await?,
-        }),
-        // Another session ends it at this moment.
-        Some("55000") => Err(PhaseTwoError::Failed {
-            reason: format!("{error}; it will be tried again"),
-        }),
-        _ => Err(error.into()),
-    }
-}
-
 /// Why the database does not let this role end the prepared transaction.
 async fn other_role(held: &mut Held, name: &str) -> Result<String, PhaseTwoError> {
     let ask = format!(
@@ -228,12 +255,8 @@ async fn other_role(held: &mut Held, name: &str) -> Result<String, PhaseTwoError
     ))
 }
 
-/// Makes sure that a branch which is not prepared never will be.
-pub(super) async fn bar(
-    held: &mut Held,
-    pool: &AtPool,
-    key: BranchKey,
-) -> Result<Bar, PhaseTwoError> {
+/// Makes sure that a branch which is not prepared never will be; `None` if an agent is in the way.
+async fn bar(held: &mut Held, pool: &AtPool, key: BranchKey) -> Result<Option<i16>, PhaseTwoError> {
     // One that is there is left as it is; one whose transaction has not ended is waited for.
     let message = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; \
@@ -254,19 +277,16 @@ pub(super) async fn bar(
         Err(error) => {
             held.roll_back().await?;
             return match sql_state(&error).as_deref() {
-                Some("55P03") => Ok(Bar::InTheWay),
+                Some("55P03") => Ok(None),
                 _ => Err(error.into()),
             };
         }
     };
     held.clean();
-    let status: i16 = match rows.first() {
-        Some(row) => row.try_get(0)?,
-        None => {
-            return Err(PhaseTwoError::Failed {
-                reason: "the database did not show the branch's row of accede_fence".to_owned(),
-            });
-        }
-    };
-    Ok(Bar::Row(status))
+    match rows.first() {
+        Some(row) => Ok(Some(row.try_get(0)?)),
+        None => Err(PhaseTwoError::Failed {
+            reason: "the database did not show the branch's row of accede_fence".to_owned(),
+        }),
+    }
 }

@@ -13,8 +13,7 @@ use tokio::sync::OnceCell;
 pub use pool::XaPool;
 pub use transaction::XaTransaction;
 
-pub(crate) use open::end_all;
-pub(super) use open::{End, Open, Vote};
+pub(in crate::store) use open::Local;
 pub(super) use prepare::{has_written, prepare};
 
 use super::{phase_two::read_meta, pool::AtPool, start_check};

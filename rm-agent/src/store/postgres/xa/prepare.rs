@@ -1,22 +1,17 @@
 //! The end of phase one.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use accede_proto::{Xid, v1::Mode};
+use accede_proto::Xid;
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{
-    open::{Open, keep},
-    prepared_off,
-};
+use super::{open::Local, prepared_off};
 use crate::{
-    clock,
     error::{Error, sql_state},
-    registrar::{LockKey, Registration},
+    registrar::LockKey,
     store::{
         finish::BranchKey,
-        outcome::Outcome,
         postgres::{
             AtPool,
             branch::{Branch, FENCE_STATEMENT, NOT_PREPARED, in_time, left, prepare_fence, settle},
@@ -24,7 +19,11 @@ use crate::{
             fence::text,
         },
         watch::Watch,
-        xa::{COMMITTED, name::of_branch},
+        xa::{
+            COMMITTED,
+            name::of_branch,
+            open::{self, Joined},
+        },
     },
 };
 
@@ -46,56 +45,32 @@ pub(in crate::store::postgres) async fn prepare(
     row_locks: Vec<LockKey>,
 ) -> Result<(), Error> {
     let resource = pool.resource();
-    // Whoever waits for a connection must not wait for this one.
-    let claim = match pool.is_waited_for() {
-        true => None,
-        false => pool.kept_open().claim(xid),
-    };
-    let registration = Registration {
-        xid,
-        resource: resource.into(),
-        mode: Mode::Xa,
-        row_locks,
-        escrow_locks: Vec::new(),
-        payload: Bytes::new(),
-        wait_limit: branch.wait_limit(),
-        can_keep_open: claim.is_some(),
-    };
-    let sent = clock::now();
-    let registered = match pool.registrar().register(registration).await {
-        Ok(registered) => registered,
+    let joined = open::register(pool, xid, row_locks, Bytes::new(), branch.wait_limit());
+    let joined = match joined.await {
+        Ok(joined) => joined,
         Err(refused) => {
             let _ = held.roll_back().await;
             return Err(refused.into());
         }
     };
-    // Dropped before the message is sent, it withdraws the branch.
-    let mut outcome = Outcome::new(Arc::clone(pool.registrar()), xid, registered.branch);
-    let key = BranchKey {
-        xid,
-        branch: registered.branch,
-    };
     let known = pool.xa_known();
     let fence = known.fence(pool).await?;
     let prefix = known.prefix(pool).await?;
     let begun = branch.begun.expect("an open branch has begun");
-    if let Some(claim) = claim.filter(|_| registered.keep_open) {
-        let left = left(begun, sent, registered.give_up);
-        let open = Open::new(key, held.take(), outcome, (begun, branch.backend), left);
-        keep(pool, claim, open);
+    let left = left(begun, joined.sent, joined.give_up);
+    if joined.stays_open() {
+        let local = Local::new(held.take(), (begun, branch.backend), left);
+        joined.keep(pool, local);
         return Ok(());
     }
+    let Joined {
+        key, mut outcome, ..
+    } = joined;
     // What a failed message leaves in the session is asked for the next time.
     let session = std::mem::take(held.session());
     let message = format!(
         "{}; PREPARE TRANSACTION '{}'",
-        write_fence(
-            fence,
-            key,
-            resource,
-            session.xa,
-            left(begun, sent, registered.give_up)
-        ),
+        write_fence(fence, key, resource, session.xa, left),
         of_branch(prefix, key),
     );
     outcome.sent = true;

@@ -1,6 +1,7 @@
 //! XA: prepared, then ended by orders.
 
 mod interrupted;
+mod open;
 
 use std::time::Duration;
 
