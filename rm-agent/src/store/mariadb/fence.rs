@@ -238,8 +238,14 @@ impl Fences for AtPool {
                 key.branch_column(),
             )
         });
+        // A step is done on a connection of the application's, which must not go on without
+        // autocommit.
+        let commit = match transaction.begun {
+            Some(_) => session::COMMIT,
+            None => "COMMIT",
+        };
         Box::pin(async move {
-            sqlx::raw_sql(AssertSqlSafe(format!("{update}COMMIT")))
+            sqlx::raw_sql(AssertSqlSafe(format!("{update}{commit}")))
                 .execute(transaction.held.get())
                 .await
                 .map_err(|error| failure(&error))?;

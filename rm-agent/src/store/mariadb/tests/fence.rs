@@ -6,9 +6,10 @@ use sqlx::Row as _;
 
 use super::{
     super::{AtPool, FencedTransaction, fence::PROMISES},
-    Fixture, phase_two, proxy,
+    BranchKey, Fixture, phase_two, proxy, xid,
 };
 use crate::store::{
+    fence::{Fences, Status},
     finish::{Ledger, LeftoverKind},
     test_saga, test_tcc,
 };
@@ -103,4 +104,31 @@ async fn open_promises_are_found_without_reading_what_has_ended() {
         .expect("a plan");
     let index: Option<String> = plan.try_get("key").expect("a column");
     assert_eq!(index.as_deref(), Some("accede_fence_open"));
+}
+
+/// The application's next statement on the connection of a step commits by itself, as ever.
+#[tokio::test]
+async fn a_step_leaves_its_session_as_it_was() {
+    let f = Fixture::with("", |builder| builder.max_connections(1)).await;
+    let settings = "SELECT CAST(CONCAT(@@autocommit, ' ', @@innodb_lock_wait_timeout) AS CHAR)";
+    let read = async || {
+        let read = sqlx::query_scalar::<_, String>(settings).fetch_one(f.pool.plain());
+        read.await.expect("reads")
+    };
+    let before = read().await;
+    let key = BranchKey {
+        xid: xid(1),
+        branch: 1,
+    };
+    let begun = Fences::begin(&f.pool, Duration::from_secs(5)).await;
+    let mut tx = begun.expect("begins");
+    let claimed = f.pool.claim(&mut tx, key, "step").await;
+    assert_eq!(claimed.expect("claimed"), Status::Running);
+    let closed = f
+        .pool
+        .close(&mut tx, key, Some(Status::Confirmed), None)
+        .await;
+    closed.expect("done");
+    drop(tx);
+    assert_eq!(read().await, before);
 }
