@@ -47,16 +47,16 @@ impl Authority {
     }
 
     pub(crate) fn certificate(&self, name: &str) -> Certificate {
-        self.sign(CertificateParams::new([name.to_owned()]).expect("a name"))
+        self.sign(&CertificateParams::new([name.to_owned()]).expect("a name"))
     }
 
     pub(crate) fn expired(&self, name: &str) -> Certificate {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.not_after = date_time_ymd(2020, 1, 1);
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Certificate {
+    fn sign(&self, params: &CertificateParams) -> Certificate {
         let key = KeyPair::generate().expect("a key");
         let signed = params.signed_by(&key, &self.0).expect("signed");
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");

@@ -88,7 +88,7 @@ impl Fences for AtPool {
     type Transaction = FencedTransaction;
 
     fn begin(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
-        Box::pin(self.begin_on(self.plain(), patience))
+        Box::pin(self.begin_on(self.branches(), patience))
     }
 
     fn begin_step(&self, patience: Duration) -> BoxFuture<'_, Result<FencedTransaction, Error>> {
