@@ -14,6 +14,7 @@ use accede_rm_agent::schema;
 use accede_tests::{
     daemon::{Daemon, free_port},
     eventually,
+    service::Service,
 };
 use accede_tm_client::{
     CommitError, GlobalTransaction, Options, Outcome, RollBackError, Saga, SagaError, Step,
@@ -23,7 +24,7 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
 
-use service::{RESOURCE, Service};
+use service::RESOURCE;
 
 /// Far beyond a restart of the daemon or the service.
 const SOON: Duration = Duration::from_secs(60);
@@ -88,7 +89,7 @@ impl World {
         schema::create(&database).await?;
         let pool = PgPool::connect(&database).await?;
         sqlx::raw_sql(TABLES).execute(&pool).await?;
-        let service = Arc::new(Service::start(&url, &database)?);
+        let service = Arc::new(Service::start(&[&url, &database])?);
         let transactions = TransactionClient::connect(&url).await?;
         Ok(Self {
             data,
@@ -112,7 +113,7 @@ impl World {
     /// Its successor knows nothing but what is in the database.
     fn restart_service(&self) -> anyhow::Result<()> {
         self.service.borrow().kill()?;
-        let next = Service::start(&self.url, &self.database)?;
+        let next = Service::start(&[&self.url, &self.database])?;
         self.service.send_replace(Arc::new(next));
         Ok(())
     }
@@ -176,7 +177,7 @@ impl Shop {
     /// The branches in four modes, then the step.
     async fn work(&self, order: &GlobalTransaction, number: i64) -> anyhow::Result<()> {
         let service = Arc::clone(&self.service.borrow());
-        service.branches(order.xid(), number).await?;
+        service.work(order.xid(), number).await?;
         parcel(number)?.run_in(order).await?;
         Ok(())
     }

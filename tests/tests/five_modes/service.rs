@@ -1,13 +1,6 @@
-//! The service: a process that does branches when it is told to, over its standard input, and can
-//! be killed.
+//! The service: a branch in each mode but a saga's, and the steps of sagas.
 
-use std::{
-    collections::HashMap,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::sync::Arc;
 
 use accede_rm_agent::{
     AtPool, FencedTransaction, RmAgent, TransactionContext,
@@ -17,16 +10,10 @@ use accede_rm_agent::{
     three_phase,
     three_phase::Participant,
 };
-use accede_tm_client::Xid;
-use anyhow::{Context as _, bail};
-use tokio::sync::oneshot;
+use accede_tests::service;
 
 /// The operator's name for the database.
 pub(crate) const RESOURCE: &str = "shop-db";
-/// The coordinator's URL and the database's; without them this process is none.
-const ASKED: &str = "ACCEDE_TEST_SERVICE";
-/// How a line of the service begins; whoever runs it writes lines of its own.
-const DID: &str = "did ";
 
 struct Accounts;
 
@@ -140,114 +127,22 @@ impl Serving {
 }
 
 /// Serves until the standard input ends, if this process was started for that.
-#[expect(
-    clippy::print_stdout,
-    reason = "what was done goes to whoever started this process"
-)]
 pub(crate) fn run_if_asked() {
-    let Ok(asked) = std::env::var(ASKED) else {
+    let Some(words) = service::asked() else {
         return;
     };
-    let (coordinator, database) = asked.split_once(' ').expect("two URLs");
+    let [coordinator, database] = &words[..] else {
+        panic!("two URLs, not {words:?}");
+    };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let serving = runtime.block_on(Serving::start(coordinator, database));
     let (_agent, serving) = serving.expect("the service starts");
-    for line in std::io::stdin().lock().lines() {
-        let line = line.expect("text");
-        let mut words = line.split(' ');
-        let mut word = || {
-            words
-                .next()
-                .expect("an order's id, its transaction, its number")
-        };
-        let (id, xid) = (word().to_owned(), word().parse::<Xid>().expect("an XID"));
-        let number: i64 = word().parse().expect("a number");
+    service::serve(&runtime, |xid, number| {
         let serving = serving.clone();
-        runtime.spawn(async move {
+        async move {
             let context = TransactionContext::new(xid);
-            let told = match scope(Some(context), serving.branches(number)).await {
-                Ok(()) => "all".to_owned(),
-                Err(error) => error.to_string().replace('\n', " "),
-            };
-            println!("{DID}{id} {told}");
-        });
-    }
-}
-
-type Waiting = Mutex<HashMap<u64, oneshot::Sender<String>>>;
-
-/// The running process; killed when dropped.
-pub(crate) struct Service {
-    child: Mutex<Child>,
-    orders: Mutex<ChildStdin>,
-    waiting: Arc<Waiting>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Service {
-    pub(crate) fn start(coordinator: &str, database: &str) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--exact", "service_process", "--nocapture"])
-            .env(ASKED, format!("{coordinator} {database}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take().context("its input")?;
-        let told = BufReader::new(child.stdout.take().context("its output")?);
-        let waiting = Arc::new(Waiting::default());
-        let heard = Arc::clone(&waiting);
-        thread::spawn(move || {
-            for line in told.lines().map_while(Result::ok) {
-                // The first line of all shares it with what the test harness says.
-                let did = line.split_once(DID).map(|(_, did)| did);
-                if let Some((id, told)) = did.and_then(|did| did.split_once(' '))
-                    && let Some(waits) = id.parse().ok().and_then(|id| locked(&heard).remove(&id))
-                {
-                    // Whoever asked may be gone.
-                    let _ = waits.send(told.to_owned());
-                }
-            }
-            // It is dead: nobody waits for it any longer.
-            locked(&heard).clear();
-        });
-        Ok(Self {
-            child: Mutex::new(child),
-            orders: Mutex::new(orders),
-            waiting,
-        })
-    }
-
-    /// Has it do an order's branches.
-    pub(crate) async fn branches(&self, xid: Xid, number: i64) -> anyhow::Result<()> {
-        let (sender, told) = oneshot::channel();
-        let id = number.unsigned_abs();
-        locked(&self.waiting).insert(id, sender);
-        if let Err(error) = writeln!(locked(&self.orders), "{id} {xid} {number}") {
-            locked(&self.waiting).remove(&id);
-            return Err(error.into());
+            let worked = scope(Some(context), serving.branches(number)).await;
+            worked.map_err(|error| error.to_string())
         }
-        let told = told.await.context("the service was killed")?;
-        if told != "all" {
-            bail!("the service says {told:?}");
-        }
-        Ok(())
-    }
-
-    /// SIGKILL, whatever it is doing.
-    pub(crate) fn kill(&self) -> anyhow::Result<()> {
-        let mut child = locked(&self.child);
-        child.kill()?;
-        child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.kill();
-    }
+    });
 }
