@@ -119,8 +119,9 @@ pub(super) async fn attach(
     let mut looked = first;
     loop {
         let identity = reach(&hub, &resource, &participant, looked).await;
-        resource.set_identity(Some(identity));
+        // In this order: once it has an identity it may be shown, and refused.
         resource.set_state(ResourceState::Known);
+        resource.set_identity(Some(identity));
         hub.show(&role);
         let Ok(cluster) = shown_to.wait_for(Option::is_some).await.map(|seen| *seen) else {
             return;

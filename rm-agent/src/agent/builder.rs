@@ -200,10 +200,12 @@ impl RmAgentBuilder {
     }
 
     /// Starts the agent. Needs neither the coordinator nor the databases to be
-    /// up: it connects when they come. A database that is up is checked.
+    /// up: it connects when they come. A database that is up is checked, a coordinator
+    /// that is up is asked whether the names can be had.
     ///
     /// # Errors
-    /// [`Error::Configuration`] names the setting that is missing or wrong;
+    /// [`Error::Configuration`] names the setting that is missing or wrong, or the resource that
+    /// the coordinator knows as something else;
     /// [`Error::Schema`] when a database is up but not prepared;
     /// [`Error::OtherCluster`] when two databases belong to different clusters.
     pub async fn start(self) -> Result<RmAgent, Error> {
@@ -293,13 +295,21 @@ impl RmAgentBuilder {
         let running = prepared
             .start(shown_name, served, options, self.limits)
             .await?;
+        running.first_answer().await?;
         Ok(RmAgent::new(running, pools))
     }
 
     /// The names of all resources.
     fn names(&self) -> impl Iterator<Item = &str> {
-        let databases = self.databases.iter().map(|(name, _)| name.as_str());
-        let actions = self.actions.iter().map(|act| act.resource.as_str());
+        self.kinds().map(|(name, _)| name)
+    }
+
+    /// The names of all resources, and what they are.
+    fn kinds(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let databases = self.databases.iter();
+        let databases = databases.map(|(name, _)| (name.as_str(), "a database"));
+        let actions = self.actions.iter();
+        let actions = actions.map(|act| (act.resource.as_str(), "an action"));
         databases.chain(actions)
     }
 
@@ -315,22 +325,26 @@ impl RmAgentBuilder {
                 "no coordinator was given: call .coordinator(\"http://127.0.0.1:7700\")".to_owned(),
             );
         }
-        let names: Vec<&str> = self.names().collect();
+        let names: Vec<_> = self.kinds().collect();
         if names.is_empty() || names.len() > MAX_RESOURCES {
             return wrong(format!(
                 "an agent serves 1 to {MAX_RESOURCES} databases and actions: call \
                  .postgres(\"stock-db\", url)"
             ));
         }
-        for (place, name) in names.iter().enumerate() {
+        for (place, &(name, kind)) in names.iter().enumerate() {
             if name.is_empty() || name.len() > MAX_NAME_BYTES {
                 return wrong(format!(
                     "a resource's name must have 1 to {MAX_NAME_BYTES} bytes, {name:?} has {}",
                     name.len()
                 ));
             }
-            if names[..place].contains(name) {
-                return wrong(format!("the resource {name:?} is given twice"));
+            let mut before = names[..place].iter();
+            if let Some((_, other)) = before.find(|(before, _)| *before == name) {
+                return wrong(format!(
+                    "the name {name:?} is given twice, to {other} and to {kind}; give each database \
+                     and each action a name of its own"
+                ));
             }
         }
         if self.limits.commit_batch == 0

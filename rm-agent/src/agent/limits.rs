@@ -51,6 +51,9 @@ pub struct AgentLimits {
     pub database_backoff_longest: Duration,
     /// How long one attempt to reach and check a database may take.
     pub database_check: Duration,
+    /// How long a start waits for the first answer of a coordinator that is up, so that a name
+    /// which it refuses ends the start. A later refusal is in the log and in the resource's state.
+    pub first_answer: Duration,
     /// How long [`RmAgent::shutdown`](super::RmAgent::shutdown) waits for orders
     /// in hand and for acknowledgements.
     pub shutdown: Duration,
@@ -75,6 +78,7 @@ impl Default for AgentLimits {
             database_backoff_first: Duration::from_millis(200),
             database_backoff_longest: Duration::from_secs(5),
             database_check: Duration::from_secs(10),
+            first_answer: Duration::from_secs(3),
             shutdown: Duration::from_secs(10),
         }
     }

@@ -173,8 +173,15 @@ impl SessionRegistrar {
             )
         })?;
         let mut state = found.state();
-        let attached = state.wait_for(|state| matches!(state, ResourceState::Attached));
-        attached.await.map_err(|_| shut_down())?;
+        let settled = state.wait_for(|state| {
+            matches!(
+                state,
+                ResourceState::Attached | ResourceState::Refused { .. }
+            )
+        });
+        if let ResourceState::Refused { problem } = &*settled.await.map_err(|_| shut_down())? {
+            return Err(Refused::new(RefusalCode::ResourceMismatch, problem.clone()));
+        }
         let mut session = self.session.clone();
         let session = session
             .wait_for(Option::is_some)
@@ -239,7 +246,7 @@ impl SessionRegistrar {
                 || "its database was not reached yet".to_owned(),
                 |problem| format!("its database cannot be reached: {problem}"),
             ),
-            Some(ResourceState::Wrong { problem }) => problem,
+            Some(ResourceState::Wrong { problem } | ResourceState::Refused { problem }) => problem,
             Some(ResourceState::Known) | None => self.coordinator_problem(),
         };
         Refused::new(

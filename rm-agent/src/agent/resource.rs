@@ -27,6 +27,12 @@ pub enum ResourceState {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// The coordinator knows the name as something else, an action in place of a database for
+    /// example. Names never change what they stand for: start the agent anew with another one.
+    Refused {
+        /// What the coordinator said: what does not fit and what to do.
+        problem: String,
+    },
     /// The database is known; the coordinator has not been met yet.
     Known,
     /// The database is tied to the coordinator's cluster: branches may register.
@@ -106,6 +112,35 @@ impl Resource {
     /// A coordinator has accepted an opening frame that shows this resource.
     pub(super) fn show_to(&self, cluster: ClusterId) {
         self.shown_to.send_replace(Some(cluster));
+    }
+
+    /// A coordinator has refused an opening frame because of this resource. It is not shown again,
+    /// so that the others are served.
+    pub(super) fn refuse(&self, problem: &str) {
+        tracing::error!(resource = %self.name, problem, "the coordinator refuses the resource");
+        self.set_identity(None);
+        let problem = problem.to_owned();
+        self.set_state(ResourceState::Refused { problem });
+    }
+
+    /// Waits until branches may register, or until it is known why they may not.
+    ///
+    /// # Errors
+    /// What a coordinator said that has refused it.
+    pub(super) async fn settled(&self) -> Result<(), String> {
+        let mut state = self.state();
+        let settled = state.wait_for(|state| match state {
+            ResourceState::Unavailable { problem } => problem.is_some(),
+            ResourceState::Known => false,
+            ResourceState::Wrong { .. }
+            | ResourceState::Refused { .. }
+            | ResourceState::Attached => true,
+        });
+        // No error: the sender is this resource's own.
+        match settled.await.as_deref() {
+            Ok(ResourceState::Refused { problem }) => Err(problem.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// The cluster whose coordinator has seen this resource.

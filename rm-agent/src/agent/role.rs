@@ -5,7 +5,7 @@ use std::sync::Arc;
 use accede_link::session::{BranchFrames, ClusterId, QueuedFrames, Role};
 use accede_proto::v1::{
     OpenBranchSession, Refusal, Resource as WireResource, branch_event::Body as Answer,
-    branch_request::Body as Ask,
+    branch_request::Body as Ask, refusal::Code,
 };
 use parking_lot::Mutex;
 
@@ -67,6 +67,16 @@ impl Role<BranchFrames> for AgentRole {
             self.orders[place].resource().show_to(cluster);
         }
         Ok(Vec::new())
+    }
+
+    fn opening_refused(&self, refusal: &Refusal) {
+        if refusal.code() != Code::ResourceMismatch {
+            return;
+        }
+        let mut resources = self.orders.iter().map(|orders| orders.resource());
+        if let Some(blamed) = resources.find(|resource| *resource.name == *refusal.resource) {
+            blamed.refuse(&refusal.message);
+        }
     }
 
     fn news(&self, news: Answer) {

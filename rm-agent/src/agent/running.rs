@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use accede_link::session::{BranchFrames, Role, Session, SessionOptions};
+use accede_link::session::{
+    BranchFrames, ConnectProblem, Role, Session, SessionOptions, SessionStatus,
+};
 use accede_proto::v1::Mode;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
@@ -202,6 +204,47 @@ impl Running {
 
     fn session(&self) -> Option<Session<BranchFrames>> {
         self.hub.session.borrow().clone()
+    }
+
+    /// Waits until the coordinator has taken the resources, unless it cannot be reached or says
+    /// nothing in time.
+    ///
+    /// # Errors
+    /// It refused one of them.
+    pub(super) async fn first_answer(&self) -> Result<(), Error> {
+        let resources = self.orders.iter().map(|orders| orders.resource().settled());
+        let answered = async {
+            tokio::select! {
+                answered = try_join_all(resources) => answered.map(drop),
+                () = self.is_not_connected() => Ok(()),
+            }
+        };
+        let answered = timeout(self.hub.limits.first_answer, answered).await;
+        answered.unwrap_or(Ok(())).map_err(|refusal| {
+            Error::Configuration(format!(
+                "the coordinator does not take this agent: {refusal}"
+            ))
+        })
+    }
+
+    /// Waits until an attempt to connect has failed for a reason that no resource is to blame for.
+    async fn is_not_connected(&self) {
+        let mut session = self.hub.session.subscribe();
+        let status = match session.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(session)) => Some(session.status()),
+            _ => None,
+        };
+        let Some(mut status) = status else { return };
+        let failed = status.wait_for(|status| match status {
+            SessionStatus::Connecting {
+                problem: Some(ConnectProblem::Refused { refusal, .. }),
+                ..
+            } => refusal.resource.is_empty(),
+            SessionStatus::Connecting { problem, .. } => problem.is_some(),
+            _ => false,
+        });
+        // An error: it was closed.
+        let _ = failed.await;
     }
 
     pub(super) fn status(&self) -> AgentStatus {

@@ -178,7 +178,7 @@ mod tests {
             message: "row is busy".to_owned(),
             retry_after_ms: 20,
             holder: 77,
-            decision: 0,
+            ..v1::Refusal::default()
         });
         assert!(refused.is_retryable());
         assert_eq!(refused.retry_after, Some(Duration::from_millis(20)));

@@ -28,6 +28,8 @@ fn limits() -> AgentLimits {
         database_backoff_first: Duration::from_millis(20),
         database_backoff_longest: Duration::from_millis(100),
         database_check: Duration::from_secs(2),
+        // The coordinator says nothing before the test has it do so.
+        first_answer: Duration::ZERO,
         ..AgentLimits::default()
     }
 }

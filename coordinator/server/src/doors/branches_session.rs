@@ -157,23 +157,27 @@ async fn know(
                 database,
             });
             let bound = hub.ask_for(command, about, take).await;
-            bound.map_err(|refusal| name_both(refusal, &resource, &database))
+            bound.map_err(|refusal| {
+                let shown = uuid::Uuid::from_bytes(database);
+                blame(refusal, &resource, &format!("database {shown}"))
+            })
         }
         None => {
             let command = Command::NameAction(NameAction {
                 action: Arc::clone(&resource),
             });
-            hub.ask_for(command, about, take).await
+            let named = hub.ask_for(command, about, take).await;
+            named.map_err(|refusal| blame(refusal, &resource, "an action"))
         }
     }
 }
 
-/// The refusal names the existing binding; this adds the one that was tried.
-fn name_both(mut refusal: Box<Refusal>, resource: &str, database: &[u8; 16]) -> Box<Refusal> {
+/// The refusal names what stands behind the name; this adds what the agent shows there.
+fn blame(mut refusal: Box<Refusal>, resource: &str, shown: &str) -> Box<Refusal> {
     if refusal.code() == accede_proto::v1::refusal::Code::ResourceMismatch {
-        let shown = uuid::Uuid::from_bytes(*database);
+        refusal.resource = resource.to_owned();
         refusal.message = format!(
-            "the agent shows database {shown} as resource {resource:?}: {}",
+            "the agent shows {shown} as resource {resource:?}: {}",
             refusal.message
         );
     }

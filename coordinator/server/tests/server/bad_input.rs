@@ -183,6 +183,7 @@ async fn openings_that_do_not_fit() {
     let refused = Rm::try_connect(&daemon, process(), vec![other]).await;
     let refused = refused.err().expect("refused");
     assert_eq!(refused.code(), Code::ResourceMismatch);
+    assert_eq!(refused.resource, "stock");
     for named in ["09090909", "stock", "73746f63"] {
         assert!(refused.message.contains(named), "{named}: {refused:?}");
     }

@@ -95,10 +95,12 @@ async fn a_name_is_one_thing_and_the_request_must_fit_it() {
         (resource("freeze"), "\"freeze\" is the name of an action"),
         (action("stock"), "\"stock\" is the name of a database"),
     ] {
+        let name = shown.name.clone();
         let Err(refusal) = Rm::try_connect(&daemon, process(), vec![shown]).await else {
             panic!("the name is taken");
         };
         assert_eq!(refusal.code(), Code::ResourceMismatch);
+        assert_eq!(refusal.resource, name, "the agent can leave it out");
         assert!(refusal.message.contains(words), "{}", refusal.message);
     }
 

@@ -1,6 +1,9 @@
 //! Databases that come late or belong elsewhere.
 
+use accede_proto::v1::{Refusal, refusal::Code};
+
 use super::*;
+use crate::registrar::{RefusalCode, Registrar as _, Registration};
 
 #[tokio::test]
 async fn a_database_that_comes_up_later_is_shown_then() {
@@ -114,6 +117,67 @@ async fn an_agent_pins_the_cluster_of_its_database() {
         agent.running.status().resources[0].state,
         ResourceState::Known
     );
+}
+
+#[tokio::test]
+async fn a_name_that_the_coordinator_refuses_is_left_out() {
+    let (ours, taken) = (Fake::new(1), Fake::new(2));
+    let mut agent = start(
+        &[("stock-db", &ours), ("freeze", &taken)],
+        quick(),
+        session_limits(),
+    )
+    .await
+    .expect("starts");
+    let words = "\"freeze\" is the name of an action";
+    loop {
+        let mut connection = agent.coordinator.session().await;
+        let request = connection.next().await;
+        let Some(Ask::Open(open)) = request.body else {
+            panic!("expected the opening frame, got {request:?}");
+        };
+        if open.resources.iter().any(|shown| shown.name == "freeze") {
+            let refusal = Refusal {
+                code: Code::ResourceMismatch.into(),
+                message: words.into(),
+                resource: "freeze".into(),
+                ..Refusal::default()
+            };
+            connection
+                .answer(request.tag, Answer::Refusal(refusal))
+                .await;
+            break;
+        }
+        connection
+            .answer(request.tag, coordinator::attached(&CLUSTER))
+            .await;
+    }
+    let mut connection = agent.coordinator.session().await;
+    let names = connection.open().await.resources.into_iter();
+    assert_eq!(names.map(|r| r.name).collect::<Vec<_>>(), ["stock-db"]);
+    agent.until_attached(0).await;
+    let problem = words.to_owned();
+    agent
+        .until_state(1, |state| {
+            *state
+                == ResourceState::Refused {
+                    problem: problem.clone(),
+                }
+        })
+        .await;
+    let told = agent.running.first_answer().await;
+    let told = told.expect_err("one is refused").to_string();
+    assert!(told.contains(words), "{told}");
+
+    // Nobody waits for what never comes.
+    let refused = soon(agent.registrar.register(Registration {
+        resource: "freeze".into(),
+        ..registering::registration(1, Duration::from_secs(3600))
+    }))
+    .await;
+    let refused = refused.expect_err("it is refused");
+    assert_eq!(refused.code, RefusalCode::ResourceMismatch);
+    drop(connection);
 }
 
 #[tokio::test]

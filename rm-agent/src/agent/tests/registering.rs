@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::{coordinator::refusal, *};
 use crate::registrar::{RefusalCode, Refused, Registrar as _, Registration, RowCheck};
 
-fn registration(number: u64, wait_limit: Duration) -> Registration {
+pub(super) fn registration(number: u64, wait_limit: Duration) -> Registration {
     Registration {
         xid: xid(number),
         resource: "stock-db".into(),

@@ -7,7 +7,7 @@ use accede_proto::v1::{
 
 use super::{Fixture, xid};
 use crate::{
-    ResourceState, RmAgent,
+    AgentLimits, ResourceState, RmAgent,
     agent::tests::coordinator::{Coordinator, soon},
 };
 
@@ -25,6 +25,11 @@ async fn an_agent_serves_mariadb() {
     let agent = RmAgent::builder("stock")
         .coordinator(coordinator.url())
         .mariadb(RESOURCE, &f.url)
+        .limits(AgentLimits {
+            // The coordinator says nothing before the test has it do so.
+            first_answer: std::time::Duration::ZERO,
+            ..AgentLimits::default()
+        })
         .start()
         .await
         .expect("starts");
