@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     limits,
     registrar::Registered,
-    store::outcome::Outcome,
+    store::{outcome::Outcome, xa::Ending},
 };
 
 /// What a branch keeps beside its open local transaction.
@@ -31,29 +31,34 @@ use crate::{
 pub(super) struct Branch {
     /// `None`: a local transaction outside of any, which only looks at row locks.
     pub(super) xid: Option<Xid>,
+    pub(super) ending: Ending,
     pub(super) started: Instant,
     pub(super) patience: Duration,
     /// What the database said, and when its answer was received.
     pub(super) begun: Option<(Session, Instant)>,
     pub(super) changes: Changes,
+    /// A statement may have locked rows without changing them.
+    pub(super) locks_rows: bool,
     /// An image may have been put aside that no row took.
     pub(super) captures: bool,
 }
 
 impl Branch {
     /// Nothing if the local transaction runs untouched.
-    pub(super) fn new(kind: Kind, pool: &AtPool) -> Option<Self> {
-        let changes = match kind {
-            Kind::Plain => return None,
-            Kind::Checked(_) => Changes::locks_only(),
-            Kind::Branch(_) => Changes::default().narrow(!pool.full_images()),
+    pub(super) fn new(kind: Kind, pool: &AtPool, ending: Ending) -> Option<Self> {
+        let changes = match (kind, ending) {
+            (Kind::Plain, _) => return None,
+            (Kind::Checked(_), _) | (_, Ending::Prepared) => Changes::locks_only(),
+            (Kind::Branch(_), Ending::Recorded) => Changes::default().narrow(!pool.full_images()),
         };
         Some(Self {
             xid: kind.xid(),
+            ending,
             started: clock::now(),
             patience: kind.patience(pool.lock_wait()),
             begun: None,
             changes,
+            locks_rows: false,
             captures: false,
         })
     }

@@ -31,6 +31,7 @@ use crate::{
         retry::{Retry, repeat},
         watch::{Watch, Watched},
         xa::{
+            Ending,
             kept_open::KeptOpen,
             open::{self, End, KeepsOpen, Open, Vote},
         },
@@ -225,7 +226,7 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Kind::of_task()).await
+        self.begin_with(Kind::of_task(), Ending::Recorded).await
     }
 
     /// Opens a branch of the global transaction `xid`, whatever the task works for.
@@ -233,7 +234,7 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_in(&self, xid: Xid) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Kind::Branch(TransactionContext::new(xid)))
+        self.begin_with(Kind::Branch(TransactionContext::new(xid)), Ending::Recorded)
             .await
     }
 
@@ -245,7 +246,7 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_checked(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Kind::checked()).await
+        self.begin_with(Kind::checked(), Ending::Recorded).await
     }
 
     /// Opens a plain local transaction, whatever the task works for.
@@ -253,7 +254,7 @@ impl AtPool {
     /// # Errors
     /// [`Error::NoConnection`] says why none is free or can be made in time.
     pub async fn begin_plain(&self) -> Result<AtTransaction, sqlx::Error> {
-        self.begin_with(Kind::Plain).await
+        self.begin_with(Kind::Plain, Ending::Recorded).await
     }
 
     /// A connection for a branch, or for work outside of any transaction.
@@ -279,9 +280,13 @@ impl AtPool {
         stepper.explained(stepper.lend().await, resource).await
     }
 
-    async fn begin_with(&self, kind: Kind) -> Result<AtTransaction, sqlx::Error> {
+    pub(super) async fn begin_with(
+        &self,
+        kind: Kind,
+        ending: Ending,
+    ) -> Result<AtTransaction, sqlx::Error> {
         let connection = self.acquire(kind).await?;
-        Ok(AtTransaction::new(self.clone(), connection, kind))
+        Ok(AtTransaction::new(self.clone(), connection, kind, ending))
     }
 
     /// Runs `work` in a transaction, commits it if `work` returns `Ok` and rolls
@@ -351,7 +356,7 @@ impl AtPool {
     }
 
     async fn run_alone(&self, statement: Statement, kind: Kind) -> Result<Vec<Step>, sqlx::Error> {
-        let mut transaction = self.begin_with(kind).await?;
+        let mut transaction = self.begin_with(kind, Ending::Recorded).await?;
         let result = match transaction.start(statement).await {
             Ok(steps) => steps.try_collect().await,
             Err(error) => Err(error),

@@ -85,19 +85,30 @@ pub(super) async fn send(
     Ok(shown)
 }
 
+/// Asks what the session is like; [`read`] takes the row.
+const LOOK: &str = "SELECT CAST(@@session.sql_mode AS CHAR), \
+     CAST(@@session.tx_isolation AS CHAR), \
+     CAST(@@session.time_zone AS CHAR), CAST(@@session.foreign_key_checks + 0 AS CHAR), \
+     CAST(@@session.unique_checks + 0 AS CHAR), CAST(DATABASE() AS CHAR), \
+     CAST(SYSDATE(6) AS CHAR), CAST(@@session.auto_increment_increment AS CHAR), \
+     CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), \
+     CAST(CONNECTION_ID() AS CHAR)";
+
 /// Opens the local transaction of a branch: one message, whose row [`read`] takes. Without
 /// autocommit, no statement is on its own if the database rolls all back.
 pub(super) fn begin(lock_timeout_s: u64) -> String {
     format!(
         "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}, autocommit = 0, \
-         {CAPTURED} = NULL; \
-         SELECT CAST(@@session.sql_mode AS CHAR), CAST(@@session.tx_isolation AS CHAR), \
-         CAST(@@session.time_zone AS CHAR), CAST(@@session.foreign_key_checks + 0 AS CHAR), \
-         CAST(@@session.unique_checks + 0 AS CHAR), CAST(DATABASE() AS CHAR), \
-         CAST(SYSDATE(6) AS CHAR), CAST(@@session.auto_increment_increment AS CHAR), \
-         CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR), \
-         CAST(CONNECTION_ID() AS CHAR); \
-         START TRANSACTION; SAVEPOINT {ANCHOR}"
+         {CAPTURED} = NULL; {LOOK}; START TRANSACTION; SAVEPOINT {ANCHOR}"
+    )
+}
+
+/// The same for a branch that the database prepares, which takes no statement any more once it has
+/// rolled all back.
+pub(super) fn begin_beside_at(lock_timeout_s: u64, name: &XaName) -> String {
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {lock_timeout_s}, {CAPTURED} = NULL; {LOOK}; \
+         XA START {name}"
     )
 }
 

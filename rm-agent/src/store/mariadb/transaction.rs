@@ -22,7 +22,7 @@ use super::{
     failure::{error_number, fails_alone},
     plan::Plan,
     pool::AtPool,
-    run, savepoint, session,
+    run, savepoint, session, xa,
 };
 use crate::{
     at::{codec, savepoint::SavepointCommand, statement::Wait, undo::Changes},
@@ -33,7 +33,7 @@ use crate::{
     registrar::Registration,
     store::{
         lock_check::LockCheck, outcome::Outcome, retry::Repeatable, savepoint::Savepoints,
-        state::State, watch::Watch,
+        state::State, watch::Watch, xa::Ending,
     },
 };
 
@@ -76,8 +76,8 @@ impl Drop for AtTransaction {
 }
 
 impl AtTransaction {
-    pub(super) fn new(pool: AtPool, held: Held, kind: Kind) -> Self {
-        let branch = Branch::new(kind, &pool);
+    pub(super) fn new(pool: AtPool, held: Held, kind: Kind, ending: Ending) -> Self {
+        let branch = Branch::new(kind, &pool, ending);
         Self {
             pool,
             held,
@@ -136,6 +136,9 @@ impl AtTransaction {
             None => self.end_locally("COMMIT").await,
             Some(branch) => match branch.xid {
                 None => self.commit_checked(&branch).await,
+                Some(xid) if branch.ending == Ending::Prepared => {
+                    self.prepare_branch(xid, &branch).await
+                }
                 // An undo record is written only for a change that remains.
                 Some(_) if branch.changes.is_empty() => self.end_locally(session::COMMIT).await,
                 Some(xid) => self.commit_branch(xid, branch).await.map_err(Into::into),
@@ -178,6 +181,20 @@ impl AtTransaction {
             return Err(error.into());
         }
         self.end_locally(session::COMMIT_WHOLE).await
+    }
+
+    /// The database prepares it. Other branches cannot build on its rows meanwhile, but it may
+    /// have built on theirs: hence the row locks.
+    async fn prepare_branch(&mut self, xid: Xid, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (row_locks, _) = branch.changes.locks();
+        // What it only locked must stay so.
+        if row_locks.is_empty() && !branch.locks_rows {
+            xa::commit_unwritten(&mut self.held).await?;
+            self.held.clean();
+            return Ok(());
+        }
+        xa::prepare(&self.pool, &mut self.held, xid, branch, row_locks).await?;
+        Ok(())
     }
 
     /// Register, write the undo record, commit: rule by rule so that a cancelled
@@ -283,7 +300,8 @@ impl AtTransaction {
                     .boxed());
             }
             Plan::Locking(plan) => {
-                let branch = self.branch.as_ref().expect("this is a branch");
+                let branch = self.branch.as_mut().expect("this is a branch");
+                branch.locks_rows = true;
                 plan.run(&statement, self.held.get(), &watch, &self.pool, branch)
                     .await
             }

@@ -13,6 +13,7 @@ use super::{
     connection::{Held, Session},
     pool::AtPool,
 };
+pub(super) use crate::store::xa::Ending;
 use crate::{
     at::undo::Changes,
     clock,
@@ -72,15 +73,6 @@ pub(super) fn prepare_fence(table: &str, status: i16) -> String {
 
 /// The SQLSTATE of a session that does not.
 pub(super) const NOT_PREPARED: &str = "26000";
-
-/// How a branch's local transaction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// With an undo record, and for good.
-    Recorded,
-    /// Prepared by the database: nothing is recorded.
-    Prepared,
-}
 
 /// What a branch keeps beside its open local transaction.
 #[derive(Debug)]

@@ -19,3 +19,12 @@ use super::fence::Status;
 pub(super) const COMMITTED: i16 = Status::Confirmed.column();
 /// `status` of a row that keeps a branch from being prepared late.
 pub(super) const BARRED: i16 = Status::Barred.column();
+
+/// How a branch's local transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With an undo record, and for good.
+    Recorded,
+    /// Prepared by the database: nothing is recorded.
+    Prepared,
+}

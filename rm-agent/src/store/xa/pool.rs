@@ -1,7 +1,7 @@
 //! The pool of XA transactions: the same for each database, with sqlx's own types.
 
 /// Defines `XaPool` for a database, over the connections of its `AtPool`. Beside it stand
-/// `XaTransaction` and `Known`, whose `check` says whether XA can be used.
+/// `AtTransaction`, `XaTransaction` and `Known`, whose `check` says whether XA can be used.
 macro_rules! xa_pool {
     ($plain:ident, $at:literal, $store:ident, $prepare:literal) => {
         /// A pool whose transactions take part in global ones by *two-phase commit of the database*:
@@ -61,7 +61,7 @@ macro_rules! xa_pool {
             }
 
             /// Nothing keeps a branch from beginning.
-            pub(super) async fn ready(&self) -> Result<(), crate::error::Error> {
+            async fn ready(&self) -> Result<(), crate::error::Error> {
                 self.check().await?;
                 self.at.registrar().caught_up(self.resource()).await;
                 Ok(())
@@ -86,6 +86,39 @@ macro_rules! xa_pool {
             pub async fn begin_in(&self, xid: accede_proto::Xid) -> Result<XaTransaction, sqlx::Error> {
                 self.begin_with(crate::context::Kind::Branch(accede_link::context::TransactionContext::new(xid)))
                     .await
+            }
+
+            /// Opens a transaction on tables that AT branches write as well: a branch that the database
+            /// prepares, as [`begin`](Self::begin) opens one, and that takes the global locks of the rows
+            /// it writes, as AT does. Without them it could build on what an AT branch has committed
+            /// locally and will undo.
+            ///
+            /// For that its statements are looked at like those of an AT branch and carry images of the
+            /// rows, and what AT refuses is refused here, too. Nothing is recorded. Outside of any global
+            /// transaction it is what [`AtPool::begin`] would open.
+            ///
+            /// # Errors
+            /// Those of [`check`](Self::check);
+            /// [`Error::NoConnection`](crate::Error::NoConnection) says why none is free or can be made in
+            /// time.
+            pub async fn begin_beside_at(&self) -> Result<AtTransaction, sqlx::Error> {
+                self.begin_beside_at_with(crate::context::Kind::of_task()).await
+            }
+
+            /// The same in the global transaction `xid`, whatever the task works for.
+            ///
+            /// # Errors
+            /// Those of [`begin_beside_at`](Self::begin_beside_at).
+            pub async fn begin_beside_at_in(&self, xid: accede_proto::Xid) -> Result<AtTransaction, sqlx::Error> {
+                self.begin_beside_at_with(crate::context::Kind::Branch(accede_link::context::TransactionContext::new(xid)))
+                    .await
+            }
+
+            async fn begin_beside_at_with(&self, kind: crate::context::Kind) -> Result<AtTransaction, sqlx::Error> {
+                if let crate::context::Kind::Branch(_) = kind {
+                    self.ready().await?;
+                }
+                self.at.begin_with(kind, crate::store::xa::Ending::Prepared).await
             }
 
             async fn begin_with(&self, kind: crate::context::Kind) -> Result<XaTransaction, sqlx::Error> {

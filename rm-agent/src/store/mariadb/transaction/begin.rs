@@ -5,10 +5,10 @@ use std::sync::Arc;
 use sqlx::mysql::MySqlRow;
 
 use super::{
-    super::{executor::Statement, failure::connection_is_lost, plan::Plan, session},
+    super::{executor::Statement, failure::connection_is_lost, plan::Plan, session, xa},
     AtTransaction, State,
 };
-use crate::{clock, error::Error};
+use crate::{clock, error::Error, store::xa::Ending};
 
 impl AtTransaction {
     /// Plans the statement. `idle`: nothing has happened on the connection.
@@ -52,7 +52,13 @@ impl AtTransaction {
         let branch = self.branch.as_ref().expect("only called for a branch");
         // In whole seconds; rather too long than none at all.
         let seconds = branch.remaining().as_secs().max(1);
-        let row = self.first_message(session::begin(seconds)).await?;
+        let row = match (branch.ending, branch.xid) {
+            (Ending::Prepared, Some(xid)) => {
+                let message = |name: &_| session::begin_beside_at(seconds, name);
+                xa::begin(&self.pool, &mut self.held, xid, message).await?
+            }
+            _ => self.first_message(session::begin(seconds)).await?,
+        };
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
         let session = session::read(&row, self.pool.database())?;
         let branch = self.branch.as_mut().expect("only called for a branch");

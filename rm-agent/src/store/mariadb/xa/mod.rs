@@ -4,6 +4,7 @@
 //! The database wants a transaction's name at its start, when the branch has no number yet. So the
 //! name ends in a token, which comes back with the branch's orders as its payload.
 
+mod begin;
 mod open;
 mod parked;
 mod pool;
@@ -23,9 +24,11 @@ use parking_lot::Mutex;
 use sqlx::{MySqlPool, Row as _};
 use tokio::sync::OnceCell;
 
+pub(super) use begin::{begin, commit_unwritten};
 pub(in crate::store) use open::Local;
 pub(super) use parked::Parked;
 pub use pool::XaPool;
+pub(super) use prepare::prepare;
 pub use transaction::XaTransaction;
 
 use super::{phase_two::read_meta, pool::AtPool, start_check};

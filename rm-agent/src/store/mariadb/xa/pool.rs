@@ -1,7 +1,7 @@
 //! The pool of XA transactions, over the connections of an [`AtPool`].
 
 use super::{Known, XaTransaction};
-use crate::store::mariadb::AtPool;
+use crate::store::mariadb::{AtPool, AtTransaction};
 
 xa_pool!(
     MySqlPool,

@@ -2,10 +2,11 @@
 
 use accede_proto::Xid;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use sqlx::{AssertSqlSafe, Either, Executor as _, mysql::MySqlQueryResult};
+use sqlx::{Either, Executor as _, mysql::MySqlQueryResult};
 
 use super::{
     XaPool,
+    begin::{begin, commit_unwritten},
     prepare::prepare,
     statement::{DIALECT, names_one_of},
 };
@@ -21,20 +22,23 @@ use crate::{
             connection::Held,
             executor::Statement,
             failure::{connection_is_lost, fails_alone},
-            session::{self, XA_SETTINGS},
+            session,
             transaction::{Step, break_by},
         },
         retry::Repeatable,
         state::State,
         watch::Watch,
-        xa::statement::{Text, Writes},
+        xa::{
+            Ending,
+            statement::{Text, Writes},
+        },
     },
 };
 
 xa_transaction!(mariadb, MySqlConnection, MySqlQueryResult, "XA START");
 
 fn new_branch(kind: Kind, pool: &AtPool) -> Option<Branch> {
-    Branch::new(kind, pool)
+    Branch::new(kind, pool, Ending::Prepared)
 }
 
 fn returns_to_savepoint(sql: &str) -> bool {
@@ -73,14 +77,7 @@ impl XaTransaction {
     }
 
     async fn commit_unwritten(&mut self) -> Result<(), sqlx::Error> {
-        let message = match self.held.session().xa.take() {
-            None => "COMMIT".to_owned(),
-            Some(name) => {
-                format!("XA END {name}; XA COMMIT {name} ONE PHASE; {XA_SETTINGS}")
-            }
-        };
-        let commit = sqlx::raw_sql(AssertSqlSafe(message)).execute(self.held.get());
-        commit.await.map(drop)
+        commit_unwritten(&mut self.held).await
     }
 
     /// The database cannot be asked; whatever might have written counts as having done so.
@@ -96,8 +93,8 @@ impl XaTransaction {
     /// The lock time-out, what the session is like and, for a branch, XA START in one message.
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
         let at = self.pool.at().clone();
-        self.held.session().xa = None;
         let Some(branch) = &mut self.branch else {
+            self.held.session().xa = None;
             let begin = self
                 .held
                 .first(at.plain(), connection_is_lost, |connection, _| {
@@ -108,19 +105,12 @@ impl XaTransaction {
         let xid = branch
             .xid
             .expect("XA has no branch outside of a transaction");
-        let names = self.pool.known().names(&at).await?;
         // In whole seconds; rather too long than none at all.
         let seconds = branch.remaining().as_secs().max(1);
-        let mut name = names.of(xid, 0);
-        let begin = self
-            .held
-            .first(at.plain(), connection_is_lost, |connection, _| {
-                // A connection that was lost may still hold the former one.
-                name = names.of(xid, rand::random());
-                Box::pin(session::send(connection, session::begin_xa(seconds, &name)))
-            });
+        let begin = begin(&at, &mut self.held, xid, |name| {
+            session::begin_xa(seconds, name)
+        });
         let row = Watch::new(&at, Some(xid), None).over(begin).await?;
-        self.held.session().xa = Some(name);
         let row = row.ok_or(sqlx::Error::RowNotFound)?;
         branch.begun = Some((session::read_xa(&row)?, clock::now()));
         Ok(())

@@ -1,5 +1,6 @@
 //! XA: prepared, then ended by orders.
 
+mod beside_at;
 mod interrupted;
 mod open;
 
