@@ -26,11 +26,12 @@ pub(crate) struct Booking {
 
 /// Steps on every database, each with its database's name.
 pub(crate) async fn everywhere(fault: Fault) -> Vec<(&'static str, Trial<Steps>)> {
-    let mut trials = vec![("PostgreSQL", postgres::trial(fault).await)];
-    // What is done beside the local transaction shows only if an agent dies at the right moment,
-    // which elsewhere too few cases meet; on a SQLite it waits for that transaction, in vain.
+    let mut trials = vec![
+        ("PostgreSQL", postgres::trial(fault).await),
+        ("MariaDB", mariadb::trial(fault).await),
+    ];
+    // What is done beside the local transaction waits for that on a SQLite, in vain.
     if !matches!(fault, Fault::BooksOutside | Fault::CancelsOutside) {
-        trials.push(("MariaDB", mariadb::trial(fault).await));
         trials.push(("SQLite", sqlite::trial(fault).await));
     }
     trials

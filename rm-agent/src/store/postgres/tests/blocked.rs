@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::{
     Fixture, inside,
     registrar::{Answer, Event},
@@ -116,7 +118,9 @@ async fn waiting_for_a_connection_is_standing_still() {
     result.expect("goes on");
     assert_eq!(f.registrar.take_all_events()[0], Event::Blocked(id));
 
-    // A lone statement that is not known yet waits for a connection to plan it.
+    // A lone statement that is not known yet waits for a connection to plan it. What was said of
+    // the branch while it got its connection is not about that.
+    let _ = f.registrar.waiting.notified().now_or_never();
     let busy = f.pool.plain().acquire().await.expect("the only one");
     let told = async {
         f.registrar.waiting.notified().await;
