@@ -209,6 +209,10 @@ async fn an_idle_log_forces_nothing() {
     let fs = SimFs::new(3);
     let (log, _) = open(config(&fs)).await;
     put(&log, "one").await;
+    // The identity, the segment in use, and the next one, which is made ready beside.
+    while log.stats().forced_writes_aside < 7 {
+        tokio::task::yield_now().await;
+    }
     let syncs = fs.syncs();
     tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(60)).await;
