@@ -6,6 +6,7 @@ pub mod bulk;
 pub mod clock;
 pub mod daemon;
 pub mod load;
+pub mod order;
 pub mod service;
 
 use std::time::Duration;

@@ -13,13 +13,10 @@ use accede_proto::v1::{GetStatusRequest, operator_client::OperatorClient};
 use accede_rm_agent::schema;
 use accede_tests::{
     daemon::{Daemon, free_port},
-    eventually,
+    eventually, order,
     service::Service,
 };
-use accede_tm_client::{
-    CommitError, GlobalTransaction, Options, Outcome, RollBackError, Saga, SagaError, Step,
-    TransactionClient, Xid,
-};
+use accede_tm_client::{GlobalTransaction, Options, Saga, SagaError, Step, TransactionClient};
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
@@ -192,32 +189,7 @@ impl Shop {
 
     /// Commits or rolls back; whether it was committed.
     async fn end(&self, order: GlobalTransaction, commit: bool) -> anyhow::Result<bool> {
-        let xid = order.xid();
-        if !commit {
-            return match order.roll_back("changed my mind").await {
-                Ok(_) => Ok(false),
-                Err(RollBackError::Unknown { .. }) => self.ended(xid).await,
-                Err(error) => Err(error.into()),
-            };
-        }
-        match order.commit().await {
-            Ok(_) => Ok(true),
-            Err(CommitError::RolledBack(_) | CommitError::NeverBegun { .. }) => Ok(false),
-            Err(CommitError::Unknown { .. }) => self.ended(xid).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// What became of it, once somebody knows.
-    async fn ended(&self, xid: Xid) -> anyhow::Result<bool> {
-        eventually("its outcome is told", SOON, async || {
-            match self.transactions.outcome(xid).await.ok()? {
-                Outcome::Committed(_) => Some(true),
-                Outcome::RolledBack(_) | Outcome::NotBegun => Some(false),
-                _ => None,
-            }
-        })
-        .await
+        order::end(&self.transactions, order, commit, SOON).await
     }
 }
 

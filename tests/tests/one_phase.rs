@@ -14,11 +14,9 @@ use std::{path::PathBuf, time::Duration};
 use accede_rm_agent::{RmAgent, schema};
 use accede_tests::{
     daemon::{Daemon, free_port},
-    eventually,
+    eventually, order,
 };
-use accede_tm_client::{
-    CommitError, Options, Outcome, RollBackCause, RollBackError, TransactionClient, Xid,
-};
+use accede_tm_client::{CommitError, Options, RollBackCause, TransactionClient};
 use ground::Ground;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -44,7 +42,6 @@ impl<G: Ground> Shop<G> {
     /// placed.
     async fn order(&self, number: i64) -> anyhow::Result<bool> {
         let order = self.transactions.begin(Options::new("order")).await?;
-        let xid = order.xid();
         let work = order.scope(async {
             self.stock.insert("parcels", number).await?;
             if number % 2 == 0 {
@@ -52,30 +49,8 @@ impl<G: Ground> Shop<G> {
             }
             Ok::<_, sqlx::Error>(())
         });
-        if work.await.is_err() || number % 5 == 0 {
-            return match order.roll_back("changed my mind").await {
-                Ok(_) => Ok(false),
-                Err(RollBackError::Unknown { .. }) => self.ended(xid).await,
-                Err(error) => Err(error.into()),
-            };
-        }
-        match order.commit().await {
-            Ok(_) => Ok(true),
-            Err(CommitError::RolledBack(_) | CommitError::NeverBegun { .. }) => Ok(false),
-            Err(CommitError::Unknown { .. }) => self.ended(xid).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn ended(&self, xid: Xid) -> anyhow::Result<bool> {
-        eventually("its outcome is told", SOON, async || {
-            match self.transactions.outcome(xid).await.ok()? {
-                Outcome::Committed(_) => Some(true),
-                Outcome::RolledBack(_) | Outcome::NotBegun => Some(false),
-                _ => None,
-            }
-        })
-        .await
+        let commit = work.await.is_ok() && number % 5 != 0;
+        order::end(&self.transactions, order, commit, SOON).await
     }
 
     async fn is_settled(&self, placed: &[i64]) -> Option<()> {

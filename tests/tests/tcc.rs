@@ -11,11 +11,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use accede_rm_agent::schema;
 use accede_tests::{
     daemon::{Daemon, free_port},
-    eventually,
+    eventually, order,
     service::Service,
 };
 use accede_tm_client::{
-    CommitError, GlobalTransaction, Options, Outcome, RollBackError, TransactionClient, Xid,
+    CommitError, GlobalTransaction, Options, RollBackError, TransactionClient, Xid,
 };
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -114,18 +114,6 @@ impl World {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.ok()
     }
 
-    /// How a transaction ended, once somebody knows: whether it was committed.
-    async fn ended(&self, xid: Xid) -> anyhow::Result<bool> {
-        eventually("its outcome is told", SOON, async || {
-            match self.transactions.outcome(xid).await.ok()? {
-                Outcome::Committed(_) => Some(true),
-                Outcome::RolledBack(_) | Outcome::NotBegun => Some(false),
-                _ => None,
-            }
-        })
-        .await
-    }
-
     async fn books(&self, number: i64, xid: Xid) -> Option<Books> {
         let select = sqlx::query_as(BOOKS).bind(number);
         let select = select.bind(xid.as_u64().cast_signed());
@@ -214,7 +202,11 @@ async fn a_service_killed_at_any_step_tears_no_order() -> anyhow::Result<()> {
         end(order, commits).await?;
         w.service.died(SOON).await?;
         w.next_service(next)?;
-        assert_eq!(w.ended(xid).await?, books == SPENT, "{point:?}");
+        assert_eq!(
+            order::ended(&w.transactions, xid, SOON).await?,
+            books == SPENT,
+            "{point:?}"
+        );
         w.settled(number, xid, books).await?;
         orders.push((number, xid, books));
     }
@@ -267,7 +259,7 @@ async fn a_daemon_killed_amid_confirms_and_cancels_loses_none() -> anyhow::Resul
 
     for (number, xid, commits) in orders {
         // Who was not decided when the daemon died may have been given up.
-        let committed = w.ended(xid).await?;
+        let committed = order::ended(&w.transactions, xid, SOON).await?;
         assert!(commits || !committed, "order {number}");
         let books = if committed { SPENT } else { CANCELLED };
         w.settled(number, xid, books).await?;
