@@ -598,13 +598,18 @@ fn who_holds_more_than_before_may_close_a_cycle() {
     assert_eq!(w.answers(), [(waits, refused)]);
 }
 
-/// The first transaction holds row 3, and queues to read row 1 together with another row. Returns
-/// it, and one that holds nothing.
-fn a_reader_that_waits(w: &mut World) -> (Xid, Xid) {
+/// The first transaction holds row 3, the second nothing; rows 1 and 2 are others'.
+fn one_that_holds(w: &mut World) -> (Xid, Xid) {
     let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
     take(w, t3, "1", &Exclusive);
     take(w, t4, "2", &Exclusive);
     take(w, t1, "3", &Exclusive);
+    (t1, t2)
+}
+
+/// The same, and the first queues to read row 1 together with row 2.
+fn a_reader_that_waits(w: &mut World) -> (Xid, Xid) {
+    let (t1, t2) = one_that_holds(w);
     let mut both = w.registration(t1, "a", &["1", "2"]);
     both.locks[0].mode = Shared;
     w.apply(Command::RegisterBranch(both));
@@ -627,10 +632,7 @@ fn a_reader_that_will_write_waits_for_those_who_may_read_before_it() {
 #[test]
 fn a_reader_that_will_write_waits_for_those_who_read_with_it() {
     let mut w = World::new();
-    let [t1, t2, t3, t4] = [w.begin(), w.begin(), w.begin(), w.begin()];
-    take(&mut w, t3, "1", &Exclusive);
-    take(&mut w, t4, "2", &Exclusive);
-    take(&mut w, t1, "3", &Exclusive);
+    let (t1, t2) = one_that_holds(&mut w);
     wait(&mut w, t2, "1", &Shared);
     wait(&mut w, t1, "1", &Shared);
     wait(&mut w, t1, "1", &Exclusive);
