@@ -227,24 +227,21 @@ impl RmAgentBuilder {
                 match described {
                     Described::Postgres(builder) => {
                         let pool = builder.resource(&name).build(registrar)?;
-                        let connections = [pool.phase_two().options(), pool.steps().options()]
-                            .map(|options| options.get_max_connections() as usize);
+                        let connections = [pool.phase_two(), pool.steps()].map(most);
                         pool.keep_open(self.limits.kept_open);
                         pools.postgres.insert(name, pool.clone());
                         (Arc::new(Postgres::new(pool)), connections)
                     }
                     Described::MariaDb(builder) => {
                         let pool = builder.resource(&name).build(registrar)?;
-                        let connections = [pool.phase_two().options(), pool.steps().options()]
-                            .map(|options| options.get_max_connections() as usize);
+                        let connections = [pool.phase_two(), pool.steps()].map(most);
                         pool.keep_open(self.limits.kept_open);
                         pools.mariadb.insert(name, pool.clone());
                         (Arc::new(MariaDb::new(pool)), connections)
                     }
                     Described::Sqlite(builder) => {
                         let pool = builder.resource(&name).build(registrar)?;
-                        let connections = [pool.phase_two().options(), pool.steps().options()]
-                            .map(|options| options.get_max_connections() as usize);
+                        let connections = [pool.phase_two(), pool.steps()].map(most);
                         pools.sqlite.insert(name, pool.clone());
                         (Arc::new(Sqlite::new(pool)), connections)
                     }
@@ -376,4 +373,9 @@ fn at_host(name: &str) -> String {
         Some(host) if !host.is_empty() => format!("{name}@{host}"),
         _ => name.to_owned(),
     }
+}
+
+/// How many connections a pool may have.
+fn most<DB: sqlx::Database>(pool: &sqlx::Pool<DB>) -> usize {
+    pool.options().get_max_connections() as usize
 }
