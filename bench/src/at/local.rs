@@ -3,14 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use accede_proto::Xid;
-use accede_rm_agent::{Refused, Registered, Registrar, Registration, RowCheck};
+use accede_rm_agent::{AgentLimits, Refused, Registered, Registrar, Registration, RowCheck};
 use futures_util::future::{BoxFuture, ready};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::report::progress;
 
-/// Branches whose undo rows one statement deletes, as an agent does it.
-const COMMIT_BATCH: usize = 500;
 /// Longer than any round.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
@@ -34,14 +32,24 @@ impl LocalRegistrar {
     }
 }
 
+/// In batches, and after as long a wait for company as an agent's.
 async fn commit(mut queue: mpsc::UnboundedReceiver<(Xid, u32)>, finisher: Finisher) {
+    let limits = AgentLimits::default();
     let mut branches = Vec::new();
-    while queue.recv_many(&mut branches, COMMIT_BATCH).await > 0 {
+    while queue.recv_many(&mut branches, limits.commit_batch).await > 0 {
+        let more = async {
+            while branches.len() < limits.commit_batch {
+                let room = limits.commit_batch - branches.len();
+                if queue.recv_many(&mut branches, room).await == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(limits.commit_gather, more).await;
         if let Err(error) = finisher(std::mem::take(&mut branches)).await {
             // The rows stay, which the wait for an empty table reports.
             progress(format!("cannot delete undo rows: {error}"));
         }
-        tokio::task::yield_now().await;
     }
 }
 
