@@ -107,8 +107,9 @@ pub const CONNECT_PROBE: Duration = Duration::from_secs(2);
 pub const POOL_TEST_AFTER: Duration = Duration::from_secs(1);
 
 /// How many transactions in a row may have a connection before it visits its pool,
-/// which tests it and serves whoever waits there.
-pub const LOANS: u32 = 16;
+/// which tests it and serves whoever waits there. After a visit its session is asked what it
+/// has prepared, which costs the database as much as a statement or two.
+pub const LOANS: u32 = 64;
 
 /// How long a connection is kept at hand for the next transaction; unused for longer,
 /// it goes back to its pool.
@@ -186,6 +187,19 @@ pub const PHASE_TWO_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most undo rows that one statement deletes or one sweep reads.
 pub const PHASE_TWO_BATCH: usize = 1_000;
 
+/// The most rows that one local transaction undoes for several branches.
+pub const TOGETHER_ROWS: usize = 256;
+
+/// The most of them that one statement locks or writes.
+pub const TOGETHER_STATEMENT_ROWS: usize = 64;
+
+/// The longest undo record that is undone together with others, in bytes.
+pub const TOGETHER_UNDO_BYTES: i32 = 16 * 1024;
+
+/// How long a local transaction that undoes several branches waits for a lock. It asks for none that
+/// is taken; but a trigger may, or a unique value that another transaction writes.
+pub const TOGETHER_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// How long SQLite itself waits for the database's write lock before it is asked again. Meanwhile
 /// nothing can end the wait; above it, a branch or a rollback waits in steps of this.
 pub const BUSY_STEP: Duration = Duration::from_millis(50);
@@ -200,6 +214,7 @@ const _: () = {
     assert!(LOCK_WAIT.as_millis() > LOCK_WAIT_MARGIN.as_millis());
     assert!(MAX_ROW_LOCKS >= MAX_ROWS_PER_BRANCH);
     assert!(PHASE_TWO_LOCK_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
+    assert!(TOGETHER_LOCK_TIMEOUT.as_millis() < PHASE_TWO_LOCK_TIMEOUT.as_millis());
     // One question is over before the next one is due.
     assert!(BLOCKED_QUESTION.as_millis() < BLOCKED_AGAIN.as_millis());
     assert!(XA_PARKED.as_millis() < XA_SESSION_SILENCE.as_millis());

@@ -34,6 +34,16 @@ pub(super) trait Database: Send + Sync + 'static {
         policy: UndoPolicy,
     ) -> BoxFuture<'_, Result<(), PhaseTwoError>>;
 
+    /// Durably undoes those of these branches that need neither patience nor explanations, in one
+    /// local transaction, and says which. The others are [rolled back](Self::roll_back) one by
+    /// one, as are all of them after an error.
+    fn roll_back_together<'a>(
+        &'a self,
+        _: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<Vec<BranchKey>, PhaseTwoError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Checks that the database can keep fences.
     fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>>;
 

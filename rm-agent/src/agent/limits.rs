@@ -10,7 +10,10 @@ pub struct AgentLimits {
     /// How long a commit order may wait for others to share its DELETE with. Nobody waits for it:
     /// the row locks are free since the decision.
     pub commit_gather: Duration,
-    /// Rollbacks of one database, with the confirms and cancels of its actions, that run at
+    /// Rollback orders of AT that one local transaction carries out where the database can: those
+    /// that came while the last one ran. Nobody is waited for, as row locks are held meanwhile.
+    pub rollback_batch: usize,
+    /// Rollbacks of one database that need a local transaction of their own, with the confirms and cancels of its actions, that run at
     /// the same time. Below the number of phase-two connections, so that rollbacks
     /// which wait for local locks leave one for commits.
     pub rollbacks: usize,
@@ -64,6 +67,7 @@ impl Default for AgentLimits {
         Self {
             commit_batch: 500,
             commit_gather: Duration::from_millis(10),
+            rollback_batch: 64,
             rollbacks: 3,
             commits: 7,
             kept_open: 64,

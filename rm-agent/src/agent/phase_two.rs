@@ -1,4 +1,4 @@
-//! Works off the orders of one resource: commits in batches, rollbacks side by side.
+//! Works off the orders of one resource: in batches what is alike, all else side by side.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,8 +23,9 @@ const TAKE: usize = 1024;
 
 /// Works until the agent stops.
 ///
-/// Commits of AT are done in batches, everything else branch by branch, so that a rollback
-/// which waits for a local lock delays no commit; another resource has workers of its own.
+/// Commits of AT are done in batches, and so are rollbacks of AT as far as the database can. All
+/// else is done branch by branch, so that a rollback which waits for a local lock delays no other
+/// order; another resource has workers of its own.
 pub(super) fn start(
     orders: &Arc<Orders>,
     mut queue: mpsc::UnboundedReceiver<Work>,
@@ -33,15 +34,23 @@ pub(super) fn start(
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let one_by_one = OneByOne {
+        limit: limits.phase_two,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    };
     let (commits, commit_queue) = mpsc::unbounded_channel();
     tracker.spawn(commit_in_batches(commit_queue, Arc::clone(orders), limits));
+    let (rollbacks, rollback_queue) = mpsc::unbounded_channel();
+    let undoing = Arc::clone(&rooms.finish);
+    let undo = undo_in_batches(rollback_queue, limits, one_by_one.clone(), undoing);
+    tracker.spawn(undo);
     let rooms = rooms.clone();
     // They wait for no lock, nor for those that do.
     let commit_room = Arc::new(Semaphore::new(limits.commits.max(1)));
     // Mostly on the connections that the branches have, and somebody waits for the answer.
     let open_room = Arc::new(Semaphore::new(limits.kept_open.max(1)));
     let orders = Arc::clone(orders);
-    let undoing = tracker.clone();
     let stop = stop.clone();
     tracker.spawn(async move {
         let mut taken = Vec::with_capacity(TAKE);
@@ -55,9 +64,9 @@ pub(super) fn start(
                 let task = orders.task(work);
                 let at_once = match (task.participant(), task.work.job) {
                     (Participant::Database(database), _) if task.work.mode == Mode::Xa => {
-                        Some(AtOnce::End(Arc::clone(database)))
+                        AtOnce::End(Arc::clone(database))
                     }
-                    // Only actions are pre-committed.
+                    // Only actions are pre-committed. The receivers live as long as these senders.
                     (
                         Participant::Database(_),
                         Job::Commit
@@ -65,46 +74,70 @@ pub(super) fn start(
                         | Job::Run
                         | Job::Prepare
                         | Job::CommitOnePhase,
-                    ) => None,
+                    ) => {
+                        drop(commits.send(task));
+                        continue;
+                    }
                     (Participant::Database(database), Job::RollBack { was_done, policy }) => {
-                        Some(AtOnce::Undo(Arc::clone(database), was_done, policy))
+                        let undo = Undo {
+                            database: Arc::clone(database),
+                            was_done,
+                            policy,
+                        };
+                        if policy == UndoPolicy::Check {
+                            drop(rollbacks.send((task, undo)));
+                            continue;
+                        }
+                        AtOnce::Undo(undo)
                     }
-                    (Participant::Step { step, .. }, job) => {
-                        Some(AtOnce::Step(Arc::clone(step), job))
-                    }
-                    (Participant::Action { finish, .. }, _) => {
-                        Some(AtOnce::Finish(Arc::clone(finish)))
-                    }
-                };
-                let Some(at_once) = at_once else {
-                    // The receiver lives as long as this sender.
-                    drop(commits.send(task));
-                    continue;
+                    (Participant::Step { step, .. }, job) => AtOnce::Step(Arc::clone(step), job),
+                    (Participant::Action { finish, .. }, _) => AtOnce::Finish(Arc::clone(finish)),
                 };
                 let room = match (&at_once, task.work.job) {
-                    (AtOnce::End(_), Job::Commit) => Arc::clone(&commit_room),
-                    (AtOnce::End(_), Job::Prepare | Job::CommitOnePhase) => Arc::clone(&open_room),
+                    (AtOnce::End(_), Job::Commit) => &commit_room,
+                    (AtOnce::End(_), Job::Prepare | Job::CommitOnePhase) => &open_room,
                     // It may take long, and whoever rolls back must not wait for it.
-                    (AtOnce::Step(..), Job::Run) => Arc::clone(&rooms.steps),
-                    _ => Arc::clone(&rooms.finish),
+                    (AtOnce::Step(..), Job::Run) => &rooms.steps,
+                    _ => &rooms.finish,
                 };
-                let stop = stop.clone();
-                undoing.spawn(async move {
-                    let Ok(_permit) = room.acquire().await else {
-                        return;
-                    };
-                    if !stop.is_cancelled() {
-                        at_once.run(task, limits.phase_two).await;
-                    }
-                });
+                one_by_one.spawn(task, at_once, Arc::clone(room));
             }
         }
     });
 }
 
+/// Does one branch beside the other, as far as there is room.
+#[derive(Clone)]
+struct OneByOne {
+    limit: Duration,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl OneByOne {
+    fn spawn(&self, task: Task, at_once: AtOnce, room: Arc<Semaphore>) {
+        let (limit, stop) = (self.limit, self.stop.clone());
+        self.tracker.spawn(async move {
+            let Ok(_permit) = room.acquire().await else {
+                return;
+            };
+            if !stop.is_cancelled() {
+                at_once.run(task, limit).await;
+            }
+        });
+    }
+}
+
+/// A rollback of AT.
+struct Undo {
+    database: Arc<dyn Database>,
+    was_done: bool,
+    policy: UndoPolicy,
+}
+
 /// What is done branch by branch.
 enum AtOnce {
-    Undo(Arc<dyn Database>, bool, UndoPolicy),
+    Undo(Undo),
     /// Ends what was prepared.
     End(Arc<dyn Database>),
     Finish(Arc<dyn Finish>),
@@ -116,9 +149,10 @@ impl AtOnce {
     async fn run(self, task: Task, limit: Duration) {
         let branch = task.work.branch;
         let result = match self {
-            Self::Undo(database, was_done, policy) => {
-                let undone = within(limit, database.roll_back(branch, was_done, policy)).await;
-                undone.map(|()| Ended::Finished)
+            Self::Undo(undo) => {
+                let (was_done, policy) = (undo.was_done, undo.policy);
+                let undone = undo.database.roll_back(branch, was_done, policy);
+                within(limit, undone).await.map(|()| Ended::Finished)
             }
             Self::End(database) => {
                 let payload = &task.work.payload;
@@ -203,6 +237,36 @@ async fn commit_in_batches(
         let result = within(limits.phase_two, delete).await;
         for task in tasks.drain(..) {
             task.end(result.clone().map(|()| Ended::Finished)).await;
+        }
+    }
+}
+
+async fn undo_in_batches(
+    mut queue: mpsc::UnboundedReceiver<(Task, Undo)>,
+    limits: AgentLimits,
+    one_by_one: OneByOne,
+    room: Arc<Semaphore>,
+) {
+    let mut taken = Vec::new();
+    while queue.recv_many(&mut taken, limits.rollback_batch).await > 0 {
+        let branches: Vec<BranchKey> = taken.iter().map(|(task, _)| task.work.branch).collect();
+        let Some((_, Undo { database, .. })) = taken.first() else {
+            continue;
+        };
+        let undo = database.roll_back_together(&branches);
+        // Whatever went wrong is found and told by those that are rolled back alone.
+        let undone = within(limits.phase_two, undo)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::debug!(%error, branches = branches.len(), "not undone together");
+                Vec::new()
+            });
+        for (task, undo) in taken.drain(..) {
+            if undone.contains(&task.work.branch) {
+                task.end(Ok(Ended::Finished)).await;
+            } else {
+                one_by_one.spawn(task, AtOnce::Undo(undo), Arc::clone(&room));
+            }
         }
     }
 }

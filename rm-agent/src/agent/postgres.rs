@@ -66,6 +66,13 @@ impl Database for Postgres {
         Box::pin(phase_two::roll_back(self.pool(), branch, was_done, policy))
     }
 
+    fn roll_back_together<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<Vec<BranchKey>, PhaseTwoError>> {
+        Box::pin(phase_two::roll_back_together(self.pool(), branches))
+    }
+
     fn check_fences(&self) -> BoxFuture<'_, Result<(), CheckError>> {
         Box::pin(async move { self.0.check_fences().await.map_err(sort) })
     }

@@ -17,6 +17,7 @@ use crate::{Error, agent::orders::Ended};
 pub(super) enum Done {
     Deleted(Vec<BranchKey>),
     RolledBack(BranchKey, bool, UndoPolicy),
+    RolledBackTogether(Vec<BranchKey>),
     Purged(Vec<BranchKey>),
     CommittedPrepared(BranchKey),
     Prepared(BranchKey),
@@ -33,6 +34,8 @@ pub(super) struct Fake {
     pub(super) result: Mutex<Result<(), PhaseTwoError>>,
     pub(super) done: Mutex<Vec<Done>>,
     pub(super) left: Mutex<Vec<Leftover>>,
+    /// Whether it can undo branches together, all but these.
+    pub(super) together_but: Mutex<Option<Vec<BranchKey>>>,
     /// The cluster that somebody else ties it to right before the agent can.
     pub(super) snatched_by: Mutex<Option<[u8; 16]>>,
 }
@@ -50,6 +53,7 @@ impl Fake {
             result: Mutex::new(Ok(())),
             done: Mutex::default(),
             left: Mutex::default(),
+            together_but: Mutex::default(),
             snatched_by: Mutex::default(),
         })
     }
@@ -145,6 +149,21 @@ impl Database for Fake {
         policy: UndoPolicy,
     ) -> BoxFuture<'_, Result<(), PhaseTwoError>> {
         Box::pin(self.step(Done::RolledBack(branch, was_done, policy)))
+    }
+
+    fn roll_back_together<'a>(
+        &'a self,
+        branches: &'a [BranchKey],
+    ) -> BoxFuture<'a, Result<Vec<BranchKey>, PhaseTwoError>> {
+        Box::pin(async move {
+            let Some(but) = self.together_but.lock().clone() else {
+                return Ok(Vec::new());
+            };
+            self.step(Done::RolledBackTogether(branches.to_vec()))
+                .await?;
+            let simple = branches.iter().filter(|branch| !but.contains(branch));
+            Ok(simple.copied().collect())
+        })
     }
 
     fn commit_prepared<'a>(

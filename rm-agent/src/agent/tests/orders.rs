@@ -251,6 +251,68 @@ async fn rollbacks_run_side_by_side_up_to_their_bound() {
 }
 
 #[tokio::test]
+async fn rollbacks_that_came_meanwhile_share_a_transaction_and_the_rest_is_undone_alone() {
+    let limits = AgentLimits {
+        rollback_batch: 10,
+        ..quick()
+    };
+    let (agent, mut connection, fake) = attached(limits, session_limits()).await;
+    *fake.together_but.lock() = Some(vec![key(5)]);
+    fake.hold();
+    give(&connection, order(1, Action::RollBack, 1)).await;
+    soon(fake.until_begun(1)).await;
+    // What an operator forces is looked at row by row.
+    give(&connection, order(2, Action::RollBackForced, 1)).await;
+    soon(fake.until_begun(2)).await;
+    for number in 3..=14 {
+        give(&connection, order(number, Action::RollBack, 1)).await;
+    }
+    agent.until_in_hand(14).await;
+    fake.release();
+    let mut answered = std::collections::BTreeSet::new();
+    for _ in 1..=14 {
+        let finished = finished(connection.next().await);
+        assert!(matches!(end(&finished), End::Finished(_)));
+        assert!(answered.insert(finished.xid), "each is told once");
+    }
+    let done = fake.done.lock().clone();
+    let mut together: Vec<_> = done
+        .iter()
+        .filter_map(|done| match done {
+            Done::RolledBackTogether(branches) => Some(branches.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(together.remove(0), [key(1)]);
+    assert!(together.iter().all(|branches| branches.len() <= 10));
+    let shared: Vec<_> = together.concat();
+    assert_eq!(shared, (3..=14).map(key).collect::<Vec<_>>());
+    let alone = |number, policy| Done::RolledBack(key(number), true, policy);
+    assert!(done.contains(&alone(2, UndoPolicy::Forced)));
+    assert!(done.contains(&alone(5, UndoPolicy::Check)));
+    assert_eq!(done.len(), together.len() + 3);
+    assert_eq!(agent.running.status().resources[0].rolled_back, 14);
+}
+
+/// What goes wrong together is told by those that are undone alone.
+#[tokio::test]
+async fn an_error_of_many_is_nobodys() {
+    let (_agent, mut connection, fake) = attached(quick(), session_limits()).await;
+    *fake.together_but.lock() = Some(Vec::new());
+    *fake.result.lock() = Err(PhaseTwoError::stuck("changed behind its back"));
+    give(&connection, order(1, Action::RollBack, 1)).await;
+    let answer = finished(connection.next().await);
+    assert!(matches!(end(&answer), End::Stuck(_)), "{answer:?}");
+    assert_eq!(
+        *fake.done.lock(),
+        [
+            Done::RolledBackTogether(vec![key(1)]),
+            Done::RolledBack(key(1), true, UndoPolicy::Check)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn too_many_orders_are_answered_with_unavailable() {
     let limits = AgentLimits {
         orders: 2,

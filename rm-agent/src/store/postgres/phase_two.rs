@@ -8,11 +8,13 @@ mod apply;
 mod report;
 mod rows;
 mod sweep;
+mod together;
 mod xa;
 
 use sqlx::{PgPool, Row as _, error::ErrorKind};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
+pub(crate) use together::roll_back_together;
 pub(crate) use xa::{commit_open, commit_prepared, prepare_open, prepared, roll_back_prepared};
 
 use self::apply::Failure;

@@ -126,7 +126,7 @@ async fn park_one(
 }
 
 /// A row as an undo made it, and the text of its columns that the images do not have.
-type Restored = (RowImage, Option<String>);
+pub(super) type Restored = (RowImage, Option<String>);
 
 impl CurrentTable {
     async fn apply(
@@ -141,12 +141,9 @@ impl CurrentTable {
             (Some(current), Some(before)) => self.update(connection, current, before).await?,
             (None, Some(before)) => self.insert(connection, step, before).await?,
         };
+        let was = step.rest.as_ref().map(|rest| rest.columns.as_str());
         let as_wanted = match (&restored, &step.target) {
-            (Some((got, rest)), Some(wanted)) => {
-                let was = step.rest.as_ref().map(|rest| &rest.columns);
-                let touched = matches!((was, rest), (Some(was), Some(now)) if was != now);
-                !touched && is_undone(&self.undo.columns, wanted, got)
-            }
+            (Some(restored), Some(wanted)) => self.is_as_wanted(wanted, was, restored),
             _ => false,
         };
         if as_wanted || forced {
@@ -158,6 +155,18 @@ impl CurrentTable {
             self.name
         ))
         .into())
+    }
+
+    /// Whether an undone row is as it should be, and nothing touched what the images do not have,
+    /// which `was` so before.
+    pub(super) fn is_as_wanted(
+        &self,
+        wanted: &RowImage,
+        was: Option<&str>,
+        (got, rest): &Restored,
+    ) -> bool {
+        let touched = matches!((was, rest), (Some(was), Some(now)) if was != now);
+        !touched && is_undone(&self.undo.columns, wanted, got)
     }
 
     async fn update(
@@ -189,7 +198,7 @@ impl CurrentTable {
         Ok(row.map(|row| self.restored(&row)).transpose()?)
     }
 
-    fn restored(&self, row: &PgRow) -> Result<Restored, PhaseTwoError> {
+    pub(super) fn restored(&self, row: &PgRow) -> Result<Restored, PhaseTwoError> {
         Ok((self.image(row)?, row.try_get(1)?))
     }
 

@@ -109,7 +109,8 @@ pub(super) async fn undo(
     let mut steps = Vec::new();
     let mut mismatches = Vec::new();
     for undo in record.tables {
-        let mut table = CurrentTable::read(connection, undo).await?;
+        let now = describe(connection, &undo.schema, &undo.name).await?;
+        let mut table = CurrentTable::new(undo, &now)?;
         for row in std::mem::take(&mut table.undo.rows) {
             let Found {
                 current,
@@ -213,35 +214,67 @@ impl<'a> Bound<'a> {
     }
 }
 
+/// A column of a table as it is now.
+pub(super) struct Described {
+    name: String,
+    type_oid: i64,
+    /// With its modifier.
+    type_name: String,
+    generated: bool,
+    /// What rows got from `ADD COLUMN … DEFAULT`.
+    missing: Option<String>,
+}
+
+/// Reads the columns of a table; none if there is no such table.
+pub(super) async fn describe(
+    connection: &mut PgConnection,
+    schema: &str,
+    name: &str,
+) -> Result<Vec<Described>, PhaseTwoError> {
+    let rows = sqlx::query(
+        "SELECT a.attname::text, a.atttypid::int8, format_type(a.atttypid, a.atttypmod),
+                a.attgenerated <> '', (a.attmissingval::text::text[])[1]
+         FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum",
+    )
+    .bind(quote_qualified(schema, name))
+    .fetch_all(connection)
+    .await?;
+    let described = rows.iter().map(|row| {
+        Ok(Described {
+            name: row.try_get(0)?,
+            type_oid: row.try_get(1)?,
+            type_name: row.try_get(2)?,
+            generated: row.try_get(3)?,
+            missing: row.try_get(4)?,
+        })
+    });
+    described.collect()
+}
+
 impl CurrentTable {
-    async fn read(connection: &mut PgConnection, undo: UndoTable) -> Result<Self, PhaseTwoError> {
+    /// Compares what the record says with the columns as they are now.
+    pub(super) fn new(undo: UndoTable, now: &[Described]) -> Result<Self, PhaseTwoError> {
         let name = quote_qualified(&undo.schema, &undo.name);
-        let columns = sqlx::query(
-            "SELECT a.attname::text, a.atttypid::int8, format_type(a.atttypid, a.atttypmod),
-                    a.attgenerated <> '', (a.attmissingval::text::text[])[1]
-             FROM pg_catalog.pg_attribute a
-             WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
-             ORDER BY a.attnum",
-        )
-        .bind(&name)
-        .fetch_all(&mut *connection)
-        .await?;
-        if columns.is_empty() {
+        if now.is_empty() {
             return Err(changed(&name, "the table is gone"));
         }
         let mut type_names = vec![String::new(); undo.columns.len()];
         let mut seen = 0;
         let mut added = Vec::new();
-        for row in &columns {
-            let (column, oid): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-            match undo.columns.iter().position(|known| *known.name == column) {
-                Some(position) if i64::from(undo.columns[position].type_oid) == oid => {
-                    type_names[position] = row.try_get(2)?;
+        for column in now {
+            let mut known = undo.columns.iter();
+            match known.position(|known| *known.name == column.name) {
+                Some(position) if i64::from(undo.columns[position].type_oid) == column.type_oid => {
+                    type_names[position].clone_from(&column.type_name);
                     seen += 1;
                 }
-                Some(_) => return Err(changed(&name, &format!("{column} changed its type"))),
-                None if row.try_get(3)? => {}
-                None => added.push((column, row.try_get(4)?)),
+                Some(_) => {
+                    return Err(changed(&name, &format!("{} changed its type", column.name)));
+                }
+                None if column.generated => {}
+                None => added.push((column.name.clone(), column.missing.clone())),
             }
         }
         if seen != undo.columns.len() {
@@ -303,17 +336,31 @@ impl CurrentTable {
         bound: &mut Bound<'a>,
         image: &'a RowImage,
     ) -> String {
-        let terms: Vec<String> = self
-            .undo
-            .key
-            .iter()
-            .map(|&position| {
-                let column = &self.undo.columns[position];
-                let parameter = bound.add(column, &image.values[position]);
-                format!("{} = {parameter}", quote(&column.name))
-            })
+        let values = self.key_values(bound, image);
+        let names = self.key_names();
+        let terms = names.iter().zip(values);
+        let terms: Vec<String> = terms
+            .map(|(name, value)| format!("{name} = {value}"))
             .collect();
         terms.join(" AND ")
+    }
+
+    /// The columns of the key, quoted.
+    pub(super) fn key_names(&self) -> Vec<String> {
+        let key = self.undo.key.iter();
+        key.map(|&position| quote(&self.undo.columns[position].name))
+            .collect()
+    }
+
+    /// Parameters for their values in an image.
+    pub(super) fn key_values<'a>(
+        &'a self,
+        bound: &mut Bound<'a>,
+        image: &'a RowImage,
+    ) -> Vec<String> {
+        let key = self.undo.key.iter();
+        key.map(|&position| bound.add(&self.undo.columns[position], &image.values[position]))
+            .collect()
     }
 
     /// Locks a row and reads it.

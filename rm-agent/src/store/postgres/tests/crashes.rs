@@ -24,7 +24,8 @@ use tokio::{
 };
 
 use super::{
-    BranchKey, Fixture, PhaseTwoError, TestRegistrar, UndoPolicy, phase_two, registrar::Event, xid,
+    BranchKey, Fixture, PhaseTwoError, TestRegistrar, phase_two, registrar::Event,
+    roll_back_as_agents_do, xid,
 };
 use crate::{AtPool, Error, Refused, Registered, Registrar, Registration, RowCheck};
 
@@ -220,9 +221,7 @@ impl Coordinator {
             for key in keys {
                 let was_done = done.contains(&key.branch);
                 loop {
-                    match phase_two::roll_back(&self.phase_two, key, was_done, UndoPolicy::Check)
-                        .await
-                    {
+                    match roll_back_as_agents_do(&self.phase_two, key, was_done).await {
                         Ok(()) => break,
                         // A connection of a dead agent still holds local locks.
                         Err(PhaseTwoError::Failed { .. } | PhaseTwoError::Unavailable { .. }) => {}

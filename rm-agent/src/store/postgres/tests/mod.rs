@@ -22,6 +22,7 @@ mod savepoints;
 mod server;
 mod shapes;
 mod sizes;
+mod together;
 mod trips;
 mod xa;
 
@@ -117,6 +118,19 @@ impl Fixture {
             .await
             .expect("valid SQL");
     }
+}
+
+/// As an agent does it: together with others if that can be, else alone.
+async fn roll_back_as_agents_do(
+    pool: &PgPool,
+    key: BranchKey,
+    was_done: bool,
+) -> Result<(), PhaseTwoError> {
+    let together = phase_two::roll_back_together(pool, &[key]).await;
+    if together.is_ok_and(|undone| undone == [key]) {
+        return Ok(());
+    }
+    phase_two::roll_back(pool, key, was_done, UndoPolicy::Check).await
 }
 
 async fn dump(pool: &PgPool, table: &str) -> Vec<String> {

@@ -1,0 +1,378 @@
+//! Undoes many branches in one local transaction.
+//!
+//! Rows that a branch changed and nobody has touched since go back by one statement for all
+//! that are alike. It waits for nobody's locks, and needs none of the care that [`rows`](super::rows)
+//! takes: whatever is different, or goes wrong, is left to a local transaction of its own.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, Row as _, postgres::PgArguments, query::Query};
+
+use super::{
+    BranchKey, PhaseTwoError,
+    rows::{Bound, CurrentTable, Described, describe},
+};
+use crate::{
+    at::{
+        codec::{UndoRecord, UndoRow, UndoTable},
+        image::{RowImage, Value},
+        table::quote,
+    },
+    limits,
+    store::{
+        finish::{UNDOABLE, UNDONE},
+        postgres::connection::Held,
+    },
+};
+
+/// Undoes those of these branches that can be undone so, and says which. Durable when it returns.
+pub(crate) async fn roll_back_together(
+    pool: &PgPool,
+    branches: &[BranchKey],
+) -> Result<Vec<BranchKey>, PhaseTwoError> {
+    let mut held = Held::new(pool.acquire().await?);
+    held.soil();
+    match roll_back_inside(&mut held, branches).await {
+        Ok(undone) if !undone.is_empty() => {
+            sqlx::raw_sql("COMMIT").execute(held.get()).await?;
+            held.clean();
+            Ok(undone)
+        }
+        nothing => {
+            // The connection is closed if this fails, which rolls back as well.
+            let _ = held.roll_back().await;
+            nothing
+        }
+    }
+}
+
+async fn roll_back_inside(
+    held: &mut Held,
+    branches: &[BranchKey],
+) -> Result<Vec<BranchKey>, PhaseTwoError> {
+    let begin = format!(
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; SET LOCAL lock_timeout = {}",
+        limits::TOGETHER_LOCK_TIMEOUT.as_millis()
+    );
+    let begin = sqlx::raw_sql(sqlx::AssertSqlSafe(begin));
+    begin.execute(held.get()).await?;
+    let mut together = Together::default();
+    for (branch, record) in read_records(held.get(), branches).await? {
+        together.describe(held.get(), &record).await?;
+        together.take(branch, record);
+    }
+    for alike in &mut together.alike {
+        alike
+            .rows
+            .retain(|row| together.undone.contains(&row.branch));
+        for number in alike.lock(held.get()).await? {
+            together.undone.remove(&alike.rows[number].branch);
+        }
+    }
+    let undone = together.undone;
+    for alike in &mut together.alike {
+        alike.rows.retain(|row| undone.contains(&row.branch));
+        alike.undo(held.get()).await?;
+    }
+    let undone: Vec<BranchKey> = undone.into_iter().collect();
+    if !undone.is_empty() {
+        mark(held.get(), &undone).await?;
+    }
+    Ok(undone)
+}
+
+fn columns_of(branches: &[BranchKey]) -> (Vec<i64>, Vec<i32>) {
+    let columns = |key: &BranchKey| (key.xid_column(), key.branch_column());
+    branches.iter().map(columns).unzip()
+}
+
+/// The records that are there, short, and nobody else's at this moment.
+async fn read_records(
+    connection: &mut PgConnection,
+    branches: &[BranchKey],
+) -> Result<Vec<(BranchKey, UndoRecord)>, PhaseTwoError> {
+    let (xids, numbers) = columns_of(branches);
+    let rows = sqlx::query(
+        "SELECT u.xid, u.branch_id, u.rollback_info
+         FROM undo_log u JOIN unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+           ON u.xid = k.xid AND u.branch_id = k.branch_id
+         WHERE u.log_status = $3 AND octet_length(u.rollback_info) <= $4
+         FOR UPDATE OF u SKIP LOCKED",
+    )
+    .bind(xids)
+    .bind(numbers)
+    .bind(UNDOABLE)
+    .bind(limits::TOGETHER_UNDO_BYTES)
+    .fetch_all(connection)
+    .await?;
+    let mut records = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (xid, number): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
+        let named = |key: &&BranchKey| (key.xid_column(), key.branch_column()) == (xid, number);
+        let decoded = UndoRecord::decode(row.try_get(2)?);
+        // One that cannot be read is reported by whoever undoes it alone.
+        if let (Some(branch), Ok(record)) = (branches.iter().find(named), decoded) {
+            records.push((*branch, record));
+        }
+    }
+    Ok(records)
+}
+
+/// So that a repeat finds out that they were undone.
+async fn mark(connection: &mut PgConnection, undone: &[BranchKey]) -> Result<(), PhaseTwoError> {
+    let (xids, numbers) = columns_of(undone);
+    sqlx::query(
+        "UPDATE undo_log u
+         SET log_status = $3, rollback_info = '', log_created = clock_timestamp()
+         FROM unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+         WHERE u.xid = k.xid AND u.branch_id = k.branch_id",
+    )
+    .bind(xids)
+    .bind(numbers)
+    .bind(UNDONE)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A table's schema and name.
+type Name = (Arc<str>, Arc<str>);
+
+/// Branches that are undone in one local transaction.
+#[derive(Default)]
+struct Together {
+    /// Those that nothing speaks against so far.
+    undone: HashSet<BranchKey>,
+    alike: Vec<Alike>,
+    /// Rows of all of them.
+    rows: usize,
+    /// Two branches that changed one row have their order.
+    keys: HashSet<(Name, Vec<Value>)>,
+    described: HashMap<Name, Vec<Described>>,
+}
+
+/// Rows of a table that one statement undoes: the same columns of them were recorded, and the same
+/// have changed.
+struct Alike {
+    table: CurrentTable,
+    changed: Vec<usize>,
+    rows: Vec<Changed>,
+}
+
+/// A row that a branch changed.
+struct Changed {
+    branch: BranchKey,
+    before: RowImage,
+    after: RowImage,
+    /// Its columns that the images do not have, as text.
+    rest: Option<String>,
+}
+
+impl Together {
+    /// Asks about those of the record's tables that are not known yet.
+    async fn describe(
+        &mut self,
+        connection: &mut PgConnection,
+        record: &UndoRecord,
+    ) -> Result<(), PhaseTwoError> {
+        for table in &record.tables {
+            if let Entry::Vacant(unknown) = self.described.entry(name_of(table)) {
+                unknown.insert(describe(connection, &table.schema, &table.name).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a branch if its record is simple enough.
+    fn take(&mut self, branch: BranchKey, record: UndoRecord) {
+        let more: usize = record.tables.iter().map(|table| table.rows.len()).sum();
+        let is_simple = self.rows + more <= limits::TOGETHER_ROWS
+            && record.tables.iter().all(|table| {
+                let mut rows = table.rows.iter();
+                rows.all(|row| self.is_simple(table, row))
+            });
+        if !is_simple {
+            return;
+        }
+        self.rows += more;
+        self.undone.insert(branch);
+        for table in record.tables {
+            // A table that is not as it was any more is reported by whoever undoes it alone.
+            if self.add(branch, table).is_err() {
+                self.undone.remove(&branch);
+            }
+        }
+    }
+
+    fn is_simple(&mut self, table: &UndoTable, row: &UndoRow) -> bool {
+        let Some(after) = &row.after else {
+            return false;
+        };
+        !row.escrow
+            && !changed_columns(table, row).is_empty()
+            && self.keys.insert((name_of(table), key_of(table, after)))
+    }
+
+    fn add(&mut self, branch: BranchKey, mut undo: UndoTable) -> Result<(), PhaseTwoError> {
+        for row in std::mem::take(&mut undo.rows) {
+            let changed = changed_columns(&undo, &row);
+            let (Some(before), Some(after)) = (row.before, row.after) else {
+                continue;
+            };
+            let row = Changed {
+                branch,
+                before,
+                after,
+                rest: None,
+            };
+            let mut alike = self.alike.iter_mut();
+            let same = alike.find(|alike| alike.changed == changed && alike.table.undo == undo);
+            if let Some(alike) = same {
+                alike.rows.push(row);
+            } else {
+                let now = self.described.get(&name_of(&undo));
+                let now = now.map(Vec::as_slice).unwrap_or_default();
+                self.alike.push(Alike {
+                    table: CurrentTable::new(undo.clone(), now)?,
+                    changed,
+                    rows: vec![row],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name_of(table: &UndoTable) -> Name {
+    (Arc::clone(&table.schema), Arc::clone(&table.name))
+}
+
+/// Columns whose values an undo writes.
+fn changed_columns(table: &UndoTable, row: &UndoRow) -> Vec<usize> {
+    let (Some(before), Some(after)) = (&row.before, &row.after) else {
+        return Vec::new();
+    };
+    let columns = table.columns.iter().enumerate();
+    columns
+        .filter(|(at, column)| !column.generated && before.values[*at] != after.values[*at])
+        .map(|(at, _)| at)
+        .collect()
+}
+
+fn key_of(table: &UndoTable, image: &RowImage) -> Vec<Value> {
+    let key = table.key.iter();
+    key.map(|&column| image.values[column].clone()).collect()
+}
+
+/// Few different texts, so that they are prepared once: the last row comes again until there are
+/// as many as a power of two.
+fn padded(rows: &[Changed]) -> impl Iterator<Item = &Changed> {
+    let count = rows.len().next_power_of_two();
+    rows.iter()
+        .chain(rows.last().into_iter().cycle())
+        .take(count)
+}
+
+impl Alike {
+    /// Locks the rows, and says which are not as their branch left them, not there, or somebody
+    /// else's at this moment.
+    async fn lock(&mut self, connection: &mut PgConnection) -> Result<Vec<usize>, PhaseTwoError> {
+        let table = &self.table;
+        let mut found = HashMap::new();
+        for rows in self.rows.chunks(limits::TOGETHER_STATEMENT_ROWS) {
+            let mut bound = Bound { values: Vec::new() };
+            let keys: Vec<String> = padded(rows)
+                .map(|row| format!("({})", table.key_values(&mut bound, &row.after).join(", ")))
+                .collect();
+            let sql = format!(
+                "SELECT {}, {} FROM {} WHERE ({}) IN ({}) FOR UPDATE SKIP LOCKED",
+                table.image_output(),
+                table.rest_output(),
+                table.name,
+                table.key_names().join(", "),
+                keys.join(", "),
+            );
+            for row in bound.query(sql).fetch_all(&mut *connection).await? {
+                let (now, rest) = table.restored(&row)?;
+                found.insert(key_of(&table.undo, &now), (now, rest));
+            }
+        }
+        let mut others = Vec::new();
+        for (number, row) in self.rows.iter_mut().enumerate() {
+            match found.remove(&key_of(&table.undo, &row.after)) {
+                Some((now, rest)) if now == row.after => row.rest = rest,
+                _ => others.push(number),
+            }
+        }
+        Ok(others)
+    }
+
+    /// Writes what was there before, and checks that it is there.
+    async fn undo(&self, connection: &mut PgConnection) -> Result<(), PhaseTwoError> {
+        let table = &self.table;
+        for rows in self.rows.chunks(limits::TOGETHER_STATEMENT_ROWS) {
+            let mut undone = HashMap::new();
+            for row in self.update(rows).fetch_all(&mut *connection).await? {
+                let row = table.restored(&row)?;
+                undone.insert(key_of(&table.undo, &row.0), row);
+            }
+            for row in rows {
+                let restored = undone.get(&key_of(&table.undo, &row.before));
+                let as_wanted = restored.is_some_and(|restored| {
+                    table.is_as_wanted(&row.before, row.rest.as_deref(), restored)
+                });
+                if !as_wanted {
+                    let reason = format!("a row of {} is not as before after its undo", table.name);
+                    return Err(PhaseTwoError::Failed { reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn update(&self, rows: &[Changed]) -> Query<'static, Postgres, PgArguments> {
+        let table = &self.table;
+        let column = |at: usize| &table.undo.columns[at];
+        let mut bound = Bound { values: Vec::new() };
+        let values: Vec<String> = padded(rows)
+            .map(|row| {
+                let mut values = table.key_values(&mut bound, &row.after);
+                let changed = self.changed.iter();
+                values.extend(changed.map(|&at| bound.add(column(at), &row.before.values[at])));
+                format!("({})", values.join(", "))
+            })
+            .collect();
+        let keys: Vec<String> = (0..table.undo.key.len())
+            .map(|number| format!("accede_k{number}"))
+            .collect();
+        let news: Vec<String> = (0..self.changed.len())
+            .map(|number| format!("accede_v{number}"))
+            .collect();
+        let set: Vec<String> = self
+            .changed
+            .iter()
+            .zip(&news)
+            .map(|(&at, new)| format!("{} = {new}", quote(&column(at).name)))
+            .collect();
+        let same: Vec<String> = table
+            .key_names()
+            .iter()
+            .zip(&keys)
+            .map(|(name, key)| format!("{name} = {key}"))
+            .collect();
+        let sql = format!(
+            "UPDATE {} SET {} FROM (VALUES {}) AS accede_undone({}) WHERE {} RETURNING {}, {}",
+            table.name,
+            set.join(", "),
+            values.join(", "),
+            [keys, news].concat().join(", "),
+            same.join(" AND "),
+            table.image_output(),
+            table.rest_output(),
+        );
+        bound.query(sql)
+    }
+}
