@@ -1,8 +1,9 @@
 //! Undoes many branches in one local transaction.
 //!
-//! Rows that a branch changed and nobody has touched since go back by one statement for all
-//! that are alike. It waits for nobody's locks, and needs none of the care that [`rows`](super::rows)
-//! takes: whatever is different, or goes wrong, is left to a local transaction of its own.
+//! Rows that a branch changed or inserted, and nobody has touched since, go back by one statement
+//! for all that are alike. It waits for nobody's locks, and needs none of the care that
+//! [`rows`](super::rows) takes: whatever is different, or goes wrong, is left to a local
+//! transaction of its own.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -155,20 +156,49 @@ struct Together {
 }
 
 /// Rows of a table that one statement undoes: the same columns of them were recorded, and the same
-/// have changed.
+/// is to be done.
 struct Alike {
     table: CurrentTable,
-    changed: Vec<usize>,
-    rows: Vec<Changed>,
+    undo: Undo,
+    rows: Vec<Row>,
 }
 
-/// A row that a branch changed.
-struct Changed {
+/// How rows are undone.
+#[derive(PartialEq, Eq)]
+enum Undo {
+    /// These columns get the values that they had.
+    Write(Vec<usize>),
+    /// The branch inserted them, and they go.
+    Delete,
+}
+
+/// A row that a branch left so.
+struct Row {
     branch: BranchKey,
-    before: RowImage,
+    /// `None`: it was not there.
+    before: Option<RowImage>,
     after: RowImage,
     /// Its columns that the images do not have, as text.
     rest: Option<String>,
+}
+
+impl Undo {
+    /// `None`: it takes more than is done here.
+    fn of(table: &UndoTable, row: &UndoRow) -> Option<Self> {
+        match (&row.before, &row.after) {
+            (None, Some(_)) => Some(Self::Delete),
+            (Some(before), Some(after)) if !row.escrow => {
+                let columns = table.columns.iter().enumerate();
+                let changed: Vec<usize> = columns
+                    .filter(|(_, column)| !column.generated)
+                    .map(|(at, _)| at)
+                    .filter(|&at| before.values[at] != after.values[at])
+                    .collect();
+                (!changed.is_empty()).then_some(Self::Write(changed))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Together {
@@ -189,10 +219,12 @@ impl Together {
     /// Takes a branch if its record is simple enough.
     fn take(&mut self, branch: BranchKey, record: UndoRecord) {
         let more: usize = record.tables.iter().map(|table| table.rows.len()).sum();
+        // Rows of several tables may reference each other, and then go in a certain order.
+        let may_delete = record.tables.len() == 1;
         let is_simple = self.rows + more <= limits::TOGETHER_ROWS
             && record.tables.iter().all(|table| {
                 let mut rows = table.rows.iter();
-                rows.all(|row| self.is_simple(table, row))
+                rows.all(|row| self.is_simple(table, row, may_delete))
             });
         if !is_simple {
             return;
@@ -207,37 +239,35 @@ impl Together {
         }
     }
 
-    fn is_simple(&mut self, table: &UndoTable, row: &UndoRow) -> bool {
-        let Some(after) = &row.after else {
+    fn is_simple(&mut self, table: &UndoTable, row: &UndoRow, may_delete: bool) -> bool {
+        let (Some(undo), Some(after)) = (Undo::of(table, row), &row.after) else {
             return false;
         };
-        !row.escrow
-            && !changed_columns(table, row).is_empty()
+        (may_delete || undo != Undo::Delete)
             && self.keys.insert((name_of(table), key_of(table, after)))
     }
 
-    fn add(&mut self, branch: BranchKey, mut undo: UndoTable) -> Result<(), PhaseTwoError> {
-        for row in std::mem::take(&mut undo.rows) {
-            let changed = changed_columns(&undo, &row);
-            let (Some(before), Some(after)) = (row.before, row.after) else {
+    fn add(&mut self, branch: BranchKey, mut table: UndoTable) -> Result<(), PhaseTwoError> {
+        for row in std::mem::take(&mut table.rows) {
+            let (Some(undo), Some(after)) = (Undo::of(&table, &row), row.after) else {
                 continue;
             };
-            let row = Changed {
+            let row = Row {
                 branch,
-                before,
+                before: row.before,
                 after,
                 rest: None,
             };
             let mut alike = self.alike.iter_mut();
-            let same = alike.find(|alike| alike.changed == changed && alike.table.undo == undo);
+            let same = alike.find(|alike| alike.undo == undo && alike.table.undo == table);
             if let Some(alike) = same {
                 alike.rows.push(row);
             } else {
-                let now = self.described.get(&name_of(&undo));
+                let now = self.described.get(&name_of(&table));
                 let now = now.map(Vec::as_slice).unwrap_or_default();
                 self.alike.push(Alike {
-                    table: CurrentTable::new(undo.clone(), now)?,
-                    changed,
+                    table: CurrentTable::new(table.clone(), now)?,
+                    undo,
                     rows: vec![row],
                 });
             }
@@ -250,18 +280,6 @@ fn name_of(table: &UndoTable) -> Name {
     (Arc::clone(&table.schema), Arc::clone(&table.name))
 }
 
-/// Columns whose values an undo writes.
-fn changed_columns(table: &UndoTable, row: &UndoRow) -> Vec<usize> {
-    let (Some(before), Some(after)) = (&row.before, &row.after) else {
-        return Vec::new();
-    };
-    let columns = table.columns.iter().enumerate();
-    columns
-        .filter(|(at, column)| !column.generated && before.values[*at] != after.values[*at])
-        .map(|(at, _)| at)
-        .collect()
-}
-
 fn key_of(table: &UndoTable, image: &RowImage) -> Vec<Value> {
     let key = table.key.iter();
     key.map(|&column| image.values[column].clone()).collect()
@@ -269,7 +287,7 @@ fn key_of(table: &UndoTable, image: &RowImage) -> Vec<Value> {
 
 /// Few different texts, so that they are prepared once: the last row comes again until there are
 /// as many as a power of two.
-fn padded(rows: &[Changed]) -> impl Iterator<Item = &Changed> {
+fn padded(rows: &[Row]) -> impl Iterator<Item = &Row> {
     let count = rows.len().next_power_of_two();
     rows.iter()
         .chain(rows.last().into_iter().cycle())
@@ -277,23 +295,25 @@ fn padded(rows: &[Changed]) -> impl Iterator<Item = &Changed> {
 }
 
 impl Alike {
-    /// Locks the rows, and says which are not as their branch left them, not there, or somebody
-    /// else's at this moment.
+    /// Locks the rows, and says which are not as their branch left them, not there, somebody
+    /// else's at this moment, or take others with them.
     async fn lock(&mut self, connection: &mut PgConnection) -> Result<Vec<usize>, PhaseTwoError> {
+        if self.undo == Undo::Delete {
+            self.table.read_cascades(connection).await?;
+            if !self.table.cascades().is_empty() || self.table.unrecorded().next().is_some() {
+                return Ok((0..self.rows.len()).collect());
+            }
+        }
         let table = &self.table;
         let mut found = HashMap::new();
         for rows in self.rows.chunks(limits::TOGETHER_STATEMENT_ROWS) {
             let mut bound = Bound { values: Vec::new() };
-            let keys: Vec<String> = padded(rows)
-                .map(|row| format!("({})", table.key_values(&mut bound, &row.after).join(", ")))
-                .collect();
             let sql = format!(
-                "SELECT {}, {} FROM {} WHERE ({}) IN ({}) FOR UPDATE SKIP LOCKED",
+                "SELECT {}, {} FROM {} WHERE {} FOR UPDATE SKIP LOCKED",
                 table.image_output(),
                 table.rest_output(),
                 table.name,
-                table.key_names().join(", "),
-                keys.join(", "),
+                self.condition(rows, &mut bound),
             );
             for row in bound.query(sql).fetch_all(&mut *connection).await? {
                 let (now, rest) = table.restored(&row)?;
@@ -310,59 +330,91 @@ impl Alike {
         Ok(others)
     }
 
-    /// Writes what was there before, and checks that it is there.
+    /// The rows, by their keys.
+    fn condition<'a>(&'a self, rows: &'a [Row], bound: &mut Bound<'a>) -> String {
+        let keys: Vec<String> = padded(rows)
+            .map(|row| format!("({})", self.table.key_values(bound, &row.after).join(", ")))
+            .collect();
+        let names = self.table.key_names().join(", ");
+        format!("({names}) IN ({})", keys.join(", "))
+    }
+
+    /// Makes the rows what they were, and checks that they are.
     async fn undo(&self, connection: &mut PgConnection) -> Result<(), PhaseTwoError> {
-        let table = &self.table;
         for rows in self.rows.chunks(limits::TOGETHER_STATEMENT_ROWS) {
-            let mut undone = HashMap::new();
-            for row in self.update(rows).fetch_all(&mut *connection).await? {
-                let row = table.restored(&row)?;
-                undone.insert(key_of(&table.undo, &row.0), row);
-            }
-            for row in rows {
-                let restored = undone.get(&key_of(&table.undo, &row.before));
-                let as_wanted = restored.is_some_and(|restored| {
-                    table.is_as_wanted(&row.before, row.rest.as_deref(), restored)
-                });
-                if !as_wanted {
-                    let reason = format!("a row of {} is not as before after its undo", table.name);
-                    return Err(PhaseTwoError::Failed { reason });
-                }
+            let as_wanted = match &self.undo {
+                Undo::Write(changed) => self.write(rows, changed, connection).await?,
+                Undo::Delete => self.delete(rows, connection).await?,
+            };
+            if !as_wanted {
+                let name = &self.table.name;
+                let reason = format!("a row of {name} is not as before after its undo");
+                return Err(PhaseTwoError::Failed { reason });
             }
         }
         Ok(())
     }
 
-    fn update(&self, rows: &[Changed]) -> Query<'static, Postgres, PgArguments> {
+    async fn write(
+        &self,
+        rows: &[Row],
+        changed: &[usize],
+        connection: &mut PgConnection,
+    ) -> Result<bool, PhaseTwoError> {
+        let table = &self.table;
+        let mut undone = HashMap::new();
+        let update = self.update(rows, changed);
+        for row in update.fetch_all(connection).await? {
+            let (now, rest) = table.restored(&row)?;
+            undone.insert(key_of(&table.undo, &now), (now, rest));
+        }
+        Ok(rows.iter().all(|row| {
+            let restored = undone.get(&key_of(&table.undo, &row.after));
+            let both = row.before.as_ref().zip(restored);
+            both.is_some_and(|(before, restored)| {
+                table.is_as_wanted(before, row.rest.as_deref(), restored)
+            })
+        }))
+    }
+
+    async fn delete(
+        &self,
+        rows: &[Row],
+        connection: &mut PgConnection,
+    ) -> Result<bool, PhaseTwoError> {
+        let mut bound = Bound { values: Vec::new() };
+        let condition = self.condition(rows, &mut bound);
+        let sql = format!("DELETE FROM {} WHERE {condition}", self.table.name);
+        let deleted = bound.query(sql).execute(connection).await?;
+        Ok(deleted.rows_affected() == rows.len() as u64)
+    }
+
+    fn update(&self, rows: &[Row], changed: &[usize]) -> Query<'static, Postgres, PgArguments> {
         let table = &self.table;
         let column = |at: usize| &table.undo.columns[at];
         let mut bound = Bound { values: Vec::new() };
         let values: Vec<String> = padded(rows)
-            .map(|row| {
+            .filter_map(|row| Some((row, row.before.as_ref()?)))
+            .map(|(row, before)| {
                 let mut values = table.key_values(&mut bound, &row.after);
-                let changed = self.changed.iter();
-                values.extend(changed.map(|&at| bound.add(column(at), &row.before.values[at])));
+                let changed = changed.iter();
+                values.extend(changed.map(|&at| bound.add(column(at), &before.values[at])));
                 format!("({})", values.join(", "))
             })
             .collect();
         let keys: Vec<String> = (0..table.undo.key.len())
             .map(|number| format!("accede_k{number}"))
             .collect();
-        let news: Vec<String> = (0..self.changed.len())
+        let news: Vec<String> = (0..changed.len())
             .map(|number| format!("accede_v{number}"))
             .collect();
-        let set: Vec<String> = self
-            .changed
-            .iter()
-            .zip(&news)
+        let set = changed.iter().zip(&news);
+        let set: Vec<String> = set
             .map(|(&at, new)| format!("{} = {new}", quote(&column(at).name)))
             .collect();
-        let same: Vec<String> = table
-            .key_names()
-            .iter()
-            .zip(&keys)
-            .map(|(name, key)| format!("{name} = {key}"))
-            .collect();
+        let names = table.key_names();
+        let same = names.iter().zip(&keys);
+        let same: Vec<String> = same.map(|(name, key)| format!("{name} = {key}")).collect();
         let sql = format!(
             "UPDATE {} SET {} FROM (VALUES {}) AS accede_undone({}) WHERE {} RETURNING {}, {}",
             table.name,
