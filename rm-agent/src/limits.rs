@@ -200,6 +200,10 @@ pub const TOGETHER_UNDO_BYTES: i32 = 16 * 1024;
 /// is taken; but a trigger may, or a unique value that another transaction writes.
 pub const TOGETHER_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// How long one of its statements may take: other rollbacks wait for it. Alone, a branch has
+/// [`PHASE_TWO_STATEMENT_TIMEOUT`].
+pub const TOGETHER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long SQLite itself waits for the database's write lock before it is asked again. Meanwhile
 /// nothing can end the wait; above it, a branch or a rollback waits in steps of this.
 pub const BUSY_STEP: Duration = Duration::from_millis(50);
@@ -215,6 +219,7 @@ const _: () = {
     assert!(MAX_ROW_LOCKS >= MAX_ROWS_PER_BRANCH);
     assert!(PHASE_TWO_LOCK_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
     assert!(TOGETHER_LOCK_TIMEOUT.as_millis() < PHASE_TWO_LOCK_TIMEOUT.as_millis());
+    assert!(TOGETHER_STATEMENT_TIMEOUT.as_millis() < PHASE_TWO_STATEMENT_TIMEOUT.as_millis());
     // One question is over before the next one is due.
     assert!(BLOCKED_QUESTION.as_millis() < BLOCKED_AGAIN.as_millis());
     assert!(XA_PARKED.as_millis() < XA_SESSION_SILENCE.as_millis());

@@ -221,6 +221,11 @@ impl AtPoolBuilder {
             ),
             ("synchronous_commit", "on".to_owned()),
             ("default_transaction_isolation", "read committed".to_owned()),
+            // Plans are kept. One made while a table is nearly empty would read all of it for each
+            // key, also when it has grown. Where there is no other way, a whole table counts as so
+            // dear that the server would compile the plan.
+            ("enable_seqscan", "off".to_owned()),
+            ("jit", "off".to_owned()),
             // Text forms in undo records were written so.
             ("intervalstyle", "postgres".to_owned()),
             ("xmloption", "content".to_owned()),

@@ -15,6 +15,8 @@ use sqlx::{PgPool, Row as _, error::ErrorKind};
 
 pub(crate) use sweep::{claim_cluster, leftovers, purge_markers, read_meta};
 pub(crate) use together::roll_back_together;
+#[cfg(test)]
+pub(super) use together::{MARK, RECORDS};
 pub(crate) use xa::{commit_open, commit_prepared, prepare_open, prepared, roll_back_prepared};
 
 use self::apply::Failure;
@@ -70,26 +72,44 @@ pub(super) fn failure(error: &sqlx::Error) -> PhaseTwoError {
     }
 }
 
+/// The condition for the rows of branches, whose names are `$1` and `$2`. Looks them up one after
+/// the other by their keys: a join may be planned to read the whole table, which mostly holds dead
+/// rows of branches that have ended. `OFFSET 0` keeps it from becoming one.
+pub(super) fn is_of_branches(table: &str) -> String {
+    format!(
+        "ctid = ANY (ARRAY(
+            SELECT u.ctid FROM unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+            CROSS JOIN LATERAL (
+                SELECT u.ctid FROM {table} u
+                WHERE u.xid = k.xid AND u.branch_id = k.branch_id OFFSET 0
+            ) u))"
+    )
+}
+
 /// Drops the undo records of committed branches. Durable when it returns.
 pub(crate) async fn delete_undo(
     pool: &PgPool,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
+    let rows = is_of_branches("undo_log");
+    let sql = format!("DELETE FROM undo_log WHERE log_status = $3 AND {rows}");
     for branches in branches.chunks(limits::PHASE_TWO_BATCH) {
-        let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
-        let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
+        let (xids, numbers) = columns_of(branches);
         // The pool's sessions have synchronous_commit = on.
-        sqlx::query(
-            "DELETE FROM undo_log u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.log_status = $3",
-        )
-        .bind(xids)
-        .bind(numbers)
-        .bind(UNDOABLE)
-        .execute(pool)
-        .await?;
+        sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+            .bind(xids)
+            .bind(numbers)
+            .bind(UNDOABLE)
+            .execute(pool)
+            .await?;
     }
     Ok(())
+}
+
+/// The names of branches as two columns.
+fn columns_of(branches: &[BranchKey]) -> (Vec<i64>, Vec<i32>) {
+    let columns = |key: &BranchKey| (key.xid_column(), key.branch_column());
+    branches.iter().map(columns).unzip()
 }
 
 /// Undoes a branch. Durable when it returns; a repeat finds the marker and does

@@ -6,6 +6,7 @@ use accede_proto::Xid;
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
+use super::{columns_of, is_of_branches};
 use crate::{
     error::Error,
     limits,
@@ -78,17 +79,16 @@ pub(crate) async fn purge_markers(
     ledger: Ledger,
     branches: &[BranchKey],
 ) -> Result<(), PhaseTwoError> {
-    let xids: Vec<i64> = branches.iter().map(|key| key.xid_column()).collect();
-    let numbers: Vec<i32> = branches.iter().map(|key| key.branch_column()).collect();
+    let (xids, numbers) = columns_of(branches);
     let Ledger {
         table,
         status,
         time,
     } = ledger;
+    let rows = is_of_branches(table);
     let sql = format!(
-        "DELETE FROM {table} u USING unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-         WHERE u.xid = k.xid AND u.branch_id = k.branch_id AND u.{status} NOT IN ($3, $4)
-           AND u.{time} < coalesce(
+        "DELETE FROM {table} WHERE {status} NOT IN ($3, $4) AND {rows}
+           AND {time} < coalesce(
                (SELECT min(a.xact_start) FROM pg_catalog.pg_stat_activity a
                 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 'infinity')"
     );

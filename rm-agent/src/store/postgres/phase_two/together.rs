@@ -13,7 +13,7 @@ use std::{
 use sqlx::{PgConnection, PgPool, Postgres, Row as _, postgres::PgArguments, query::Query};
 
 use super::{
-    BranchKey, PhaseTwoError,
+    BranchKey, PhaseTwoError, columns_of,
     rows::{Bound, CurrentTable, Described, describe},
 };
 use crate::{
@@ -55,15 +55,19 @@ async fn roll_back_inside(
     branches: &[BranchKey],
 ) -> Result<Vec<BranchKey>, PhaseTwoError> {
     let begin = format!(
-        "BEGIN; SET CONSTRAINTS ALL DEFERRED; SET LOCAL lock_timeout = {}",
-        limits::TOGETHER_LOCK_TIMEOUT.as_millis()
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; \
+         SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+        limits::TOGETHER_LOCK_TIMEOUT.as_millis(),
+        limits::TOGETHER_STATEMENT_TIMEOUT.as_millis()
     );
     let begin = sqlx::raw_sql(sqlx::AssertSqlSafe(begin));
     begin.execute(held.get()).await?;
     let mut together = Together::default();
-    for (branch, record) in read_records(held.get(), branches).await? {
-        together.describe(held.get(), &record).await?;
-        together.take(branch, record);
+    let mut places = Vec::new();
+    for recorded in read_records(held.get(), branches).await? {
+        together.describe(held.get(), &recorded.record).await?;
+        together.take(recorded.branch, recorded.record);
+        places.push((recorded.branch, recorded.place));
     }
     for alike in &mut together.alike {
         alike
@@ -78,65 +82,76 @@ async fn roll_back_inside(
         alike.rows.retain(|row| undone.contains(&row.branch));
         alike.undo(held.get()).await?;
     }
-    let undone: Vec<BranchKey> = undone.into_iter().collect();
-    if !undone.is_empty() {
-        mark(held.get(), &undone).await?;
+    places.retain(|(branch, _)| undone.contains(branch));
+    if !places.is_empty() {
+        let places: Vec<&str> = places.iter().map(|(_, place)| place.as_str()).collect();
+        mark(held.get(), &places).await?;
     }
-    Ok(undone)
+    Ok(undone.into_iter().collect())
 }
 
-fn columns_of(branches: &[BranchKey]) -> (Vec<i64>, Vec<i32>) {
-    let columns = |key: &BranchKey| (key.xid_column(), key.branch_column());
-    branches.iter().map(columns).unzip()
+/// A record, and where it lies.
+struct Recorded {
+    branch: BranchKey,
+    place: String,
+    record: UndoRecord,
 }
 
-/// The records that are there, short, and nobody else's at this moment.
+/// Looked up as [`is_of_branches`](super::is_of_branches) does it; here a row lock keeps it from
+/// becoming a join.
+pub(in crate::store::postgres) const RECORDS: &str = "
+SELECT u.* FROM unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
+CROSS JOIN LATERAL (
+    SELECT u.xid, u.branch_id, u.ctid::text, u.rollback_info FROM undo_log u
+    WHERE u.xid = k.xid AND u.branch_id = k.branch_id
+      AND u.log_status = $3 AND octet_length(u.rollback_info) <= $4
+    FOR UPDATE SKIP LOCKED
+) u";
+
+/// Those that are there, short, and nobody else's at this moment. They are locked.
 async fn read_records(
     connection: &mut PgConnection,
     branches: &[BranchKey],
-) -> Result<Vec<(BranchKey, UndoRecord)>, PhaseTwoError> {
+) -> Result<Vec<Recorded>, PhaseTwoError> {
     let (xids, numbers) = columns_of(branches);
-    let rows = sqlx::query(
-        "SELECT u.xid, u.branch_id, u.rollback_info
-         FROM undo_log u JOIN unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-           ON u.xid = k.xid AND u.branch_id = k.branch_id
-         WHERE u.log_status = $3 AND octet_length(u.rollback_info) <= $4
-         FOR UPDATE OF u SKIP LOCKED",
-    )
-    .bind(xids)
-    .bind(numbers)
-    .bind(UNDOABLE)
-    .bind(limits::TOGETHER_UNDO_BYTES)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(RECORDS)
+        .bind(xids)
+        .bind(numbers)
+        .bind(UNDOABLE)
+        .bind(limits::TOGETHER_UNDO_BYTES)
+        .fetch_all(connection)
+        .await?;
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
         let (xid, number): (i64, i32) = (row.try_get(0)?, row.try_get(1)?);
         let named = |key: &&BranchKey| (key.xid_column(), key.branch_column()) == (xid, number);
-        let decoded = UndoRecord::decode(row.try_get(2)?);
+        let decoded = UndoRecord::decode(row.try_get(3)?);
         // One that cannot be read is reported by whoever undoes it alone.
         if let (Some(branch), Ok(record)) = (branches.iter().find(named), decoded) {
-            records.push((*branch, record));
+            records.push(Recorded {
+                branch: *branch,
+                place: row.try_get(2)?,
+                record,
+            });
         }
     }
     Ok(records)
 }
 
+/// Locked rows stay in their places.
+pub(in crate::store::postgres) const MARK: &str = "
+UPDATE undo_log SET log_status = $2, rollback_info = '', log_created = clock_timestamp()
+WHERE ctid = ANY ($1::text[]::tid[])";
+
 /// So that a repeat finds out that they were undone.
-async fn mark(connection: &mut PgConnection, undone: &[BranchKey]) -> Result<(), PhaseTwoError> {
-    let (xids, numbers) = columns_of(undone);
-    sqlx::query(
-        "UPDATE undo_log u
-         SET log_status = $3, rollback_info = '', log_created = clock_timestamp()
-         FROM unnest($1::bigint[], $2::integer[]) AS k(xid, branch_id)
-         WHERE u.xid = k.xid AND u.branch_id = k.branch_id",
-    )
-    .bind(xids)
-    .bind(numbers)
-    .bind(UNDONE)
-    .execute(connection)
-    .await?;
-    Ok(())
+async fn mark(connection: &mut PgConnection, places: &[&str]) -> Result<(), PhaseTwoError> {
+    let marked = sqlx::query(MARK).bind(places).bind(UNDONE);
+    let marked = marked.execute(connection).await?.rows_affected();
+    if marked == places.len() as u64 {
+        return Ok(());
+    }
+    let reason = "an undo record vanished while its branch was undone".to_owned();
+    Err(PhaseTwoError::Failed { reason })
 }
 
 /// A table's schema and name.

@@ -307,6 +307,44 @@ async fn branches_of_one_row_keep_their_order() {
     assert_eq!(f.dump("stock").await, before);
 }
 
+/// Plans are kept while the table grows, so that one made when it is empty must use its index.
+#[tokio::test]
+async fn no_plan_reads_the_whole_undo_log() {
+    let f = Fixture::new(STOCK).await;
+    let delete = format!(
+        "DELETE FROM undo_log WHERE {}",
+        phase_two::is_of_branches("undo_log")
+    );
+    for (sql, arguments) in [
+        (&*delete, "'{1}', '{1}'"),
+        (phase_two::RECORDS, "'{1}', '{1}', 0::smallint, 9"),
+        (phase_two::MARK, "'{(0,1)}', 1::smallint"),
+    ] {
+        let mut connection = f.pool.phase_two().acquire().await.expect("connects");
+        let prepare = format!("PREPARE asked AS {sql}; SET plan_cache_mode = force_generic_plan");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare))
+            .execute(&mut *connection)
+            .await
+            .expect("prepared");
+        let explain = format!("EXPLAIN EXECUTE asked({arguments})");
+        let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
+            .fetch_all(&mut *connection)
+            .await
+            .expect("explained");
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
+        assert!(
+            plan.contains("Index Cond: ((xid = k.xid)") || sql == phase_two::MARK,
+            "{plan}"
+        );
+        assert!(
+            plan.contains("Tid Scan") || sql == phase_two::RECORDS,
+            "{plan}"
+        );
+        connection.close().await.expect("closes");
+    }
+}
+
 /// As when two agents of a database get the same orders.
 #[tokio::test]
 async fn two_at_once_share_the_branches() {
