@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 
-use super::{AtPool, BranchKey, Fixture, UndoPolicy, phase_two, proxy, xid};
+use super::{BranchKey, Fixture, UndoPolicy, phase_two, trips::Counted, xid};
 
 const STOCK: &str = "
 CREATE TABLE stock (
@@ -48,40 +48,28 @@ impl Fixture {
 /// Round trips of undoing 40 branches with one such statement each.
 async fn trips(f: &Fixture, statement: fn(u64) -> String) -> usize {
     let before = f.dump("stock").await;
-    let (url, counter) = proxy::start(&f.url).await;
-    let pool = AtPool::builder(&url)
-        .resource("test-db")
-        .build(f.registrar.clone())
-        .expect("a pool");
-    // The driver looks at a connection that comes back.
-    let settled = async || {
-        while pool.phase_two().num_idle() < pool.phase_two().size() as usize {
-            tokio::task::yield_now().await;
-        }
-    };
-    let release = 1;
+    let counted = Counted::new(f).await;
+    let mut count = 0;
     // The first round prepares the statements.
     for first in [0, 100] {
         for number in 1..=40 {
             f.unlocked(first + number, &[&statement(number)]).await;
         }
-        settled().await;
-        counter.take();
+        counted.take().await;
         let keys: Vec<BranchKey> = (1..=40).map(|number| key(first + number)).collect();
-        let undone = phase_two::roll_back_together(pool.phase_two(), &keys).await;
+        let undone = phase_two::roll_back_together(counted.pool.phase_two(), &keys).await;
         let mut undone = undone.expect("nothing is in the way");
         undone.sort_unstable();
         assert_eq!(undone, keys);
         assert_eq!(f.dump("stock").await, before);
+        count = counted.take().await;
     }
-    settled().await;
-    let count = counter.take() - release;
     assert_eq!(f.statuses().await, [(1, 80)]);
     // A repeat finds the markers.
     assert!(f.together(1..=40).await.is_empty());
     f.roll_back(xid(7), 1).await.expect("it was undone");
     assert_eq!(f.dump("stock").await, before);
-    pool.phase_two().close().await;
+    counted.close().await;
     count
 }
 

@@ -1,43 +1,63 @@
 //! Round trips of an undo, counted by a proxy.
 
+use std::sync::Arc;
+
 use super::{AtPool, BranchKey, Fixture, UndoPolicy, phase_two::roll_back, proxy, xid};
+
+/// A pool for finishing branches whose round trips are counted.
+pub(super) struct Counted {
+    pub(super) pool: AtPool,
+    trips: Arc<proxy::Trips>,
+}
+
+impl Counted {
+    pub(super) async fn new(f: &Fixture) -> Self {
+        let (url, trips) = proxy::start(&f.url).await;
+        let pool = AtPool::builder(&url)
+            .resource("test-db")
+            .build(f.registrar.clone())
+            .expect("a pool");
+        Self { pool, trips }
+    }
+
+    /// Trips since it was asked last, without the driver's look at a connection that comes back.
+    pub(super) async fn take(&self) -> usize {
+        let pool = self.pool.phase_two();
+        while pool.num_idle() < pool.size() as usize {
+            tokio::task::yield_now().await;
+        }
+        let release = 1;
+        self.trips.take().saturating_sub(release)
+    }
+
+    pub(super) async fn close(self) {
+        self.pool.phase_two().close().await;
+    }
+}
 
 /// What the undo of a branch of this one statement costs.
 async fn trips_of_rollback(f: &Fixture, setup: &str, sql: &'static str) -> usize {
-    let (url, counter) = proxy::start(&f.url).await;
-    let pool = AtPool::builder(&url)
-        .resource("test-db")
-        .build(f.registrar.clone())
-        .expect("a pool");
-    // The driver looks at a connection that comes back.
-    let settled = async || {
-        while pool.phase_two().num_idle() < pool.phase_two().size() as usize {
-            tokio::task::yield_now().await;
-        }
-    };
-    let release = 1;
+    let counted = Counted::new(f).await;
     let mut count = 0;
     // The first round prepares the statements.
     for round in 0..2 {
         f.execute(setup).await;
         f.registrar.release();
         f.branch(xid(round + 1), &[sql]).await.expect("commit");
-        settled().await;
-        counter.take();
+        counted.take().await;
         let xid = xid(round + 1);
         let branch = f.registrar.done_branches(xid).pop().expect("committed");
         roll_back(
-            pool.phase_two(),
+            counted.pool.phase_two(),
             BranchKey { xid, branch },
             true,
             UndoPolicy::Check,
         )
         .await
         .expect("undone");
-        settled().await;
-        count = counter.take() - release;
+        count = counted.take().await;
     }
-    pool.phase_two().close().await;
+    counted.close().await;
     count
 }
 
