@@ -11,7 +11,7 @@ mod postgres_server;
 
 use std::{path::PathBuf, time::Duration};
 
-use accede_rm_agent::{RmAgent, schema};
+use accede_rm_agent::{Error, RmAgent, schema};
 use accede_tests::{
     daemon::{Daemon, free_port},
     eventually, order,
@@ -155,7 +155,17 @@ async fn a_session_that_is_lost_before_the_commit_rolls_back<G: Ground>() -> any
         let backend = order.scope(s.shop.stock.insert("parcels", number)).await?;
         s.shop.stock.terminate(backend).await?;
         if number == 2 {
-            order.scope(s.shop.money.insert("bills", number)).await?;
+            // The second branch has the first one asked for. If it is known to be gone before this
+            // one has ended, this one is refused.
+            let second = order.scope(s.shop.money.insert("bills", number)).await;
+            if let Err(error) = second {
+                let refused = Error::from_sqlx(&error);
+                let is_late = matches!(
+                    refused,
+                    Some(Error::RolledBackMeanwhile { .. } | Error::Refused(_))
+                );
+                assert!(is_late, "{error}");
+            }
         }
         let error = order.commit().await.expect_err("its session is gone");
         let CommitError::RolledBack(back) = error else {
