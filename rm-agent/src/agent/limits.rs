@@ -13,9 +13,9 @@ pub struct AgentLimits {
     /// Rollback orders of AT that one local transaction carries out where the database can: those
     /// that came while the last one ran. Nobody is waited for, as row locks are held meanwhile.
     pub rollback_batch: usize,
-    /// Rollbacks of one database that need a local transaction of their own, with the confirms and cancels of its actions, that run at
-    /// the same time. Below the number of phase-two connections, so that rollbacks
-    /// which wait for local locks leave one for commits.
+    /// Rollbacks of one database that need a local transaction of their own, with the confirms and
+    /// cancels of its actions, that run at the same time. Below the number of phase-two
+    /// connections, so that rollbacks which wait for local locks leave one for commits.
     pub rollbacks: usize,
     /// Prepared transactions of one database that are committed at the same time. They wait for
     /// no lock. When these are fewer than applications prepare meanwhile, prepared transactions

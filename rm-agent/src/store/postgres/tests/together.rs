@@ -197,7 +197,7 @@ async fn what_is_not_simple_is_left_alone() {
         .await;
     f.unlocked(6, &["UPDATE pot SET amount = amount - 1 WHERE id = 1"])
         .await;
-    // Two statements whose second takes the first one back, and another row's change.
+    // A row that changed is simple, but one that went is not.
     f.unlocked(
         7,
         &[
